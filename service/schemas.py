@@ -1,0 +1,116 @@
+"""What a valid request is, as marshmallow fields whose errors are faults with codes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from marshmallow import EXCLUDE, Schema, ValidationError, fields
+from numpy.typing import NDArray
+
+from index_builder.vectors import BadVector, VectorFault, json_type, read_vector
+from service.errors import BadRequest, Fault
+from service.recommender import User
+from service.settings import Limits
+
+_MOST_ID_FAULTS = 20
+
+
+class _Field(fields.Field):
+    """A field that collects faults; their pointers are relative to the field until `UserReader` completes them."""
+
+    default_error_messages = {  # noqa: RUF012 (marshmallow declares it)
+        "required": [Fault("missing", "is missing", "")],
+        "null": [Fault("null", "must not be null", "")],
+    }
+
+
+class Text(_Field):
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
+        if not isinstance(value, str):
+            raise _wrong_type("a string", value)
+        return value
+
+
+class Vector(_Field):
+    """A list of numbers that `vectors.py` takes for a vector of the given dimension."""
+
+    def __init__(self, dimension: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.dimension = dimension
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> NDArray[np.float64]:
+        try:
+            return read_vector(value, self.dimension)
+        except BadVector as error:
+            raise ValidationError([_vector_fault(fault) for fault in error.faults]) from None
+
+
+class Count(_Field):
+    """A whole number from 1 to `most`."""
+
+    def __init__(self, most: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.most = most
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
+        if type(value) is not int:
+            raise _wrong_type("an integer", value)
+        if not 1 <= value <= self.most:
+            found = value if abs(value) < 10**18 else "a far greater number"
+            raise ValidationError([Fault("range", f"must be from 1 to {self.most}, not {found}", "")])
+        return value
+
+
+class Ids(_Field):
+    """A list of strings, as a set."""
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> frozenset[str]:
+        if type(value) is not list:
+            raise _wrong_type("a list of product ids", value)
+        others = [i for i, member in enumerate(value) if not isinstance(member, str)]
+        if others:
+            faults = [Fault("type", f"must be a string, not {json_type(value[i])}", f"/{i}") for i in others]
+            raise ValidationError(faults[:_MOST_ID_FAULTS])
+        return frozenset(value)
+
+
+class UserReader:
+    """Reads the parsed JSON of one user."""
+
+    def __init__(self, dimension: int, limits: Limits):
+        shape: dict[str, fields.Field] = {
+            "name": Text(required=True),
+            "vector": Vector(dimension, required=True),
+            "k": Count(limits.max_k, load_default=limits.default_k),
+            "exclude": Ids(load_default=frozenset),
+        }
+        self._schema = Schema.from_dict(shape, name="User")(unknown=EXCLUDE)
+
+    def read(self, value: Any, pointer: str = "") -> User:
+        """The user at `pointer` of the body; raises BadRequest with every fault."""
+        if not isinstance(value, dict):
+            raise BadRequest([Fault("type", f"a user must be an object, not {json_type(value)}", pointer)])
+        try:
+            return User(**self._schema.load(value))
+        except ValidationError as error:
+            by_field: dict[str, list[Fault]] = error.normalized_messages()  # type: ignore[no-untyped-call]
+            raise BadRequest([_placed(fault, name, pointer) for name in by_field for fault in by_field[name]]) from None
+
+
+def _placed(fault: Fault, name: str, pointer: str) -> Fault:
+    """The fault of a field, or of one of its members, as the client sees it."""
+    member = fault.pointer.replace("/", " element ")
+    return Fault(fault.code, f"{name}{member} {fault.detail}", f"{pointer}/{name}{fault.pointer}")
+
+
+def _wrong_type(expected: str, value: Any) -> ValidationError:
+    found = value if type(value) is float else json_type(value)
+    return ValidationError([Fault("type", f"must be {expected}, not {found}", "")])
+
+
+def _vector_fault(fault: VectorFault) -> Fault:
+    return Fault(fault.code, fault.detail, "" if fault.element is None else f"/{fault.element}")

@@ -29,12 +29,12 @@ FIRST_NAMES = """
 Aisha Alejandro Amara Anna Arjun Astrid Bao Beatriz Carlos Chiara Chloe Daniel Diego Elena Emeka Emma Farah Felix
 Fatima Hana Hugo Ines Ivan Jamal Jin Julia Kenji Khadija Lars Leila Liam Lucia Mariam Mateo Mei Mike Nadia Noah Olga
 Omar Priya Rosa Sanjay Sofia Tariq Thandi Tomas Yuki Yusuf Zoe
-""".split()  # noqa: SIM905
+""".split()
 
 # Articles and prepositions of the languages that menus borrow from. Frequent words have vectors several times as long
 # as a food word's, and would drown it in a mean.
 FOREIGN_FUNCTION_WORDS = frozenset(
-    "a al alla alle au aux con da dal de del della des di du e el en et la las le les los na no od os sur un una y".split()
+    "a al alla alle au aux con da dal de del della des di du e el en et la las le les los na os sur un una y".split()
 )
 
 PERSONAS = {

@@ -15,7 +15,7 @@ IMAGE ?= jetmlett
 BUILD_INDEX = $(BIN)/python -m index_builder --products $(PRODUCTS) --out $(OUT) $(if $(QUERIES),--queries $(QUERIES)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve build-index test check format lock sample-data docker docker-run clean
+.PHONY: help install serve build-index test check format bench lock sample-data docker docker-run clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,6 +40,10 @@ check: $(VENV)/.dev ## formatting, lint, types, import directions
 format: $(VENV)/.dev ## format the code and apply lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.runtime artifacts/CURRENT ## measure the service on the sample data
+	$(BIN)/python -m benchmarks.service
+	$(BIN)/python -m benchmarks.quality
 
 lock: $(VENV)/.dev ## resolve pyproject.toml into the pinned requirements files
 	$(BIN)/pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --output-file requirements.txt pyproject.toml

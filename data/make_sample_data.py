@@ -120,6 +120,7 @@ def check(products: list[dict], likes: dict[str, list[str]]) -> None:
     twins = sum(count for count in vectors.values() if count > 1)
     faults = [f"name used {count} times: {name}" for name, count in names.items() if count > 1]
     faults += [f"like used {count} times: {phrase}" for phrase, count in phrases.items() if count > 1]
+    faults += [f"like is a product's name: {phrase}" for phrase in phrases if phrase in names]
     if likes.keys() != {product["cuisine"] for product in products}:
         faults.append("menu/ and likes/ have different cuisines")
     if twins > LARGEST_SHARE_OF_TWINS * len(products):

@@ -71,12 +71,13 @@ class Draft:
 def draft(root: Path) -> Iterator[Draft]:
     """A draft in the artifacts root, removed again if it is not published; so are drafts of builders that died."""
     root.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned_drafts(root)
     directory = root / f"{_DRAFT}{secrets.token_hex(8)}"
-    directory.mkdir()
-    lock = os.open(directory, os.O_RDONLY)
-    try:
+    with _locked(root):
+        _remove_abandoned_drafts(root)
+        directory.mkdir()
+        lock = os.open(directory, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
         yield Draft(root, directory)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -174,7 +175,10 @@ def _fsync(path: Path) -> None:
 
 def _remove_abandoned_drafts(root: Path) -> None:
     for directory in root.glob(f"{_DRAFT}*"):
-        lock = os.open(directory, os.O_RDONLY)
+        try:
+            lock = os.open(directory, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # just published or given up by its builder
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(directory, ignore_errors=True)
@@ -182,3 +186,13 @@ def _remove_abandoned_drafts(root: Path) -> None:
             pass  # its builder is at work
         finally:
             os.close(lock)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    lock = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)

@@ -150,7 +150,9 @@ def build_index(factory: str, unit_vectors: NDArray[np.float32]) -> faiss.Index:
         index = faiss.index_factory(unit_vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         raise BadPlan(f"--index {factory}: not an index FAISS can make: {_first_line(error)}") from None
-    if not index.is_trained or _exact_rows(index) is None:
+    kind = faiss.downcast_index(index)
+    links = kind.hnsw.assign_probas.size() if isinstance(kind, faiss.IndexHNSW) else 2
+    if not index.is_trained or _exact_rows(index) is None or links < 2:
         raise BadPlan(f"--index {factory}: not supported; use auto, Flat, or HNSW such as HNSW32")
     index.add(unit_vectors)
     return index
@@ -166,7 +168,10 @@ def negated(index: faiss.Index) -> faiss.Index:
 
 
 def write_index(index: faiss.Index, path: Path) -> None:
-    faiss.write_index(index, str(path))
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as error:
+        raise OSError(f"{path}: cannot be written: {_first_line(error)}") from None
 
 
 def open_index(path: Path) -> faiss.Index:

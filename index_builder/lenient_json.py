@@ -17,7 +17,9 @@ def loads(text: bytes) -> Any:
     lone surrogate stays in its string, so that each is judged as a value by whoever reads the field."""
     try:
         return orjson.loads(text)
-    except orjson.JSONDecodeError:
+    except orjson.JSONDecodeError as error:
+        if "depth limit" in str(error):
+            raise BadJson("nested too deeply") from None
         return _loads_leniently(text)
 
 
@@ -36,11 +38,3 @@ def _integer(digits: str) -> int | float:
     if len(digits.lstrip("-")) <= _LONGEST_FLOAT_INTEGER:
         return int(digits)
     return float("-inf" if digits.startswith("-") else "inf")
-
-
-def dumps(value: Any) -> bytes:
-    """Write compact JSON. A lone surrogate, which UTF-8 cannot carry, is written as its escape."""
-    try:
-        return orjson.dumps(value)
-    except orjson.JSONEncodeError:
-        return json.dumps(value, separators=(",", ":")).encode()

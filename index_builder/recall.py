@@ -30,15 +30,15 @@ def measure_recall(
     found = index.search(users, k)
     exact = exact_kth_scores(unit_vectors, users, k)
     best, worst = (
-        recall_at_kth_score(side.scores * sign, kth_scores)
+        recall_at_kth_score(sign * _true_scores(unit_vectors, users, side.positions), kth_scores, k)
         for side, kth_scores, sign in zip(found, exact, (1.0, -1.0), strict=True)
     )
     return Recall(k, len(users), best, worst)
 
 
-def recall_at_kth_score(scores: NDArray[np.float64], kth_scores: NDArray[np.float64]) -> float:
-    """The share of found scores (n, k) that reach the exact k-th score (n,) of their user, highest scores first."""
-    return float(np.mean(scores >= kth_scores[:, None] - TOLERANCE))
+def recall_at_kth_score(scores: NDArray[np.floating], kth_scores: NDArray[np.float64], k: int) -> float:
+    """Of k products wanted, the share whose true scores (n, found) reach the exact k-th score (n,) of their user."""
+    return float(np.sum(scores >= kth_scores[:, None] - TOLERANCE) / (k * len(scores)))
 
 
 def exact_kth_scores(
@@ -64,3 +64,10 @@ def synthetic_users(unit_vectors: NDArray[np.float32], count: int, seed: int) ->
     means = np.stack([group.mean(axis=0, dtype=np.float64) for group in groups])
     directed = means[means.any(axis=1)]
     return normalise(directed if len(directed) else unit_vectors[:1])
+
+
+def _true_scores(
+    unit_vectors: NDArray[np.float32], users: NDArray[np.float32], positions: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """The scores of what an index found, from the vectors themselves: an index may be wrong about its own."""
+    return np.stack([unit_vectors[found] @ user for found, user in zip(positions, users, strict=True)])

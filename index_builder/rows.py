@@ -2,19 +2,25 @@
 
 import gzip
 import io
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index_builder import lenient_json
 from index_builder.errors import BadRows
 
 _GZIP_MAGIC, _ZIP_MAGIC = b"\x1f\x8b", b"PK"
 _NPZ_FIELDS = {"ids": "id", "names": "name", "vectors": "vector"}
+
+# What NumPy raises over damaged bytes, depending on where they are; ValueError is also an array of objects (pickle).
+_DAMAGED_ARRAYS = (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 
 Row = tuple[str, Any]
 
@@ -26,7 +32,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises BadRows where the file as a whole cannot be read.
     """
     try:
-        with closing(_open(path)) as stream:
+        with path.open("rb") as file, closing(_plain(file)) as stream:
             start = _peek(stream, 2)
             if start == _ZIP_MAGIC:
                 yield from _npz_rows(path, stream)
@@ -34,13 +40,12 @@ def read_rows(path: Path) -> Iterator[Row]:
                 yield from _array_rows(path, stream)
             else:
                 yield from _line_rows(stream)
-    except (OSError, EOFError) as error:  # gzip reports a damaged stream as either
+    except (OSError, EOFError, zlib.error) as error:  # gzip reports a damaged stream as any of them
         raise BadRows(f"{path}: cannot be read: {error}") from error
 
 
-def _open(path: Path) -> BinaryIO:
-    stream = path.open("rb")
-    return gzip.open(stream) if _peek(stream, 2) == _GZIP_MAGIC else stream  # type: ignore[return-value]
+def _plain(file: BinaryIO) -> BinaryIO:
+    return gzip.open(file) if _peek(file, 2) == _GZIP_MAGIC else file  # type: ignore[return-value]
 
 
 def _peek(stream: BinaryIO, count: int) -> bytes:
@@ -80,20 +85,27 @@ def _loads(line: bytes) -> Any:
 
 
 def _npz_rows(path: Path, stream: BinaryIO) -> Iterator[Row]:
+    content = stream.read()
     try:
-        with np.load(io.BytesIO(stream.read())) as arrays:
+        with np.load(io.BytesIO(content)) as arrays:
             columns = {field: arrays[name] for name, field in _NPZ_FIELDS.items() if name in arrays}
-    except (ValueError, zipfile.BadZipFile) as error:  # ValueError: an array of objects, which only pickle could read
+    except _DAMAGED_ARRAYS as error:
         raise BadRows(f"{path}: not a readable NPZ file: {error}") from None
     if "vector" not in columns:
         raise BadRows(f"{path}: has no array 'vectors'")
+    for name, field in _NPZ_FIELDS.items():
+        if field in columns and field != "vector" and columns[field].ndim != 1:
+            raise BadRows(f"{path}: '{name}' must be a list of values, not {_shape(columns[field])}")
+    if columns["vector"].ndim != 2 or columns["vector"].dtype.kind not in "fiu":
+        raise BadRows(f"{path}: 'vectors' must be numbers (products, dimension), not {_shape(columns['vector'])}")
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise BadRows(f"{path}: its arrays have different lengths: {lengths}")
-    if columns["vector"].ndim != 2 or columns["vector"].dtype.kind not in "fiu":
-        found = f"{columns['vector'].dtype} {columns['vector'].shape}"
-        raise BadRows(f"{path}: 'vectors' must be numbers (products, dimension), not {found}")
     vectors = columns.pop("vector")
     labels = {name: column.tolist() for name, column in columns.items()}
     for i, vector in enumerate(vectors):
         yield f"row {i + 1}", {**{name: values[i] for name, values in labels.items()}, "vector": vector}
+
+
+def _shape(column: NDArray) -> str:
+    return f"{column.dtype} {column.shape}"

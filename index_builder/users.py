@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_builder.errors import BadQueries
+from index_builder.lenient_json import BadJson
 from index_builder.rows import read_rows
 from index_builder.vectors import BadVector, read_vector, unit_vectors
 
@@ -14,6 +15,8 @@ def read_users(path: Path, dimension: int) -> NDArray[np.float32]:
     """The unit vectors (u, d) of a users file (`rows.py` says which formats). Raises BadQueries naming the bad row."""
     vectors = []
     for place, row in read_rows(path):
+        if isinstance(row, BadJson):
+            raise BadQueries(f"{path}: {place}: {row}")
         values = row.get("vector") if isinstance(row, dict) else None
         try:
             vectors.append(read_vector(values, dimension))

@@ -60,7 +60,7 @@ def unit_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     wide = vectors.astype(np.float64)
     scaled = wide / np.abs(wide).max(axis=1, keepdims=True)
     lengths = np.sqrt(np.square(scaled).sum(axis=1, keepdims=True))
-    return np.ascontiguousarray(scaled / lengths + 0.0, dtype=np.float32)
+    return np.ascontiguousarray(scaled / lengths, dtype=np.float32) + np.float32(0.0)
 
 
 def json_type(value: object) -> str:

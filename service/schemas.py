@@ -55,10 +55,12 @@ class Count(_Field):
         self.most = most
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
-        if type(value) is not int:
+        huge = type(value) is float and abs(value) >= 2**63  # how the JSON reader gives integers of many digits
+        if type(value) is not int and not huge:
             raise _wrong_type("an integer", value)
         if not 1 <= value <= self.most:
-            found = value if abs(value) < 10**18 else "a far greater number"
+            far = "a far smaller number" if value < 0 else "a far greater number"
+            found = value if abs(value) < 10**18 else far
             raise ValidationError([Fault("range", f"must be from 1 to {self.most}, not {found}", "")])
         return value
 

@@ -1,11 +1,12 @@
 """The service's settings, read once from environment variables."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import BadSetting
+
+_LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
             raise BadSetting(f"{name}={text!r}: must be a whole number from {least} to {most}")
         return value
 
-    level = (environment.get("RECO_LOG_LEVEL") or "info").upper()
-    if level not in logging.getLevelNamesMapping():
-        raise BadSetting(f"RECO_LOG_LEVEL={level.lower()!r}: must be debug, info, warning, error or critical")
+    level = environment.get("RECO_LOG_LEVEL") or "info"
+    if level.lower() not in _LOG_LEVELS:
+        raise BadSetting(f"RECO_LOG_LEVEL={level!r}: must be debug, info, warning, error or critical")
     max_k = number("RECO_MAX_K", 1000, 1, 1_000_000)
     return Settings(
         artifacts=Path(environment.get("RECO_ARTIFACTS") or "artifacts"),
@@ -54,7 +55,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         port=number("RECO_PORT", 5000, 0, 65535),
         threads=number("RECO_THREADS", 4, 1, 1024),
         max_body_bytes=number("RECO_MAX_BODY_MB", 64, 1, 1024) * 2**20,
-        log_level=level,
+        log_level=level.upper(),
         limits=Limits(
             default_k=number("RECO_DEFAULT_K", min(10, max_k), 1, max_k),
             max_k=max_k,

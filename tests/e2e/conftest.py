@@ -1,0 +1,43 @@
+"""Servers that tests share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from index_builder.artifact import Build
+from service.engines.faiss_engine import FaissEngine
+from service.recommender import Recommender
+from tests.api import Api
+from tests.e2e.server import Server, serving
+
+
+@pytest.fixture(scope="session")
+def recommender(sample_build: Build) -> Recommender:
+    """What the servers answer from, in this process."""
+    return Recommender(FaissEngine(sample_build))
+
+
+@pytest.fixture(scope="session")
+def server(sample_artifacts: Path) -> Iterator[Server]:
+    """A server with the default settings."""
+    with serving(sample_artifacts) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def api(server: Server, recommender: Recommender) -> Api:
+    return Api(server.send, recommender)
+
+
+@pytest.fixture(scope="session")
+def tight_server(sample_artifacts: Path) -> Iterator[Server]:
+    """A server with other limits."""
+    limits = {"RECO_MAX_BODY_MB": "1", "RECO_MAX_K": "5000", "RECO_DEFAULT_K": "3", "RECO_MAX_BATCH": "20"}
+    with serving(sample_artifacts, **limits) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def tight_api(tight_server: Server, recommender: Recommender) -> Api:
+    return Api(tight_server.send, recommender)

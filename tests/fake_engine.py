@@ -1,0 +1,41 @@
+"""An engine of a few products that remembers what it was asked."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.engines.base import IndexInfo, Match, Matches
+
+EAST, NORTH_EAST, NORTH, WEST = [1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]
+
+
+class FakeEngine:
+    """Keeps the contract of `SearchEngine` over the products of `vectors`, an id to a unit vector."""
+
+    def __init__(self, **vectors: list[float]):
+        self._ids, self._vectors = list(vectors), np.array(list(vectors.values()), np.float64)
+        self.info = IndexInfo("fake-build", len(vectors), self._vectors.shape[1], "fake", {"best": 1.0, "worst": 1.0})
+        self.searches: list[tuple[NDArray[np.float32], int]] = []
+
+    def search(self, unit_vectors: NDArray[np.float32], k: int) -> list[Matches]:
+        self.searches.append((unit_vectors, k))
+        scores = np.round(unit_vectors.astype(np.float64) @ self._vectors.T, 6)
+        return [Matches(self._first(-row, row, k), self._first(row, row, k)) for row in scores]
+
+    def _first(self, ranking: NDArray[np.float64], scores: NDArray[np.float64], k: int) -> list[Match]:
+        order = np.argsort(ranking, kind="stable")[:k]
+        return [Match(self._ids[i], f"the {self._ids[i]}", float(scores[i])) for i in order]
+
+
+class BrokenEngine(FakeEngine):
+    """Fails on every search while `broken`."""
+
+    broken = True
+
+    def search(self, unit_vectors: NDArray[np.float32], k: int) -> list[Matches]:
+        if self.broken:
+            raise RuntimeError("index page 4711 is gone")
+        return super().search(unit_vectors, k)
+
+
+def compass() -> FakeEngine:
+    return FakeEngine(east=EAST, north_east=NORTH_EAST, north=NORTH, west=WEST)

@@ -1,0 +1,95 @@
+"""Routes, headers and what becomes of errors."""
+
+import logging
+from typing import Any
+
+import pytest
+
+from index_builder.artifact import Build
+from service.recommender import Recommender
+from tests.api import JSON, Api, array, check_problem, user_json
+from tests.fake_engine import EAST, BrokenEngine
+from tests.integration.conftest import ApiOver
+
+GOOD = user_json(vector=EAST, k=1)
+GOOD_ANSWER = (
+    b'{"name":"ann","best":[{"id":"east","name":"the east","score":1.0}],'
+    b'"worst":[{"id":"east","name":"the east","score":1.0}]}'
+)
+
+
+def check_json(api: Api, path: str, expected: Any) -> None:
+    answer = api.get(path)
+    assert (answer.status, answer.headers["Content-Type"], answer.json) == (200, JSON, expected)
+
+
+def test_the_index_tells_what_is_served(api: Api, sample_build: Build) -> None:
+    check_json(
+        api,
+        "/index",
+        {
+            "build_id": sample_build.id,
+            "products": 2460,
+            "dimension": 300,
+            "index": "Flat",
+            "recall": {"k": 10, "users": 1000, "best": 1.0, "worst": 1.0, "users_from": "users_batch.json"},
+        },
+    )
+
+
+@pytest.mark.parametrize(("path", "status"), [("/health/live", "live"), ("/health/ready", "ready")])
+def test_health_is_told_in_json(api: Api, path: str, status: str) -> None:
+    check_json(api, path, {"status": status})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/infer", {"POST", "OPTIONS"}),
+        ("PUT", "/batch", {"POST", "OPTIONS"}),
+        ("POST", "/index", {"GET", "HEAD", "OPTIONS"}),
+        ("DELETE", "/health/live", {"GET", "HEAD", "OPTIONS"}),
+        ("PATCH", "/health/ready", {"GET", "HEAD", "OPTIONS"}),
+    ],
+)
+def test_a_wrong_method_is_refused_with_the_right_ones(api: Api, method: str, path: str, allowed: set[str]) -> None:
+    answer = api.request(method, path, b"{}")
+    check_problem(answer, 405, "The method is not allowed for the requested URL.")
+    assert set(answer.headers["Allow"].split(", ")) == allowed
+    api.check_alive()
+
+
+@pytest.mark.parametrize("path", ["/nope", "/infer/", "/INFER", "/infer/mike", "/%00", "/..%2f..%2fetc%2fpasswd"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_an_unknown_path_is_not_found(api: Api, method: str, path: str) -> None:
+    detail = (
+        "The requested URL was not found on the server. "
+        "If you entered the URL manually please check your spelling and try again."
+    )
+    check_problem(api.request(method, path, user_json()), 404, detail)
+    api.check_alive()
+
+
+def test_a_query_string_changes_nothing(api: Api) -> None:
+    assert api.post("/infer?k=3&name=bob", user_json()).body == api.infer(user_json()).body
+
+
+@pytest.mark.parametrize(("path", "body"), [("/infer", GOOD), ("/batch", array([GOOD]))], ids=["one", "batch"])
+def test_a_bug_is_answered_without_its_message_and_logged_with_it(
+    api_over: ApiOver, caplog: pytest.LogCaptureFixture, path: str, body: bytes
+) -> None:
+    engine = BrokenEngine(east=EAST)
+    api = api_over(Recommender(engine))
+    with caplog.at_level(logging.ERROR):
+        check_problem(api.post(path, body), 500, "unexpected error; the log says more")
+    assert caplog.messages == [f"unexpected error on POST {path}"]
+    assert "RuntimeError: index page 4711 is gone" in caplog.text
+    assert "Traceback" in caplog.text
+    engine.broken = False
+    assert api.infer(GOOD).body == GOOD_ANSWER
+
+
+def test_a_refused_request_never_reaches_the_engine(api_over: ApiOver) -> None:
+    engine = BrokenEngine(east=EAST)
+    answer = api_over(Recommender(engine)).batch(array([b"{}", b"[]"]), errors=2)
+    assert [item["error"]["code"] for item in answer.json] == ["missing", "type"]

@@ -1,0 +1,168 @@
+"""The builder's command line."""
+
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from index_builder.__main__ import main
+from index_builder.artifact import open_current
+from tests.catalogues import products_of, write_lines
+
+PRODUCTS = products_of(np.random.default_rng(0).normal(size=(1200, 8)))
+TOP = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "artifacts"
+
+
+@pytest.fixture
+def products(tmp_path: Path) -> Path:
+    return write_lines(tmp_path / "products.jsonl", [*PRODUCTS, {**PRODUCTS[0], "id": "again"}])
+
+
+def run(*arguments: object, largest_file: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the builder as a process of its own, which may be forbidden to write larger files."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if largest_file:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
+    command = [sys.executable, "-m", "index_builder", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        command, cwd=TOP, capture_output=True, text=True, timeout=60, env=environment, preexec_fn=limit, check=False
+    )
+
+
+def test_a_build_is_summed_up_in_five_lines(products: Path, root: Path) -> None:
+    done = run("--products", products, "--out", root)
+    build = open_current(root)
+    megabytes = sum(file["bytes"] for file in build.manifest["files"].values()) / 1e6
+    assert (done.returncode, done.stderr) == (0, "")
+    *lines, last = done.stdout.splitlines()
+    assert lines == [
+        f"published   {root / build.id}",
+        "products    1,201 x 8 dimensions from products.jsonl",
+        "index       Flat, 1,200 distinct vectors a side",
+        "recall@10   best 1.0000, worst 1.0000 (500 users: means of random products)",
+    ]
+    assert re.fullmatch(rf"size        {megabytes:.1f} MB, built in \d+\.\d s", last)
+
+
+def test_dropped_rows_and_given_users_are_in_the_summary(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    products = write_lines(tmp_path / "some.jsonl", [b"{", *PRODUCTS[:5], 5, *PRODUCTS[5:9]])
+    users = write_lines(tmp_path / "users.jsonl", PRODUCTS[:3])
+    arguments = ["--products", products, "--out", root, "--queries", users, "--on-bad-row", "drop", "--index", "HNSW32"]
+    assert main(list(map(str, arguments))) == 0
+    assert capsys.readouterr().out.splitlines()[1:4] == [
+        "products    9 x 8 dimensions from some.jsonl (2 bad rows dropped)",
+        "index       HNSW32, 9 distinct vectors a side",
+        "recall@9    best 1.0000, worst 1.0000 (3 users: users.jsonl)",
+    ]
+    assert open_current(root).manifest["dropped_rows"] == 2
+
+
+def test_bad_rows_fail_the_build_and_are_all_named(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = write_lines(tmp_path / "bad.jsonl", [*PRODUCTS[:2], None, {**PRODUCTS[2], "vector": [1, 2]}])
+    assert main(["--products", str(bad), "--out", str(root)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        f"error: {bad}: 2 bad rows",
+        "  line 3: a product must be an object, not null",
+        "  line 4: vector has 2 numbers, 8 are expected",
+        "nothing was published",
+    ]
+    assert not root.exists()
+
+
+def test_a_name_that_is_no_unicode_is_told_all_the_same(tmp_path: Path, root: Path) -> None:
+    bad = write_lines(tmp_path / "bad.jsonl", [{**PRODUCTS[0], "id": "\ud800"}, {**PRODUCTS[0], "name": "\ud800"}])
+    done = run("--products", bad, "--out", root)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == f"error: {bad}: 2 bad rows"
+    assert done.stderr.splitlines()[-1] == "nothing was published"
+
+
+@pytest.mark.parametrize(
+    ("options", "culprit"),
+    [
+        ({"--products": "missing.jsonl"}, "missing.jsonl: cannot be read: "),
+        ({"--products": "."}, ".: cannot be read: "),
+        ({"--queries": "missing.jsonl"}, "missing.jsonl: cannot be read: "),
+        ({"--index": "PQ4"}, "--index PQ4: not supported; use auto, Flat, or HNSW such as HNSW32"),
+        ({"--index": "IVF2,Flat"}, "--index IVF2,Flat: not supported; use auto, Flat, or HNSW such as HNSW32"),
+        ({"--index": "nonsense"}, "--index nonsense: not an index FAISS can make: "),
+    ],
+    ids=["no products", "a directory", "no users", "PQ4", "IVF2,Flat", "nonsense"],
+)
+def test_what_cannot_be_built_publishes_nothing(
+    products: Path, root: Path, options: dict[str, str], culprit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    merged: dict[str, Any] = {"--products": products, "--out": root, **options}
+    assert main([str(word) for option in merged.items() for word in option]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: {culprit}")
+    assert err.endswith("\nnothing was published\n")
+    assert not root.exists()
+
+
+@pytest.mark.parametrize("factory", ["HNSW0", "HNSW1"])
+def test_a_graph_without_enough_links_is_refused(products: Path, root: Path, factory: str) -> None:
+    done = run("--products", products, "--out", root, "--index", factory)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: --index {factory}: not supported")
+    assert not root.exists()
+
+
+def test_a_file_in_the_place_of_the_artifacts_root_is_named(
+    products: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root.write_text("mine")
+    assert main(["--products", str(products), "--out", str(root)]) == 1
+    assert str(root) in capsys.readouterr().err
+    assert root.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("names", "largest_file"), [(20, 20_000), (2000, 200_000)], ids=["the index", "the products table"]
+)
+def test_a_disk_that_fills_up_leaves_the_old_build_and_no_draft(
+    tmp_path: Path, products: Path, root: Path, names: int, largest_file: int
+) -> None:
+    assert main(["--products", str(products), "--out", str(root)]) == 0
+    before = sorted(path.name for path in root.iterdir())
+    larger = write_lines(tmp_path / "larger.jsonl", [{**product, "name": "n" * names} for product in PRODUCTS])
+    done = run("--products", larger, "--out", root, largest_file=largest_file)
+    assert sorted(path.name for path in root.iterdir()) == before
+    assert open_current(root).id in before
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.endswith("nothing was published\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--products", "x"], ["--out", "x"], ["--products", "x", "--out", "y", "--on-bad-row", "ignore"]],
+    ids=["none", "no out", "no products", "unknown mode"],
+)
+def test_wrong_usage_ends_with_status_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: python -m index_builder" in capsys.readouterr().err

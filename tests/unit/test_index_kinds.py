@@ -1,0 +1,113 @@
+"""The index kinds that can be asked for."""
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+
+from index_builder.errors import BadArtifact, BadPlan
+from index_builder.index import ProductIndex, build_index, group_identical, negated, open_index, write_index
+from index_builder.plan import plan_index
+from index_builder.vectors import unit_vectors
+from tests.indexes import check_exact, index_over
+
+
+@pytest.mark.parametrize(
+    ("wanted", "factory"), [("auto", "Flat"), ("Flat", "Flat"), ("HNSW32", "HNSW32"), ("HNSW32,Flat", "HNSW32,Flat")]
+)
+def test_the_plan_is_what_was_asked_for_and_exact_by_default(wanted: str, factory: str) -> None:
+    assert plan_index(wanted).factory == factory
+
+
+@pytest.mark.parametrize("factory", ["HNSW32", "HNSW8,Flat"])
+def test_an_approximate_index_reports_true_cosines_in_true_order(factory: str) -> None:
+    draw = np.random.default_rng(0)
+    vectors, users = draw.normal(size=(3000, 32)), unit_vectors(draw.normal(size=(50, 32)))
+    best, worst = index_over(vectors, factory).search(users, 10)
+    cosines = users.astype(np.float64) @ (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).T
+    for sign, side in ((1, best), (-1, worst)):
+        true = np.take_along_axis(cosines, side.positions, axis=1)
+        np.testing.assert_allclose(side.scores, true, rtol=0, atol=1e-6)
+        assert (np.diff(sign * side.scores, axis=1) <= 0).all()
+        assert [len(set(row)) for row in side.positions.tolist()] == [10] * 50
+
+
+@pytest.mark.parametrize("k", [200, 1000], ids=["all", "more than all"])
+def test_an_approximate_index_gives_the_whole_catalogue_when_asked(k: int) -> None:
+    draw = np.random.default_rng(1)
+    vectors = draw.normal(size=(200, 8))
+    check_exact(index_over(vectors, "HNSW4"), vectors, draw.normal(size=(5, 8)), k)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_an_approximate_index_of_few_products_is_exact(count: int) -> None:
+    draw = np.random.default_rng(2)
+    vectors = draw.normal(size=(count, 8))
+    check_exact(index_over(vectors, "HNSW32"), vectors, draw.normal(size=(5, 8)), 10)
+
+
+def test_an_approximate_index_keeps_groups_of_identical_vectors_whole() -> None:
+    draw = np.random.default_rng(3)
+    vectors = np.repeat(draw.normal(size=(4, 8)), 25, axis=0)
+    check_exact(index_over(vectors, "HNSW32"), vectors, draw.normal(size=(5, 8)), 30)
+
+
+@pytest.mark.parametrize("factory", ["PQ4", "IVF2,Flat", "SQ8", "SQfp16", "HNSW32,PQ4", "Flat,RFlat", "PCA4,Flat"])
+def test_an_index_without_exact_vectors_at_hand_is_not_supported(factory: str) -> None:
+    with pytest.raises(BadPlan) as caught:
+        build_index(factory, np.eye(8, dtype=np.float32))
+    assert str(caught.value) == f"--index {factory}: not supported; use auto, Flat, or HNSW such as HNSW32"
+
+
+@pytest.mark.parametrize("factory", ["", "nonsense", "flat", "PQ3", "HNSWx", "Flat\nFlat"], ids=repr)
+def test_what_faiss_cannot_make_is_refused_in_one_line(factory: str) -> None:
+    with pytest.raises(BadPlan) as caught:
+        build_index(factory, np.eye(8, dtype=np.float32))
+    assert str(caught.value).startswith(f"--index {factory}: not an index FAISS can make: ")
+    assert "\n" not in str(caught.value).removeprefix(f"--index {factory}")
+
+
+@pytest.mark.parametrize("factory", ["Flat", "HNSW32"])
+def test_an_index_searches_the_same_from_its_file_as_from_memory(tmp_path: Path, factory: str) -> None:
+    draw = np.random.default_rng(4)
+    units, users = unit_vectors(draw.normal(size=(500, 24))), unit_vectors(draw.normal(size=(20, 24)))
+    best = build_index(factory, units)
+    _, groups = group_identical(units)
+    for name, index in (("best", best), ("worst", negated(best))):
+        write_index(index, tmp_path / name)
+    opened = ProductIndex(open_index(tmp_path / "best"), open_index(tmp_path / "worst"), groups)
+    for kept, read in zip(
+        ProductIndex(best, negated(best), groups).search(users, 10), opened.search(users, 10), strict=True
+    ):
+        assert read.positions.tolist() == kept.positions.tolist()
+        assert read.scores.tolist() == kept.scores.tolist()
+
+
+def test_negation_leaves_the_original_as_it_was() -> None:
+    index = build_index("Flat", np.eye(3, dtype=np.float32))
+    assert negated(index).reconstruct(1).tolist() == [0.0, -1.0, 0.0]
+    assert index.reconstruct(1).tolist() == [0.0, 1.0, 0.0]
+
+
+def test_what_is_no_index_file_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "best.faiss").write_bytes(b"nothing that FAISS would write")
+    with pytest.raises(BadArtifact, match=f"^{tmp_path / 'best.faiss'}: not a readable FAISS index: "):
+        open_index(tmp_path / "best.faiss")
+
+
+def test_sides_that_do_not_fit_the_groups_are_refused() -> None:
+    _, groups = group_identical(np.eye(3, dtype=np.float32))
+    three, two = (build_index("Flat", np.eye(3, dtype=np.float32)[:count]) for count in (3, 2))
+    with pytest.raises(BadArtifact, match=r"^best.faiss: holds 2 vectors, the products table 3$"):
+        ProductIndex(two, three, groups)
+    with pytest.raises(BadArtifact, match=r"^worst.faiss: holds 2 vectors, the products table 3$"):
+        ProductIndex(three, two, groups)
+
+
+def test_an_index_that_keeps_no_exact_vectors_is_not_served() -> None:
+    coarse = faiss.IndexScalarQuantizer(8, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    units = np.eye(8, dtype=np.float32)
+    coarse.add(units)
+    with pytest.raises(BadArtifact, match="does not keep exact vectors"):
+        ProductIndex(coarse, coarse, group_identical(units)[1])

@@ -1,0 +1,96 @@
+"""Settings are read from the environment, and a bad value names its variable."""
+
+from pathlib import Path
+
+import pytest
+
+from service.errors import BadSetting
+from service.settings import Limits, Settings, read_settings
+
+DEFAULTS = Settings(
+    artifacts=Path("artifacts"),
+    host="0.0.0.0",
+    port=5000,
+    threads=4,
+    max_body_bytes=64 * 2**20,
+    log_level="INFO",
+    limits=Limits(default_k=10, max_k=1000, max_batch=10_000, users_times_k=1_000_000),
+)
+NUMBERS = {
+    "RECO_PORT": (0, 65535),
+    "RECO_THREADS": (1, 1024),
+    "RECO_MAX_BODY_MB": (1, 1024),
+    "RECO_MAX_K": (1, 1_000_000),
+    "RECO_DEFAULT_K": (1, 1000),
+    "RECO_MAX_BATCH": (1, 1_000_000),
+}
+
+
+def refusal(**environment: str) -> str:
+    with pytest.raises(BadSetting) as error:
+        read_settings(environment)
+    return str(error.value)
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    assert read_settings({}) == DEFAULTS
+
+
+def test_an_empty_value_means_the_default() -> None:
+    names = [*NUMBERS, "RECO_ARTIFACTS", "RECO_HOST", "RECO_LOG_LEVEL"]
+    assert read_settings(dict.fromkeys(names, "")) == DEFAULTS
+
+
+def test_every_variable_sets_its_own_setting() -> None:
+    environment = {
+        "RECO_ARTIFACTS": "/srv/menu",
+        "RECO_HOST": "::1",
+        "RECO_PORT": "0",
+        "RECO_THREADS": "3",
+        "RECO_MAX_BODY_MB": "2",
+        "RECO_LOG_LEVEL": "warning",
+        "RECO_DEFAULT_K": "5",
+        "RECO_MAX_K": "6",
+        "RECO_MAX_BATCH": "7",
+    }
+    assert read_settings(environment) == Settings(
+        artifacts=Path("/srv/menu"),
+        host="::1",
+        port=0,
+        threads=3,
+        max_body_bytes=2 * 2**20,
+        log_level="WARNING",
+        limits=Limits(default_k=5, max_k=6, max_batch=7),
+    )
+
+
+@pytest.mark.parametrize(("name", "limits"), NUMBERS.items(), ids=NUMBERS)
+@pytest.mark.parametrize("value", ["ten", "1.5", "0x10", "-1", "1e3", " ", "9" * 5000], ids=lambda value: value[:5])
+def test_a_number_that_is_none_is_refused_by_name_and_value(name: str, limits: tuple[int, int], value: str) -> None:
+    assert refusal(**{name: value}) == f"{name}={value!r}: must be a whole number from {limits[0]} to {limits[1]}"
+
+
+@pytest.mark.parametrize(("name", "limits"), NUMBERS.items(), ids=NUMBERS)
+def test_a_number_out_of_range_is_refused_by_name_and_value(name: str, limits: tuple[int, int]) -> None:
+    least, most = limits
+    for value in (least - 1, most + 1):
+        assert refusal(**{name: str(value)}) == f"{name}='{value}': must be a whole number from {least} to {most}"
+
+
+def test_the_default_k_may_not_exceed_the_greatest() -> None:
+    assert refusal(RECO_MAX_K="5", RECO_DEFAULT_K="6") == "RECO_DEFAULT_K='6': must be a whole number from 1 to 5"
+
+
+def test_a_greatest_k_below_ten_lowers_the_default() -> None:
+    assert read_settings({"RECO_MAX_K": "5"}).limits == Limits(default_k=5, max_k=5)
+
+
+@pytest.mark.parametrize("value", ["loud", "10", "notset", "Loud"])
+def test_an_unknown_log_level_is_refused_by_name_and_value(value: str) -> None:
+    expected = f"RECO_LOG_LEVEL={value!r}: must be debug, info, warning, error or critical"
+    assert refusal(RECO_LOG_LEVEL=value) == expected
+
+
+@pytest.mark.parametrize("value", ["debug", "INFO", "Warning", "error", "critical"])
+def test_log_levels_are_known_in_any_case(value: str) -> None:
+    assert read_settings({"RECO_LOG_LEVEL": value}).log_level == value.upper()

@@ -53,6 +53,6 @@ def open_products(directory: Path) -> ProductTable:
 
 def _array(path: Path) -> NDArray[np.int64]:
     try:
-        return np.load(path, mmap_mode="r")
+        return np.asarray(np.load(path, mmap_mode="r"))  # np.memmap itself is slow to index
     except ValueError as error:
         raise BadArtifact(f"{path}: not a NumPy array: {error}") from None

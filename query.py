@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 import urllib.error
 import urllib.request
@@ -17,6 +18,7 @@ def main() -> None:
     parser.add_argument("--url", default="http://localhost:5000", help="the service (default: %(default)s)")
     parser.add_argument("--batch", action="store_true", help="send data/users_batch.json to /batch in one request")
     options = parser.parse_args()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `query.py | head` ends quietly
     query = query_batch if options.batch else query_one_by_one
     try:
         query(options.url)

@@ -8,14 +8,15 @@ PORT ?= 5000
 PRODUCTS ?= data/products.jsonl.gz
 QUERIES  ?= $(if $(filter data/products.jsonl.gz,$(PRODUCTS)),data/users_batch.json)
 OUT      ?= artifacts
+RECALL   ?= 0.99
 ARGS     ?=
 
 IMAGE ?= jetmlett
 
-BUILD_INDEX = $(BIN)/python -m index_builder --products $(PRODUCTS) --out $(OUT) $(if $(QUERIES),--queries $(QUERIES)) $(ARGS)
+BUILD_INDEX = $(BIN)/python -m index_builder --products $(PRODUCTS) --out $(OUT) --recall $(RECALL) $(if $(QUERIES),--queries $(QUERIES)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve build-index test check format bench lock sample-data docker docker-run clean
+.PHONY: help install serve build-index test check format bench bench-index lock sample-data docker docker-run clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,7 +26,7 @@ serve: $(VENV)/.runtime artifacts/CURRENT ## fresh checkout to a running service
 
 install: $(VENV)/.dev ## the virtual environment with everything that development needs
 
-build-index: $(VENV)/.runtime ## build and publish an index (PRODUCTS=, QUERIES=, OUT=, ARGS=)
+build-index: $(VENV)/.runtime ## build and publish an index (PRODUCTS=, QUERIES=, RECALL=, OUT=, ARGS=)
 	$(BUILD_INDEX)
 
 test: $(VENV)/.dev ## the whole test suite (ARGS= for pytest)
@@ -44,6 +45,9 @@ format: $(VENV)/.dev ## format the code and apply lint fixes
 bench: $(VENV)/.runtime artifacts/CURRENT ## measure the service on the sample data
 	$(BIN)/python -m benchmarks.service
 	$(BIN)/python -m benchmarks.quality
+
+bench-index: $(VENV)/.dev ## compare index kinds at 2k, 20k and 200k products (SIZES= for others, such as 1000000)
+	$(BIN)/python -m benchmarks.index $(SIZES)
 
 lock: $(VENV)/.dev ## resolve pyproject.toml into the pinned requirements files
 	$(BIN)/pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --output-file requirements.txt pyproject.toml

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.service import machine
+from benchmarks.machine import machine
 
 DATA = Path(__file__).parent.parent / "data"
 MATCHES = 10

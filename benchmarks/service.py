@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import platform
 import re
 import statistics
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.machine import machine
 from index_builder.artifact import open_current
 from index_builder.vectors import unit_vectors
 
@@ -85,11 +85,6 @@ def post(connection: http.client.HTTPConnection, path: str, body: bytes) -> byte
     if response.status != 200:
         raise RuntimeError(f"{path} answered {response.status}: {answer[:200]!r}")
     return answer
-
-
-def machine() -> str:
-    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) or [platform.machine()]
-    return f"{len(os.sched_getaffinity(0))} cores of {names[0]}, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

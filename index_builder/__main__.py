@@ -34,7 +34,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--queries", type=Path, metavar="FILE", help="users to measure recall with (default: synthetic users)"
     )
+    parser.add_argument(
+        "--recall", type=_share, default=0.99, help="share of the ten best, and worst, to find (default: 0.99)"
+    )
     parser.add_argument("--index", default="auto", metavar="auto|Flat|FACTORY", help="index kind (default: auto)")
+    parser.add_argument(
+        "--allow-low-recall", action="store_true", help="publish an index that misses --recall, and say so"
+    )
+    parser.add_argument(
+        "--storage", choices=["fp32", "fp16"], default="fp32", help="precision of stored vectors (default: fp32)"
+    )
+    parser.add_argument(
+        "--worst",
+        choices=["negated", "shared"],
+        default="negated",
+        help="worst side: an index of its own, or the best side's searched with negated queries (default: negated)",
+    )
     parser.add_argument(
         "--on-bad-row", choices=["fail", "drop"], default="fail", help="what a bad row does (default: fail)"
     )
@@ -42,8 +57,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0.0 <= share <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text} is no share from 0 to 1")
+    return share
+
+
 def _summary(root: Path, manifest: dict[str, Any], seconds: float) -> str:
-    recall, source = manifest["recall"], manifest["source"]["file"]
+    index, recall, source = manifest["index"], manifest["recall"], manifest["source"]["file"]
     size = sum(file["bytes"] for file in manifest["files"].values())
     dropped = manifest["dropped_rows"]
     return "\n".join(
@@ -51,12 +73,21 @@ def _summary(root: Path, manifest: dict[str, Any], seconds: float) -> str:
             f"published   {root / manifest['build_id']}",
             f"products    {manifest['products']:,} x {manifest['dimension']} dimensions from {source}"
             + (f" ({dropped:,} bad rows dropped)" if dropped else ""),
-            f"index       {manifest['index']['factory']}, {manifest['distinct_vectors']:,} distinct vectors a side",
-            f"recall@{recall['k']:<4} best {recall['best']:.4f}, worst {recall['worst']:.4f}"
-            f" ({recall['users']:,} users: {recall['users_from']})",
+            f"index       {index['factory']}, {index['storage']}, worst side {index['worst']},"
+            f" {manifest['distinct_vectors']:,} distinct vectors",
+            *(_recall_line(side, recall[side], index["search"][side]) for side in ("best", "worst")),
+            f"promise     {'kept' if recall['kept'] else 'NOT KEPT'}: recall@10 of at least {recall['target']}"
+            f" on each side, measured on {recall['users_from']}",
             f"size        {size / 1e6:.1f} MB, built in {seconds:.1f} s",
         ]
     )
+
+
+def _recall_line(side: str, recall: list[dict[str, Any]], settings: dict[str, Any]) -> str:
+    at_k = ", ".join(f"recall@{r['k']} {r['mean']:.4f} (at least {r['lower_bound']:.4f})" for r in recall)
+    effort = f"; {settings['candidates']:,} candidates re-ranked" if settings["candidates"] else ""
+    lists = f" from {settings['nprobe']:,} lists" if settings["nprobe"] else ""
+    return f"{side:<11} {at_k}{effort}{lists}"
 
 
 if __name__ == "__main__":

@@ -17,12 +17,12 @@ import orjson
 
 from index_builder import golden
 from index_builder.errors import BadArtifact
-from index_builder.index import ProductIndex, open_index
+from index_builder.index import ProductIndex, SearchSettings, open_index
 from index_builder.products import ProductTable, open_products
 
 FORMAT = 1
 CURRENT, MANIFEST = "CURRENT", "manifest.json"
-BEST, WORST, RECALL_REPORT = "best.faiss", "worst.faiss", "recall.json"
+BEST, WORST = "best.faiss", "worst.faiss"
 _BUILD_ID = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{8}")
 _DRAFT = ".draft-"
 
@@ -94,7 +94,7 @@ def open_current(root: Path) -> Build:
     for name, expected in manifest["files"].items():
         _verify(directory / name, expected)
     try:
-        index, products = open_files(directory)
+        index, products = open_files(directory, manifest["index"])
         for what, found in (("products", len(products)), ("dimension", index.dimension)):
             if found != manifest[what]:
                 raise BadArtifact(f"{MANIFEST}: says {manifest[what]} {what}, the files hold {found}")
@@ -104,10 +104,15 @@ def open_current(root: Path) -> Build:
     return Build(manifest, index, products)
 
 
-def open_files(directory: Path) -> tuple[ProductIndex, ProductTable]:
-    """Open the index and the products of a build or draft. Raises BadArtifact where its files do not fit together."""
+def open_files(directory: Path, index_facts: dict[str, Any]) -> tuple[ProductIndex, ProductTable]:
+    """Open the index and the products of a build or draft; `index_facts` is the manifest's `index`.
+
+    Raises BadArtifact where the files do not fit together.
+    """
     products = open_products(directory)
-    return ProductIndex(open_index(directory / BEST), open_index(directory / WORST), products.groups), products
+    worst = open_index(directory / WORST) if index_facts["worst"] == "negated" else None
+    settings = [SearchSettings(**index_facts["search"][side]) for side in ("best", "worst")]
+    return ProductIndex(open_index(directory / BEST), worst, products.groups, *settings), products
 
 
 def _read_current(root: Path) -> str:

@@ -1,80 +1,103 @@
 """The pipeline: read, normalise, plan, build, measure, publish."""
 
 import hashlib
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import faiss
-import numpy as np
-import orjson
-from numpy.typing import NDArray
-
 from index_builder import artifact, golden
-from index_builder.catalogue import Catalogue, read_catalogue
-from index_builder.index import build_index, group_identical, negated, write_index
-from index_builder.plan import plan_index
-from index_builder.products import write_products
-from index_builder.recall import measure_recall, synthetic_users
-from index_builder.users import read_users
+from index_builder.catalogue import VECTORS, read_catalogue
+from index_builder.errors import LowRecall
+from index_builder.index import FAISS_VERSION, write_index
+from index_builder.plan import Plan, Planner
+from index_builder.products import open_products
+from index_builder.recall import SIDES, synthetic_users
+from index_builder.report import write_report
+from index_builder.training import negate, store_vectors
+from index_builder.users import user_pool
 
-_RECALL_K, _RECALL_USERS, _RECALL_SEED = 10, 500, 1
 _GOLDEN_QUERIES, _GOLDEN_SEED = 8, 2
 
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build from, and where to; `on_bad_row` is "fail" or "drop", `index` "auto" or a FAISS factory string."""
+    """What to build from, and where to. `recall` is the share of the ten best, and of the ten worst, products that an
+    index must find; `index` is "auto" or a kind (`training.py`), `storage` "fp32" or "fp16", `worst` "negated" or
+    "shared", `on_bad_row` "fail" or "drop"."""
 
     products: Path
     out: Path
     queries: Path | None = None
+    recall: float = 0.99
     index: str = "auto"
+    storage: str = "fp32"
+    worst: str = "negated"
     on_bad_row: str = "fail"
+    allow_low_recall: bool = False
     embedding_model: str | None = None
 
 
 def build(request: BuildRequest) -> dict[str, Any]:
     """Build, publish and return the manifest. Raises an IndexBuilderError, and leaves the build in use alone, where
     anything is wrong."""
-    catalogue = read_catalogue(request.products, request.on_bad_row)
-    users, users_source = _recall_users(request, catalogue)
-    first_products, groups = group_identical(catalogue.unit_vectors)
-    plan = plan_index(request.index)
-    best = build_index(plan.factory, catalogue.unit_vectors[first_products])
+    with ExitStack() as stack:
+        draft = stack.enter_context(artifact.draft(request.out))
+        catalogue = read_catalogue(request.products, draft.directory, request.on_bad_row)
+        vectors, groups = stack.enter_context(closing(catalogue.vectors)), catalogue.groups
+        users = user_pool(vectors, request.queries)
+        golden_users = synthetic_users(vectors, _GOLDEN_QUERIES, _GOLDEN_SEED)
+        planner = Planner(vectors, store_vectors(vectors, request.storage), groups, users, request.recall)
+        plan = planner.choose(request.index)
+        _check_promise(plan, request)
 
-    with artifact.draft(request.out) as draft:
-        write_index(best, draft.directory / artifact.BEST)
-        write_index(negated(best), draft.directory / artifact.WORST)
-        write_products(draft.directory, catalogue.lines, groups)
-        index, products = artifact.open_files(draft.directory)
-        recall = {
-            **asdict(measure_recall(index, catalogue.unit_vectors, users, _RECALL_K)),
-            "users_from": users_source,
+        index_facts = {
+            "factory": plan.factory,
+            "storage": request.storage,
+            "worst": request.worst,
+            "search": {side: asdict(plan.settings[side]) for side in SIDES},
         }
-        (draft.directory / artifact.RECALL_REPORT).write_bytes(orjson.dumps(recall, option=orjson.OPT_INDENT_2))
-        golden_users = synthetic_users(catalogue.unit_vectors, _GOLDEN_QUERIES, _GOLDEN_SEED)
+        recall_facts = {
+            "target": request.recall,
+            "kept": plan.keeps_promise,
+            "users_from": users.source,
+            **{side: [asdict(measured) for measured in plan.recall[side]] for side in SIDES},
+        }
+        write_report(draft.directory, catalogue, plan, recall_facts, planner.sample_answers(plan))
+        products = open_products(draft.directory)
+        golden_queries = golden.record(planner.served(plan), products, golden_users)
+        write_index(plan.index, draft.directory / artifact.BEST)
+        if request.worst == "negated":
+            negate(plan.index)
+            write_index(plan.index, draft.directory / artifact.WORST)
+        (draft.directory / VECTORS).unlink()
         return draft.publish(
             {
                 "source": {"file": request.products.name, "sha256": _sha256(request.products)},
                 "products": len(catalogue),
                 "distinct_vectors": groups.row_count,
-                "dimension": catalogue.dimension,
+                "dimension": vectors.dimension,
                 "dropped_rows": catalogue.dropped_rows,
                 "metric": "cosine",
                 "embedding_model": request.embedding_model,
-                "index": {"factory": plan.factory, "storage": "fp32", "search": {"best": {}, "worst": {}}},
-                "recall": recall,
-                "faiss_version": faiss.__version__,
-                "golden_queries": golden.record(index, products, golden_users),
+                "index": index_facts,
+                "recall": recall_facts,
+                "faiss_version": FAISS_VERSION,
+                "golden_queries": golden_queries,
             }
         )
 
 
-def _recall_users(request: BuildRequest, catalogue: Catalogue) -> tuple[NDArray[np.float32], str]:
-    if request.queries is None:
-        return synthetic_users(catalogue.unit_vectors, _RECALL_USERS, _RECALL_SEED), "means of random products"
-    return read_users(request.queries, catalogue.dimension), request.queries.name
+def _check_promise(plan: Plan, request: BuildRequest) -> None:
+    if plan.keeps_promise or request.allow_low_recall:
+        return
+    found = ", ".join(
+        f"{side} {plan.recall[side][0].mean:.4f} (at least {plan.recall[side][0].lower_bound:.4f})" for side in SIDES
+    )
+    raise LowRecall(
+        f"--index {request.index} misses the recall of {request.recall} asked for: {found} with 95 % confidence;"
+        " choose another index, lower --recall, or publish it anyway with --allow-low-recall"
+    )
 
 
 def _sha256(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Reads a product file into a catalogue of unit vectors, naming every row that is no product."""
 
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,38 +11,48 @@ from numpy.typing import NDArray
 
 from index_builder import lenient_json
 from index_builder.errors import BadCatalogue
+from index_builder.products import ProductWriter
+from index_builder.progress import progress
+from index_builder.ranking import RowAssigner, RowGroups
 from index_builder.rows import read_rows
+from index_builder.unit_matrix import UnitMatrix
 from index_builder.vectors import BadVector, json_type, read_vector, unit_vectors
 
+VECTORS = "unit_vectors.f32"  # scratch, no part of a build
 _BLOCK_ROWS = 4096
 _MOST_BAD_ROWS_SHOWN = 20
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Products in file order, each as a line of JSON (`id`, `name`, further fields); `unit_vectors` is (n, d)."""
+    """A catalogue that has been read: each distinct unit vector once, and which products share it."""
 
-    lines: list[bytes]
-    unit_vectors: NDArray[np.float32]
+    vectors: UnitMatrix
+    groups: RowGroups
+    norms: NDArray[np.floating]
     dropped_rows: int
 
-    @property
-    def dimension(self) -> int:
-        return int(self.unit_vectors.shape[1])
-
     def __len__(self) -> int:
-        return len(self.lines)
+        return self.groups.product_count
 
 
-def read_catalogue(path: Path, on_bad_row: str = "fail") -> Catalogue:
-    """Read the products of a file (`rows.py` says which formats). `on_bad_row` is "fail" or "drop".
+def read_catalogue(path: Path, directory: Path, on_bad_row: str = "fail") -> Catalogue:
+    """Read the products of a file (`rows.py` says which formats), and write their table and vectors into the directory.
 
-    The first good row sets the dimension. Raises BadCatalogue, which names every bad row's place, or says that no
-    product is left; and BadRows where the file cannot be read.
+    The first good row sets the dimension. `on_bad_row` is "fail" or "drop". Raises BadCatalogue, which names every bad
+    row's place, or says that no product is left; and BadRows where the file cannot be read.
     """
-    collector = _Collector()
+    with ExitStack() as on_error:
+        vectors = on_error.enter_context(closing(UnitMatrix(directory / VECTORS)))
+        with closing(ProductWriter(directory)) as products:
+            catalogue = _read(path, _Collector(products, vectors), on_bad_row)
+        on_error.pop_all()
+        return catalogue
+
+
+def _read(path: Path, collector: "_Collector", on_bad_row: str) -> Catalogue:
     faults: list[str] = []
-    for place, row in read_rows(path):
+    for place, row in progress(read_rows(path), "reading products"):
         try:
             collector.add(place, row)
         except _BadRow as reason:
@@ -59,10 +70,12 @@ class _BadRow(Exception):
 
 @dataclass
 class _Collector:
+    _products: ProductWriter
+    _vectors: UnitMatrix
     places: dict[str, str] = field(default_factory=dict)  # of each id, in order
-    lines: list[bytes] = field(default_factory=list)
-    dimension: int | None = None
-    _blocks: list[NDArray[np.float32]] = field(default_factory=list)
+    _dimension: int | None = None
+    _rows: RowAssigner = field(default_factory=RowAssigner)
+    _norms: list[NDArray[np.floating]] = field(default_factory=list)
     _block: list[NDArray[np.floating]] = field(default_factory=list)
 
     def add(self, place: str, row: Any) -> None:
@@ -77,27 +90,32 @@ class _Collector:
         vector = self._vector(fields.pop("vector", None))
         line = _encode({"id": identifier, "name": name, **fields})
 
-        self.dimension = len(vector)
+        self._dimension = len(vector)
         self.places[identifier] = place
-        self.lines.append(line)
+        self._products.append(line)
         self._block.append(vector)
         if len(self._block) == _BLOCK_ROWS:
             self._close_block()
 
     def catalogue(self, dropped_rows: int) -> Catalogue:
         self._close_block()
-        return Catalogue(self.lines, np.concatenate(self._blocks), dropped_rows)
+        groups = self._rows.groups()
+        self._products.finish(groups)
+        return Catalogue(self._vectors, groups, np.concatenate(self._norms), dropped_rows)
 
     def _close_block(self) -> None:
         if self._block:
-            self._blocks.append(unit_vectors(np.stack(self._block)))
+            block = np.stack(self._block)
             self._block.clear()
+            vectors = unit_vectors(block)
+            self._norms.append(np.sqrt(np.square(block).sum(axis=1)))
+            self._vectors.append(vectors[self._rows.assign(vectors)])
 
     def _vector(self, values: Any) -> NDArray[np.floating]:
         if values is None:
             raise _BadRow("missing vector")
         try:
-            return read_vector(values, self.dimension)
+            return read_vector(values, self._dimension)
         except BadVector as error:
             raise _BadRow(str(error)) from None
 

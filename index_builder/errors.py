@@ -23,3 +23,7 @@ class BadPlan(IndexBuilderError):
 
 class BadArtifact(IndexBuilderError):
     """A build on disk is missing, damaged, or not what its manifest says."""
+
+
+class LowRecall(IndexBuilderError):
+    """The index finds fewer of the exact matches than was asked for."""

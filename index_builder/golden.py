@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_builder.errors import BadArtifact
-from index_builder.index import Neighbours, ProductIndex
+from index_builder.index import ProductIndex
 from index_builder.products import ProductTable
+from index_builder.ranking import Neighbours
 from index_builder.recall import TOLERANCE
 
 MATCHES = 10

@@ -1,7 +1,6 @@
-"""Builds, negates, opens and searches the index of both sides: what is measured is what serves."""
+"""Opens and searches the index of both sides: what is measured is what serves."""
 
-import hashlib
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,168 +9,197 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index_builder.errors import BadArtifact, BadPlan
+from index_builder.errors import BadArtifact
+from index_builder.ranking import UNITS, Neighbours, RowGroups, positions_of, rank, scores_of
+
+FAISS_VERSION: str = faiss.__version__
 
 # FAISS ranks one query by a scan and many by a matrix product, which round differently in the seventh decimal. So a
 # search fetches a few rows more than asked, every score is then computed row by row, and where the rows left out could
 # still tie with the last one asked for, it fetches more.
 _SPARE_ROWS = 6
 _RANKING_ERROR = 2e-6
-_SCORE_UNITS = 10**6  # scores are compared and reported in millionths
-_POSITION_BITS = 40
 _MOST_CANDIDATES_AT_ONCE = 1_000_000  # bounds the memory of a search
-_NO_PRODUCT = np.iinfo(np.int64).max
+_MOST_PARAMETERS_KEPT = 64
+# Exact scores of rows picked here and there cost several times as much a row as a scan of all in memory order.
+_SCAN_ADVANTAGE = 8
 
 
 @dataclass(frozen=True)
-class Neighbours:
-    """The products nearest to each query on one side: `positions` in the catalogue and cosine `scores`, both (n, k).
+class SearchSettings:
+    """How hard one side of an approximate index looks: rows to re-rank exactly, at least `candidates` and at least
+    `per_match` for each row asked for, picked from `nprobe` lists where the index has lists."""
 
-    Best or worst first; scores are multiples of 1e-6 within [-1, 1], equal ones stand in catalogue order.
-    """
+    candidates: int = 0
+    per_match: float = 1.0
+    nprobe: int = 0
 
-    positions: NDArray[np.int64]
-    scores: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class RowGroups:
-    """Which products share an index row: those of row r are `products[starts[r]:starts[r + 1]]`, in catalogue order."""
-
-    starts: NDArray[np.int64]
-    products: NDArray[np.int64]
-
-    @property
-    def row_count(self) -> int:
-        return len(self.starts) - 1
-
-    @property
-    def product_count(self) -> int:
-        return len(self.products)
-
-
-def group_identical(unit_vectors: NDArray[np.float32]) -> tuple[NDArray[np.int64], RowGroups]:
-    """The catalogue position of each distinct vector's first product, and the groups. Rows follow first positions."""
-    first_rows: dict[bytes, int] = {}
-    row_of_product = np.fromiter(
-        (first_rows.setdefault(_digest(vector), len(first_rows)) for vector in unit_vectors),
-        np.int64,
-        len(unit_vectors),
-    )
-    products = np.argsort(row_of_product, kind="stable")
-    starts = np.searchsorted(row_of_product[products], np.arange(len(first_rows) + 1))
-    return products[starts[:-1]], RowGroups(starts, products)
-
-
-def _digest(vector: NDArray[np.float32]) -> bytes:
-    return hashlib.blake2b(vector.data, digest_size=16).digest()
+    def candidates_for(self, depth: int) -> int:
+        return max(self.candidates, math.ceil(self.per_match * depth), depth)
 
 
 class ProductIndex:
     """Both sides of a catalogue's index. Safe to search from many threads: nothing in it changes after opening."""
 
-    def __init__(self, best: faiss.Index, worst: faiss.Index, groups: RowGroups):
-        """`best` holds a unit vector a row of `groups`, `worst` its negation. Raises BadArtifact if counts differ."""
-        for side, index in (("best", best), ("worst", worst)):
-            if index.ntotal != groups.row_count:
-                raise BadArtifact(f"{side}.faiss: holds {index.ntotal} vectors, the products table {groups.row_count}")
+    def __init__(
+        self,
+        best: faiss.Index,
+        worst: faiss.Index | None,
+        groups: RowGroups,
+        best_settings: SearchSettings = SearchSettings(),
+        worst_settings: SearchSettings = SearchSettings(),
+    ):
+        """`best` holds a unit vector a row of `groups`, `worst` its negation; without `worst`, the query is negated.
+
+        Raises BadArtifact where an index does not fit the groups.
+        """
         self.groups = groups
         self.dimension = int(best.d)
-        self._best, self._worst = _Side(best, groups), _Side(worst, groups)
+        self._best = _Side("best", best, groups, best_settings)
+        self._worst = _Side("worst", best if worst is None else worst, groups, worst_settings)
+        self._worst_query_sign = np.float32(-1.0 if worst is None else 1.0)
 
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         """The k best and k worst products for each row of (n, d) unit vectors; the whole catalogue where k is more."""
-        best = self._best.search(unit_vectors, k)
-        mirrored = self._worst.search(unit_vectors, k)
-        return best, Neighbours(mirrored.positions, 0.0 - mirrored.scores)
+        return self.search_side("best", unit_vectors, k), self.search_side("worst", unit_vectors, k)
+
+    def search_side(self, side: str, unit_vectors: NDArray[np.float32], k: int) -> Neighbours:
+        """One of the two halves of `search`: "best" or "worst"."""
+        if side == "best":
+            return self._best.search(unit_vectors, k)
+        mirrored = self._worst.search(unit_vectors * self._worst_query_sign, k)
+        return Neighbours(mirrored.positions, 0.0 - mirrored.scores)
 
 
 class _Side:
     """Finds the products of highest inner product in one FAISS index."""
 
-    def __init__(self, index: faiss.Index, groups: RowGroups):
-        rows = _exact_rows(index)
+    def __init__(self, name: str, index: faiss.Index, groups: RowGroups, settings: SearchSettings):
+        if index.ntotal != groups.row_count:
+            raise BadArtifact(f"{name}.faiss: holds {index.ntotal} vectors, the products table {groups.row_count}")
+        rows = exact_rows(index)
         if rows is None:
-            raise BadArtifact(f"a {type(index).__name__} does not keep exact vectors")
-        self._index, self._groups = index, groups
+            raise BadArtifact(f"{name}.faiss: a {type(index).__name__} does not keep the vectors themselves")
+        self._owner = index  # FAISS's downcast views do not keep what they look at alive
+        self._index: Any = faiss.downcast_index(index)
         self._exact_rows: Any = rows
+        self._rescores = isinstance(rows, faiss.IndexFlat)
+        self._is_exact = self._index.this == rows.this
+        self._groups, self._settings = groups, settings
+        self._parameters: dict[int, faiss.SearchParameters | None] = {}
 
     def search(self, queries: NDArray[np.float32], k: int) -> Neighbours:
-        """The k nearest products of each query, looking deeper for the queries that need it."""
         k = min(k, self._groups.product_count)
-        keys = np.empty((len(queries), k), np.int64)
-        pending = np.arange(len(queries))
-        depth = k + _SPARE_ROWS
-        while pending.size:
-            depth = min(depth, self._groups.row_count)
-            settled = np.empty(len(pending), bool)
-            for part in _parts(len(pending), _MOST_CANDIDATES_AT_ONCE // depth):
-                rows, millionths, reach = self._rescored(queries[pending[part]], depth)
-                ranked = self._rank(rows, millionths, k)
-                keys[pending[part]] = ranked
-                settled[part] = _scores(ranked[:, -1]) > reach + _RANKING_ERROR
-            if depth == self._groups.row_count:
-                break
-            pending = pending[~settled]
-            depth *= 2
-        return Neighbours(keys & ((1 << _POSITION_BITS) - 1), _scores(keys))
+        keys = self._ranked(queries, k, k + _SPARE_ROWS)
+        return Neighbours(positions_of(keys), scores_of(keys))
 
-    def _rescored(self, queries: NDArray[np.float32], depth: int) -> tuple[NDArray, NDArray[np.int64], NDArray]:
-        """The `depth` nearest rows (n, depth), their scores in millionths, and how low FAISS has looked for rows (n,).
+    def _ranked(self, queries: NDArray[np.float32], k: int, depth: int) -> NDArray[np.int64]:
+        """The k nearest products as sort keys (n, k), from `depth` rows or, for the queries that need it, from more."""
+        depth = min(depth, self._groups.row_count)
+        at_once = max(1, _MOST_CANDIDATES_AT_ONCE // depth)
+        if len(queries) > at_once:
+            parts = range(0, len(queries), at_once)
+            return np.concatenate([self._ranked(queries[i : i + at_once], k, depth) for i in parts])
+        rows, millionths, reach = self._nearest_rows(queries, depth)
+        keys = rank(rows, millionths, self._groups, k)
+        if depth < self._groups.row_count:
+            unsettled = np.flatnonzero(scores_of(keys[:, -1]) <= reach + _RANKING_ERROR)
+            if unsettled.size:
+                keys[unsettled] = self._ranked(queries[unsettled], k, 2 * depth)
+        return keys
+
+    def _nearest_rows(
+        self, queries: NDArray[np.float32], depth: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """The `depth` nearest rows (n, depth), their scores in millionths, and how low the search has reached (n,).
 
         A row that an approximate index could not find is -1.
         """
-        everything = depth == self._groups.row_count
-        ranking, rows = (self._exact_rows if everything else self._index).search(queries, depth)
-        scores = np.empty_like(ranking)
-        self._exact_rows.compute_distance_subset(
-            len(queries), faiss.swig_ptr(queries), depth, faiss.swig_ptr(scores), faiss.swig_ptr(rows)
-        )
-        millionths = np.rint(np.clip(scores, -1.0, 1.0).astype(np.float64) * _SCORE_UNITS).astype(np.int64)
-        return rows, millionths, np.where(rows[:, -1] >= 0, ranking[:, -1], np.inf)
-
-    def _rank(self, rows: NDArray[np.int64], millionths: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-        """The k first products of the rows found, as sort keys (n, k): by score, then by catalogue position."""
-        groups, found = self._groups, rows >= 0
-        if groups.product_count == groups.row_count:
-            keys = np.where(found, _key(millionths, rows), _NO_PRODUCT)
+        if self._scan_all(depth):
+            scores, rows = self._exact_rows.search(queries, depth)
         else:
-            sizes = np.where(found, groups.starts[rows + 1] - groups.starts[rows], 0)
-            sizes = np.minimum(sizes, k)  # one row's products share one score, so only its first k can count
-            sizes[millionths < _lowest_needed(millionths, sizes, k)] = 0
-            keys = _product_keys(groups, rows, millionths, sizes, k)
-        keys.sort(axis=1)
-        return keys[:, :k]
+            scores, rows = self._index.search(queries, depth, params=self._parameters_for(depth))
+        reach = scores[:, -1].copy()
+        reach[rows[:, -1] < 0] = np.inf
+        if self._rescores:
+            _score_rows(self._exact_rows, queries, rows, scores)
+        millionths = scores.astype(np.float64) * UNITS
+        np.minimum(millionths, UNITS, out=millionths)  # np.clip takes several times as long
+        np.maximum(millionths, -UNITS, out=millionths)
+        return rows, np.rint(millionths).astype(np.int64), reach
+
+    def _scan_all(self, depth: int) -> bool:
+        candidates = self._settings.candidates_for(depth)
+        return self._is_exact or candidates * _SCAN_ADVANTAGE >= self._groups.row_count
+
+    def _parameters_for(self, depth: int) -> faiss.SearchParameters | None:
+        """FAISS's parameters for one call, made once a depth. They are never set on the index, which threads share."""
+        parameters = self._parameters.get(depth)
+        if parameters is None:
+            if len(self._parameters) >= _MOST_PARAMETERS_KEPT:
+                self._parameters.clear()
+            parameters = self._parameters[depth] = _new_parameters(self._index, self._settings, depth)
+        return parameters
 
 
-def build_index(factory: str, unit_vectors: NDArray[np.float32]) -> faiss.Index:
-    """An inner-product index of (n, d) rows. Raises BadPlan where FAISS cannot make it or scores would be inexact."""
-    try:
-        index = faiss.index_factory(unit_vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
-        raise BadPlan(f"--index {factory}: not an index FAISS can make: {_first_line(error)}") from None
-    kind = faiss.downcast_index(index)
-    links = kind.hnsw.assign_probas.size() if isinstance(kind, faiss.IndexHNSW) else 2
-    if not index.is_trained or _exact_rows(index) is None or links < 2:
-        raise BadPlan(f"--index {factory}: not supported; use auto, Flat, or HNSW such as HNSW32")
-    index.add(unit_vectors)
-    return index
+def exact_rows(index: faiss.Index) -> faiss.Index | None:
+    """The index of uncompressed vectors inside an index, in row order, or None where it does not keep them."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexRefine):
+        return faiss.downcast_index(index.refine_index)
+    if isinstance(index, faiss.IndexHNSW):
+        return exact_rows(index.storage)
+    if isinstance(index, faiss.IndexFlat):
+        return index
+    half = isinstance(index, faiss.IndexScalarQuantizer) and index.sq.qtype == faiss.ScalarQuantizer.QT_fp16
+    return index if half else None
 
 
-def negated(index: faiss.Index) -> faiss.Index:
-    """A copy of the index over the negated vectors. A graph stays as it is: negation keeps all inner products."""
-    mirror = faiss.clone_index(index)
-    rows: Any = _exact_rows(mirror)
-    vectors = faiss.rev_swig_ptr(rows.get_xb(), rows.ntotal * rows.d)
-    np.negative(vectors, out=vectors)
-    return mirror
+def list_counts(index: faiss.Index) -> list[int]:
+    """Sensible numbers of lists to visit, ending with all; [0] for an index without lists."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexRefine):
+        return list_counts(index.base_index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return list_counts(index.index)
+    if isinstance(index, faiss.IndexIVF):
+        return sorted({math.ceil(index.nlist / 2**part) for part in range(5)})
+    return [0]
+
+
+def is_graph(index: faiss.Index) -> bool:
+    index = faiss.downcast_index(index)
+    return isinstance(index, faiss.IndexHNSW) or (isinstance(index, faiss.IndexRefine) and is_graph(index.base_index))
+
+
+def candidate_scores(index: faiss.Index, queries: NDArray[np.float32], count: int, nprobe: int) -> NDArray[np.float32]:
+    """The exact scores (n, count) of the rows that an index would re-rank for each query, in the order it found them.
+
+    What it did not find scores minus infinity.
+    """
+    index = faiss.downcast_index(index)
+    base = index.base_index if isinstance(index, faiss.IndexRefine) else index
+    _, rows = base.search(queries, count, params=_inner_parameters(base, count, nprobe))
+    return stored_scores(exact_rows(index), queries, rows)
+
+
+def stored_scores(store: faiss.Index, queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The score of each query (n, d) with each of its rows (n, m), as `store` keeps them; that of row -1 is -inf."""
+    store = faiss.downcast_index(store)
+    scores = np.empty(rows.shape, np.float32)
+    if isinstance(store, faiss.IndexFlat):
+        _score_rows(store, queries, rows, scores)
+        return np.where(rows >= 0, scores, -np.inf)
+    for i, query in enumerate(queries):
+        scores[i] = np.where(rows[i] >= 0, store.reconstruct_batch(np.maximum(rows[i], 0)) @ query, -np.inf)
+    return scores
 
 
 def write_index(index: faiss.Index, path: Path) -> None:
     try:
         faiss.write_index(index, str(path))
     except RuntimeError as error:
-        raise OSError(f"{path}: cannot be written: {_first_line(error)}") from None
+        raise OSError(f"{path}: cannot be written: {str(error).strip().splitlines()[0]}") from None
 
 
 def open_index(path: Path) -> faiss.Index:
@@ -179,53 +207,32 @@ def open_index(path: Path) -> faiss.Index:
     try:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
-        raise BadArtifact(f"{path}: not a readable FAISS index: {_first_line(error)}") from None
+        raise BadArtifact(f"{path}: not a readable FAISS index: {str(error).strip().splitlines()[0]}") from None
 
 
-def _lowest_needed(millionths: NDArray[np.int64], sizes: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """The score (n, 1) at which each query has k products together; rows below it need not be spelled out."""
-    order = np.argsort(-millionths, axis=1, kind="stable")
-    reached = np.take_along_axis(sizes, order, axis=1).cumsum(axis=1) >= k
-    last_needed = np.where(reached.any(axis=1), reached.argmax(axis=1), -1)
-    return np.take_along_axis(millionths, np.take_along_axis(order, last_needed[:, None], axis=1), axis=1)
+def _score_rows(store: Any, queries: NDArray[np.float32], rows: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
+    """Write the inner product of each query (n, d) with each of its rows (n, m) into scores (n, m)."""
+    count, depth = rows.shape
+    store.compute_distance_subset(count, faiss.swig_ptr(queries), depth, faiss.swig_ptr(scores), faiss.swig_ptr(rows))
 
 
-def _product_keys(
-    groups: RowGroups, rows: NDArray[np.int64], millionths: NDArray[np.int64], sizes: NDArray[np.int64], k: int
-) -> NDArray[np.int64]:
-    """The sort keys of the first `sizes` products of each row, side by side for each query; the rest is padding."""
-    ends = sizes.cumsum(axis=1)
-    keys = np.full((len(rows), max(int(ends[:, -1].max()), k)), _NO_PRODUCT)
-    counts = sizes.ravel()
-    query = np.repeat(np.arange(len(rows)).repeat(rows.shape[1]), counts)
-    within_row = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
-    column = np.repeat((ends - sizes).ravel(), counts) + within_row
-    products = groups.products[np.repeat(groups.starts[rows].ravel(), counts) + within_row]
-    keys[query, column] = _key(np.repeat(millionths.ravel(), counts), products)
-    return keys
+def _new_parameters(index: faiss.Index, settings: SearchSettings, depth: int) -> faiss.SearchParameters | None:
+    candidates = settings.candidates_for(depth)
+    if not isinstance(index, faiss.IndexRefine):
+        return _inner_parameters(index, candidates, settings.nprobe)
+    return faiss.IndexRefineSearchParameters(
+        k_factor=(candidates + 0.5) / depth,
+        base_index_params=_inner_parameters(index.base_index, candidates, settings.nprobe),
+    )
 
 
-def _parts(count: int, at_once: int) -> Iterator[slice]:
-    at_once = max(at_once, 1)
-    return (slice(start, start + at_once) for start in range(0, count, at_once))
-
-
-def _key(millionths: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Keys that sort by falling score, then by rising position."""
-    return ((_SCORE_UNITS - millionths) << _POSITION_BITS) | positions
-
-
-def _scores(keys: NDArray[np.int64]) -> NDArray[np.float64]:
-    return (_SCORE_UNITS - (keys >> _POSITION_BITS)) / _SCORE_UNITS
-
-
-def _exact_rows(index: faiss.Index) -> faiss.IndexFlat | None:
-    """The uncompressed vectors inside an index, in row order, or None where it does not keep them."""
+def _inner_parameters(index: faiss.Index, candidates: int, nprobe: int) -> faiss.SearchParameters | None:
     index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        inner = _inner_parameters(index.index, candidates, nprobe)
+        return inner and faiss.SearchParametersPreTransform(index_params=inner)
+    if isinstance(index, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(nprobe=max(nprobe, 1))
     if isinstance(index, faiss.IndexHNSW):
-        index = faiss.downcast_index(index.storage)
-    return index if isinstance(index, faiss.IndexFlat) else None
-
-
-def _first_line(error: RuntimeError) -> str:
-    return str(error).strip().splitlines()[0]
+        return faiss.SearchParametersHNSW(efSearch=candidates)
+    return None

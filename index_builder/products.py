@@ -1,7 +1,7 @@
 """The products table: a line of JSON for each product, found by catalogue position without reading the others."""
 
 import mmap
-from collections.abc import Sequence
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import orjson
 from numpy.typing import NDArray
 
 from index_builder.errors import BadArtifact
-from index_builder.index import RowGroups
+from index_builder.ranking import RowGroups
 
 LINES, LINE_STARTS = "products.jsonl", "products.line_starts.npy"
 ROW_STARTS, ROW_PRODUCTS = "products.row_starts.npy", "products.by_row.npy"
@@ -31,13 +31,27 @@ class ProductTable:
         return orjson.loads(self._lines[self._line_starts[position] : self._line_starts[position + 1]])
 
 
-def write_products(directory: Path, lines: Sequence[bytes], groups: RowGroups) -> None:
-    with (directory / LINES).open("wb") as out:
-        out.writelines(line + b"\n" for line in lines)
-    lengths = np.fromiter((len(line) + 1 for line in lines), np.int64, len(lines))
-    np.save(directory / LINE_STARTS, np.concatenate([[0], lengths.cumsum()]))
-    np.save(directory / ROW_STARTS, groups.starts)
-    np.save(directory / ROW_PRODUCTS, groups.products)
+class ProductWriter:
+    """Writes the table of a build product by product."""
+
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self._lines = (directory / LINES).open("wb")
+        self._lengths = array("q")
+
+    def append(self, line: bytes) -> None:
+        """Take the next product's `id`, `name` and further fields, as a line of JSON without its end."""
+        self._lines.write(line + b"\n")
+        self._lengths.append(len(line) + 1)
+
+    def close(self) -> None:
+        self._lines.close()
+
+    def finish(self, groups: RowGroups) -> None:
+        """Write what finds the lines, and the products of an index row."""
+        np.save(self._directory / LINE_STARTS, np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)]))
+        np.save(self._directory / ROW_STARTS, groups.starts)
+        np.save(self._directory / ROW_PRODUCTS, groups.products)
 
 
 def open_products(directory: Path) -> ProductTable:

@@ -1,26 +1,20 @@
-"""Reads the rows of a data file: JSON lines, a JSON array or NPZ, plain or gzipped, told apart by content."""
+"""Reads the rows of a data file: JSON lines, a JSON array, NPZ, NPY or Parquet, told apart by content.
+
+All but Parquet may be gzipped.
+"""
 
 import gzip
-import io
-import tokenize
-import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
-
 from index_builder import lenient_json
+from index_builder.columns import npy_rows, npz_rows, parquet_rows
 from index_builder.errors import BadRows
 
-_GZIP_MAGIC, _ZIP_MAGIC = b"\x1f\x8b", b"PK"
-_NPZ_FIELDS = {"ids": "id", "names": "name", "vectors": "vector"}
-
-# What NumPy raises over damaged bytes, depending on where they are; ValueError is also an array of objects (pickle).
-_DAMAGED_ARRAYS = (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
+_GZIP, _ZIP, _NPY, _PARQUET = b"\x1f\x8b", b"PK", b"\x93NUMPY", b"PAR1"
 
 Row = tuple[str, Any]
 
@@ -28,14 +22,18 @@ Row = tuple[str, Any]
 def read_rows(path: Path) -> Iterator[Row]:
     """Yield (place, value) for each row: "line 3" and what the line held, or the `lenient_json.BadJson` met there.
 
-    Blank lines are skipped. NPZ rows are {"id", "name", "vector"} of whatever arrays there are, vectors (d,) arrays.
+    Blank lines are skipped. Rows of files that hold columns are objects whose vectors are arrays (d,).
     Raises BadRows where the file as a whole cannot be read.
     """
     try:
         with path.open("rb") as file, closing(_plain(file)) as stream:
-            start = _peek(stream, 2)
-            if start == _ZIP_MAGIC:
-                yield from _npz_rows(path, stream)
+            start = _peek(stream, 6)
+            if start.startswith(_ZIP):
+                yield from npz_rows(path, stream)
+            elif start.startswith(_NPY):
+                yield from npy_rows(path, stream)
+            elif start.startswith(_PARQUET):
+                yield from parquet_rows(path)
             elif _first_character(stream) == b"[":
                 yield from _array_rows(path, stream)
             else:
@@ -45,7 +43,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def _plain(file: BinaryIO) -> BinaryIO:
-    return gzip.open(file) if _peek(file, 2) == _GZIP_MAGIC else file  # type: ignore[return-value]
+    return gzip.open(file) if _peek(file, 2) == _GZIP else file  # type: ignore[return-value]
 
 
 def _peek(stream: BinaryIO, count: int) -> bytes:
@@ -82,30 +80,3 @@ def _loads(line: bytes) -> Any:
         return lenient_json.loads(line)
     except lenient_json.BadJson as error:
         return error
-
-
-def _npz_rows(path: Path, stream: BinaryIO) -> Iterator[Row]:
-    content = stream.read()
-    try:
-        with np.load(io.BytesIO(content)) as arrays:
-            columns = {field: arrays[name] for name, field in _NPZ_FIELDS.items() if name in arrays}
-    except _DAMAGED_ARRAYS as error:
-        raise BadRows(f"{path}: not a readable NPZ file: {error}") from None
-    if "vector" not in columns:
-        raise BadRows(f"{path}: has no array 'vectors'")
-    for name, field in _NPZ_FIELDS.items():
-        if field in columns and field != "vector" and columns[field].ndim != 1:
-            raise BadRows(f"{path}: '{name}' must be a list of values, not {_shape(columns[field])}")
-    if columns["vector"].ndim != 2 or columns["vector"].dtype.kind not in "fiu":
-        raise BadRows(f"{path}: 'vectors' must be numbers (products, dimension), not {_shape(columns['vector'])}")
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        raise BadRows(f"{path}: its arrays have different lengths: {lengths}")
-    vectors = columns.pop("vector")
-    labels = {name: column.tolist() for name, column in columns.items()}
-    for i, vector in enumerate(vectors):
-        yield f"row {i + 1}", {**{name: values[i] for name, values in labels.items()}, "vector": vector}
-
-
-def _shape(column: NDArray) -> str:
-    return f"{column.dtype} {column.shape}"

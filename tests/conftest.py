@@ -1,10 +1,12 @@
 """Builds that tests share."""
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import faiss
 import pytest
 
 from index_builder.artifact import Build, open_current
@@ -12,6 +14,15 @@ from index_builder.build import BuildRequest, build
 
 DATA = Path(__file__).parent.parent / "data"
 PRODUCTS, USERS, USERS_BATCH = DATA / "products.jsonl.gz", DATA / "users.json", DATA / "users_batch.json"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def light_builds() -> Iterator[None]:
+    """One thread a search, as small ones only wait for each other, and no picture, which takes longer than the rest."""
+    faiss.omp_set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib.figure", None)
+        yield
 
 
 @pytest.fixture(scope="session")

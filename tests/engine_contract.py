@@ -89,7 +89,8 @@ class EngineContract:
         assert answer.worst == [Match("p1", "product 1", -1.0)]
 
     def test_no_users_get_no_answers(self, engine_over: EngineOver) -> None:
-        assert engine_over(products_with(np.eye(3))).search(np.empty((0, 3), np.float32), 2) == []
+        for vectors in (np.eye(3), np.ones((4, 3))):
+            assert engine_over(products_with(vectors)).search(np.empty((0, 3), np.float32), 2) == []
 
 
 def positions(matches: list[Match]) -> list[int]:

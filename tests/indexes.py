@@ -1,18 +1,67 @@
 """Product indexes made in memory, as the builder makes them."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import faiss
 import numpy as np
 
-from index_builder.index import ProductIndex, build_index, group_identical, negated
+from index_builder.index import ProductIndex, SearchSettings
+from index_builder.ranking import RowAssigner, RowGroups
+from index_builder.training import build_index, negate, store_vectors
+from index_builder.unit_matrix import UnitMatrix
 from index_builder.vectors import unit_vectors
 from tests.oracle import Oracle
 
+LIGHT = SearchSettings()
+WHOLE = SearchSettings(candidates=10**9)
 
-def index_over(vectors: np.ndarray, factory: str = "Flat") -> ProductIndex:
-    """An index of products with these vectors (n, d), of any length."""
+
+@contextmanager
+def unit_matrix(units: np.ndarray) -> Iterator[UnitMatrix]:
+    """A matrix in a scratch file that holds these unit vectors (n, d)."""
+    with tempfile.TemporaryDirectory() as directory:
+        matrix = UnitMatrix(Path(directory) / "unit_vectors.f32")
+        matrix.append(np.asarray(units, np.float32))
+        try:
+            yield matrix
+        finally:
+            matrix.close()
+
+
+def group_identical(units: np.ndarray) -> tuple[np.ndarray, RowGroups]:
+    """The first product (m,) of each index row, and the groups."""
+    rows = RowAssigner()
+    return np.flatnonzero(rows.assign(units)), rows.groups()
+
+
+def faiss_index(units: np.ndarray, factory: str = "Flat", storage: str = "fp32") -> faiss.Index:
+    """The FAISS index of distinct unit vectors (n, d)."""
+    with unit_matrix(units) as matrix:
+        return build_index(factory, matrix, store_vectors(matrix, storage))
+
+
+def negated(index: faiss.Index) -> faiss.Index:
+    """A negated copy."""
+    copy = faiss.deserialize_index(faiss.serialize_index(index))
+    negate(copy)
+    return copy
+
+
+def index_over(
+    vectors: np.ndarray,
+    factory: str = "Flat",
+    storage: str = "fp32",
+    worst: str = "negated",
+    settings: SearchSettings = LIGHT,
+) -> ProductIndex:
+    """An index of products with these vectors (n, d), of any length; both sides look equally hard."""
     units = unit_vectors(vectors)
     first_products, groups = group_identical(units)
-    best = build_index(factory, units[first_products])
-    return ProductIndex(best, negated(best), groups)
+    best = faiss_index(units[first_products], factory, storage)
+    return ProductIndex(best, negated(best) if worst == "negated" else None, groups, settings, settings)
 
 
 def check_exact(index: ProductIndex, vectors: np.ndarray, users: np.ndarray, k: int) -> None:

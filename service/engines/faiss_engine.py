@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_builder.artifact import Build
-from index_builder.index import Neighbours
+from index_builder.ranking import Neighbours
 from service.engines.base import IndexInfo, Match, Matches
 
 

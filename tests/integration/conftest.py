@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import faiss
 import pytest
 
 from index_builder.artifact import Build
@@ -14,12 +13,6 @@ from tests.api import Answer, Api
 from tests.sample import SampleProducts, read_products
 
 ApiOver = Callable[..., Api]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread_a_search() -> None:
-    """Where other processes keep the cores busy, the threads of a small search mostly wait for each other."""
-    faiss.omp_set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,11 @@
 import logging
 from typing import Any
 
+import numpy as np
 import pytest
 
 from index_builder.artifact import Build
+from index_builder.recall import summarise
 from service.recommender import Recommender
 from tests.api import JSON, Api, array, check_problem, user_json
 from tests.fake_engine import EAST, BrokenEngine
@@ -24,6 +26,8 @@ def check_json(api: Api, path: str, expected: Any) -> None:
 
 
 def test_the_index_tells_what_is_served(api: Api, sample_build: Build) -> None:
+    found = {"users": 300, "mean": 1.0}
+    at_10, at_100 = (summarise(np.ones(300), k).lower_bound for k in (10, 100))
     check_json(
         api,
         "/index",
@@ -32,7 +36,13 @@ def test_the_index_tells_what_is_served(api: Api, sample_build: Build) -> None:
             "products": 2460,
             "dimension": 300,
             "index": "Flat",
-            "recall": {"k": 10, "users": 1000, "best": 1.0, "worst": 1.0, "users_from": "users_batch.json"},
+            "recall": {
+                "target": 0.99,
+                "kept": True,
+                "users_from": "users_batch.json",
+                "best": [{**found, "k": 10, "lower_bound": at_10}, {**found, "k": 100, "lower_bound": at_100}],
+                "worst": [{**found, "k": 10, "lower_bound": at_10}, {**found, "k": 100, "lower_bound": at_100}],
+            },
         },
     )
 

@@ -12,6 +12,7 @@ import pytest
 from index_builder.artifact import Build, open_current
 from index_builder.build import BuildRequest, build
 from index_builder.errors import BadCatalogue, BadQueries, IndexBuilderError
+from index_builder.recall import summarise
 from index_builder.vectors import unit_vectors
 from tests.catalogues import products_of, write_lines
 
@@ -78,10 +79,10 @@ def test_a_bad_catalogue_leaves_the_artifacts_root_untouched(tmp_path: Path, row
     assert tree(root) == before
 
 
-def test_a_bad_catalogue_makes_no_artifacts_root(tmp_path: Path) -> None:
+def test_a_bad_catalogue_leaves_a_new_artifacts_root_empty(tmp_path: Path) -> None:
     with pytest.raises(BadCatalogue):
         build(BuildRequest(products=write_lines(tmp_path / "bad", BAD_ROWS), out=tmp_path / "artifacts"))
-    assert not (tmp_path / "artifacts").exists()
+    assert list((tmp_path / "artifacts").iterdir()) == []
 
 
 def test_identical_vectors_are_indexed_once_and_answered_in_catalogue_order(build_of: BuildOf) -> None:
@@ -95,24 +96,42 @@ def test_identical_vectors_are_indexed_once_and_answered_in_catalogue_order(buil
 @pytest.mark.parametrize("factory", ["Flat", "auto"])
 def test_an_exact_build_measures_and_records_recall_one(build_of: BuildOf, factory: str) -> None:
     manifest = build_of(products_of(VECTORS), index=factory).manifest
-    assert manifest["index"] == {"factory": "Flat", "storage": "fp32", "search": {"best": {}, "worst": {}}}
-    recall = {"k": 10, "users": 500, "best": 1.0, "worst": 1.0, "users_from": "means of random products"}
-    assert manifest["recall"] == recall
+    exact = {"candidates": 0, "per_match": 1.0, "nprobe": 0}
+    assert manifest["index"] == {
+        "factory": "Flat",
+        "storage": "fp32",
+        "worst": "negated",
+        "search": {"best": exact, "worst": exact},
+    }
+    side = [vars(summarise(np.ones(300), k)) for k in (10, 100)]
+    assert [(found["k"], found["users"], found["mean"]) for found in side] == [(10, 300, 1.0), (100, 300, 1.0)]
+    assert manifest["recall"] == {
+        "target": 0.99,
+        "kept": True,
+        "users_from": "means of random products",
+        "best": side,
+        "worst": side,
+    }
 
 
 def test_the_recorded_recall_of_an_approximate_build_is_numpys(tmp_path: Path, build_of: BuildOf) -> None:
     draw = np.random.default_rng(2)
-    vectors, users = draw.normal(size=(4000, 48)), draw.normal(size=(200, 48))
+    vectors, users = draw.normal(size=(1500, 24)), draw.normal(size=(600, 24))
     queries = write_lines(tmp_path / "users.jsonl", [{"name": "u", "vector": user} for user in users.tolist()])
-    built = build_of(products_of(vectors), index="HNSW4", queries=queries)
+    built = build_of(products_of(vectors), index="HNSW4", queries=queries, recall=0.7)
+    users = np.random.default_rng(1).permutation(users)[200:400]  # those not tuned with, who are asked first
     cosines = unit_vectors(users).astype(np.float64) @ unit_vectors(vectors).astype(np.float64).T
     recorded = built.manifest["recall"]
-    assert (recorded["k"], recorded["users"], recorded["users_from"]) == (10, 200, "users.jsonl")
-    for side, sign, found in zip(("best", "worst"), (1, -1), built.index.search(unit_vectors(users), 10), strict=True):
-        kth = np.sort(sign * cosines, axis=1)[:, -10]
-        reached = np.take_along_axis(sign * cosines, found.positions, axis=1) >= kth[:, None] - 1e-5
-        assert recorded[side] == pytest.approx(reached.mean(), abs=0.002)
-        assert recorded[side] < 0.97
+    assert (recorded["target"], recorded["kept"], recorded["users_from"]) == (0.7, True, "users.jsonl")
+    for i, k in enumerate((10, 100)):
+        for side, sign, found in zip(
+            ("best", "worst"), (1, -1), built.index.search(unit_vectors(users), k), strict=True
+        ):
+            kth = np.sort(sign * cosines, axis=1)[:, -k]
+            reached = np.take_along_axis(sign * cosines, found.positions, axis=1) >= kth[:, None] - 1e-5
+            assert (recorded[side][i]["k"], recorded[side][i]["users"]) == (k, 200)
+            assert recorded[side][i]["mean"] == pytest.approx(reached.mean(), abs=0.002)
+            assert recorded[side][i]["mean"] < 0.97
 
 
 def test_an_hnsw_build_replays_its_golden_queries(build_of: BuildOf) -> None:
@@ -138,7 +157,7 @@ def test_users_who_do_not_fit_publish_nothing(tmp_path: Path, users: list[Any], 
     with pytest.raises(BadQueries if reason else IndexBuilderError) as caught:
         build(BuildRequest(products=products, out=tmp_path / "artifacts", queries=queries))
     assert str(caught.value).startswith(f"{queries}: {reason or ''}")
-    assert not (tmp_path / "artifacts").exists()
+    assert list((tmp_path / "artifacts").glob("*")) == []
 
 
 def test_the_same_catalogue_gives_the_same_answers_from_any_format(tmp_path: Path) -> None:

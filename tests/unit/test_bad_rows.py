@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index_builder.catalogue import read_catalogue
 from index_builder.errors import BadCatalogue
-from tests.catalogues import products_of, write_lines
+from tests.catalogues import products_of, read_catalogue, write_lines
 
 GOOD = products_of(np.array([[1.0, 2.0], [3.0, -1.0], [0.5, 0.5]]))
 
@@ -119,4 +118,4 @@ def test_a_dropped_row_leaves_no_trace(tmp_path: Path) -> None:
 
 def test_a_bad_row_uses_up_no_id_and_sets_no_dimension(tmp_path: Path) -> None:
     wrong = {"id": "p0", "name": "a", "vector": [0, 0, 0]}
-    assert len(read_catalogue(write_lines(tmp_path / "f", [wrong, *GOOD]), "drop")) == 3
+    assert len(read_catalogue(write_lines(tmp_path / "f", [wrong, *GOOD]), "drop").products) == 3

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from index_builder.index import group_identical
 from index_builder.vectors import unit_vectors
-from tests.indexes import check_exact, index_over
+from tests.indexes import check_exact, group_identical, index_over
 
 EAST, NORTH, SOUTH = [1.0, 0.0], [0.0, 1.0], [0.0, -1.0]
 

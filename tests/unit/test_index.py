@@ -6,7 +6,7 @@ from threading import Barrier
 import numpy as np
 import pytest
 
-from index_builder.index import Neighbours
+from index_builder.ranking import Neighbours
 from index_builder.vectors import unit_vectors
 from tests.indexes import check_exact, index_over
 

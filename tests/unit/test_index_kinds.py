@@ -7,17 +7,10 @@ import numpy as np
 import pytest
 
 from index_builder.errors import BadArtifact, BadPlan
-from index_builder.index import ProductIndex, build_index, group_identical, negated, open_index, write_index
-from index_builder.plan import plan_index
+from index_builder.index import ProductIndex, open_index, write_index
+from index_builder.training import negate
 from index_builder.vectors import unit_vectors
-from tests.indexes import check_exact, index_over
-
-
-@pytest.mark.parametrize(
-    ("wanted", "factory"), [("auto", "Flat"), ("Flat", "Flat"), ("HNSW32", "HNSW32"), ("HNSW32,Flat", "HNSW32,Flat")]
-)
-def test_the_plan_is_what_was_asked_for_and_exact_by_default(wanted: str, factory: str) -> None:
-    assert plan_index(wanted).factory == factory
+from tests.indexes import check_exact, faiss_index, group_identical, index_over, negated
 
 
 @pytest.mark.parametrize("factory", ["HNSW32", "HNSW8,Flat"])
@@ -53,18 +46,22 @@ def test_an_approximate_index_keeps_groups_of_identical_vectors_whole() -> None:
     check_exact(index_over(vectors, "HNSW32"), vectors, draw.normal(size=(5, 8)), 30)
 
 
-@pytest.mark.parametrize("factory", ["PQ4", "IVF2,Flat", "SQ8", "SQfp16", "HNSW32,PQ4", "Flat,RFlat", "PCA4,Flat"])
-def test_an_index_without_exact_vectors_at_hand_is_not_supported(factory: str) -> None:
-    with pytest.raises(BadPlan) as caught:
-        build_index(factory, np.eye(8, dtype=np.float32))
-    assert str(caught.value) == f"--index {factory}: not supported; use auto, Flat, or HNSW such as HNSW32"
+@pytest.mark.parametrize("factory", ["IVF2,Flat", "SQ8", "PCA4,Flat", "PCA4,PQ2x4"])
+def test_kinds_that_negation_does_not_hold_for_are_refused(factory: str) -> None:
+    index = faiss_index(unit_vectors(np.random.default_rng(0).normal(size=(400, 8))), factory)
+    with pytest.raises(BadPlan, match=r"cannot be negated; build with --worst shared$"):
+        negate(index)
 
 
-@pytest.mark.parametrize("factory", ["", "nonsense", "flat", "PQ3", "HNSWx", "Flat\nFlat"], ids=repr)
+@pytest.mark.parametrize(
+    "factory",
+    ["", "nonsense", "flat", "PQ3", "HNSWx", "HNSW32,PQ4", "Flat\nFlat", "Reduce4", "Reduce0,PQ2x4fs", "IVF0,PQ2x4fs"],
+    ids=repr,
+)
 def test_what_faiss_cannot_make_is_refused_in_one_line(factory: str) -> None:
     with pytest.raises(BadPlan) as caught:
-        build_index(factory, np.eye(8, dtype=np.float32))
-    assert str(caught.value).startswith(f"--index {factory}: not an index FAISS can make: ")
+        faiss_index(np.eye(8, dtype=np.float32), factory)
+    assert str(caught.value).startswith(f"--index {factory}: FAISS cannot build it: ")
     assert "\n" not in str(caught.value).removeprefix(f"--index {factory}")
 
 
@@ -72,7 +69,7 @@ def test_what_faiss_cannot_make_is_refused_in_one_line(factory: str) -> None:
 def test_an_index_searches_the_same_from_its_file_as_from_memory(tmp_path: Path, factory: str) -> None:
     draw = np.random.default_rng(4)
     units, users = unit_vectors(draw.normal(size=(500, 24))), unit_vectors(draw.normal(size=(20, 24)))
-    best = build_index(factory, units)
+    best = faiss_index(units, factory)
     _, groups = group_identical(units)
     for name, index in (("best", best), ("worst", negated(best))):
         write_index(index, tmp_path / name)
@@ -84,9 +81,11 @@ def test_an_index_searches_the_same_from_its_file_as_from_memory(tmp_path: Path,
         assert read.scores.tolist() == kept.scores.tolist()
 
 
-def test_negation_leaves_the_original_as_it_was() -> None:
-    index = build_index("Flat", np.eye(3, dtype=np.float32))
-    assert negated(index).reconstruct(1).tolist() == [0.0, -1.0, 0.0]
+def test_negation_turns_the_index_itself() -> None:
+    index = faiss_index(np.eye(3, dtype=np.float32))
+    negate(index)
+    assert index.reconstruct(1).tolist() == [0.0, -1.0, 0.0]
+    negate(index)
     assert index.reconstruct(1).tolist() == [0.0, 1.0, 0.0]
 
 
@@ -98,7 +97,7 @@ def test_what_is_no_index_file_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_sides_that_do_not_fit_the_groups_are_refused() -> None:
     _, groups = group_identical(np.eye(3, dtype=np.float32))
-    three, two = (build_index("Flat", np.eye(3, dtype=np.float32)[:count]) for count in (3, 2))
+    three, two = (faiss_index(np.eye(3, dtype=np.float32)[:count]) for count in (3, 2))
     with pytest.raises(BadArtifact, match=r"^best.faiss: holds 2 vectors, the products table 3$"):
         ProductIndex(two, three, groups)
     with pytest.raises(BadArtifact, match=r"^worst.faiss: holds 2 vectors, the products table 3$"):
@@ -106,8 +105,10 @@ def test_sides_that_do_not_fit_the_groups_are_refused() -> None:
 
 
 def test_an_index_that_keeps_no_exact_vectors_is_not_served() -> None:
-    coarse = faiss.IndexScalarQuantizer(8, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    coarse = faiss.IndexScalarQuantizer(8, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
     units = np.eye(8, dtype=np.float32)
+    coarse.train(units)
     coarse.add(units)
-    with pytest.raises(BadArtifact, match="does not keep exact vectors"):
+    message = r"^best.faiss: a IndexScalarQuantizer does not keep the vectors themselves$"
+    with pytest.raises(BadArtifact, match=message):
         ProductIndex(coarse, coarse, group_identical(units)[1])

@@ -119,10 +119,10 @@ NAMES, VECTORS = np.array(["a", "b"]), np.array([[1.0, 2.0], [3.0, 4.0]])
         ({"vectors": VECTORS > 2}, f"{NUMBERS} bool (2, 2)"),
         ({"vectors": VECTORS.astype(str)}, f"{NUMBERS} <U32 (2, 2)"),
         ({"vectors": VECTORS + 0j}, f"{NUMBERS} complex128 (2, 2)"),
-        ({"vectors": VECTORS, "names": NAMES[:1]}, "its arrays have different lengths: {'name': 1, 'vector': 2}"),
+        ({"vectors": VECTORS, "names": NAMES[:1]}, "its arrays have different lengths: {'names': 1, 'vectors': 2}"),
         ({"vectors": VECTORS, "ids": np.array("a")}, "'ids' must be "),
         ({"vectors": VECTORS, "names": NAMES.astype(object)}, OBJECTS),
-        ({"vectors": VECTORS.astype(object)}, OBJECTS),
+        ({"vectors": VECTORS.astype(object)}, f"{NUMBERS} object (2, 2)"),
     ],
     ids=[
         "no vectors", "flat", "three axes", "a single number", "booleans", "strings", "complex",

@@ -1,0 +1,83 @@
+"""The recall report of a build: `recall.json` for machines and, where matplotlib is installed, `recall.svg`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from index_builder.catalogue import Catalogue
+from index_builder.plan import Plan
+from index_builder.ranking import Neighbours
+from index_builder.recall import SIDES
+
+FACTS, PICTURE = "recall.json", "recall.svg"
+_QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
+
+
+def write_report(
+    directory: Path, catalogue: Catalogue, plan: Plan, recall: dict[str, Any], answers: tuple[Neighbours, Neighbours]
+) -> None:
+    """Write what was measured, how the scores of sample `answers` lie on both sides, and the catalogue's health."""
+    sizes = np.diff(catalogue.groups.starts)
+    facts = {
+        "recall": recall,
+        "index": plan.factory,
+        "chosen": {side: asdict(plan.chosen[side]) for side in SIDES},
+        "measured": [asdict(point) for point in plan.points],
+        "scores": {side: _quantiles(found.scores) for side, found in zip(SIDES, answers, strict=True)},
+        "catalogue": {
+            "products": len(catalogue),
+            "dropped_rows": catalogue.dropped_rows,
+            "groups_of_identical_vectors": int((sizes > 1).sum()),
+            "products_in_such_groups": int(sizes[sizes > 1].sum()),
+            "largest_group": int(sizes.max()),
+            "norms": _quantiles(catalogue.norms),
+        },
+    }
+    (directory / FACTS).write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    panels = figure.subplots(2, 2)
+    for panel, side in zip(panels[0], SIDES, strict=True):
+        _draw_trade(panel, side, plan)
+    _draw_scores(panels[1][0], answers)
+    _draw_norms(panels[1][1], catalogue, facts["catalogue"])
+    figure.suptitle(f"{plan.factory} over {len(catalogue):,} products")
+    figure.savefig(directory / PICTURE)
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float]:
+    return {
+        f"{share:.0%}": float(value) for share, value in zip(_QUANTILES, np.quantile(values, _QUANTILES), strict=True)
+    }
+
+
+def _draw_trade(panel: Any, side: str, plan: Plan) -> None:
+    """Recall against time per query, with the chosen settings marked."""
+    points = [point for point in plan.points if point.side == side]
+    for factory in dict.fromkeys(point.factory for point in points):
+        kind = sorted((p.seconds * 1e3, p.recall) for p in points if p.factory == factory)
+        panel.plot(*zip(*kind, strict=True), "o", label=factory)
+    chosen = plan.chosen[side]
+    panel.plot([chosen.seconds * 1e3], [chosen.recall], "ks", ms=12, mfc="none", label="chosen")
+    panel.set(xscale="log", xlabel="milliseconds a query, one thread", ylabel="recall@10", title=f"{side} side")
+    panel.legend(fontsize="small")
+    panel.grid(alpha=0.3)
+
+
+def _draw_scores(panel: Any, answers: tuple[Neighbours, Neighbours]) -> None:
+    for side, found in zip(SIDES, answers, strict=True):
+        panel.hist(found.scores.ravel(), bins=50, alpha=0.6, label=f"{side} ten")
+    panel.set(xlabel="cosine similarity", ylabel="matches", title="scores of sample users' matches")
+    panel.legend()
+
+
+def _draw_norms(panel: Any, catalogue: Catalogue, health: Any) -> None:
+    panel.hist(catalogue.norms, bins=50)
+    title = f"{health['dropped_rows']:,} rows dropped, {health['products_in_such_groups']:,} products share a vector"
+    panel.set(xlabel="length of a product's vector before normalising", ylabel="products", title=title)

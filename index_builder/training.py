@@ -1,0 +1,164 @@
+"""Trains, fills and negates indexes. Index kinds are FAISS factory strings, with one word of our own in front:
+
+`Reduce64,PQ64x4fs` turns the vectors by a fixed matrix onto the 64 directions in which the catalogue varies most, and
+indexes what is left. FAISS's own `PCA64` subtracts the mean from queries too, which changes their order.
+"""
+
+import re
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from index_builder.errors import BadPlan
+from index_builder.index import exact_rows
+from index_builder.progress import progress
+from index_builder.unit_matrix import BLOCK_ROWS, UnitMatrix
+
+FLAT = "Flat"
+STORAGES = {"fp32": "Flat", "fp16": "SQfp16"}
+_TRAINING_ROWS = 65_536
+_SEED = 3
+_REDUCE = re.compile(r"Reduce(\d+),(.+)")
+_REFINEMENT = re.compile(r",(RFlat|Refine\(\w+\))$")
+
+
+def store_vectors(vectors: UnitMatrix, storage: str) -> faiss.Index:
+    """The vectors themselves as an exact inner-product index; `storage` is "fp32" or "fp16"."""
+    store = faiss.index_factory(vectors.dimension, STORAGES[storage], faiss.METRIC_INNER_PRODUCT)
+    if storage == "fp32":
+        return _filled_at_once(store, vectors)
+    store.train(vectors.sample(1, _SEED))
+    for block in vectors.blocks():
+        store.add(block)
+    return store
+
+
+def build_index(factory: str, vectors: UnitMatrix, store: faiss.Index) -> faiss.Index:
+    """An index of the kind over all vectors, which re-ranks by the vectors in `store` unless it keeps them itself.
+
+    Raises BadPlan where FAISS cannot make such an index of these vectors.
+    """
+    kind = _REFINEMENT.sub("", factory)  # every compressed kind is re-ranked, whether or not the string says so
+    if kind == FLAT:
+        return store
+    try:
+        index = _trained(kind, vectors)
+        _check_graph(factory, index, store)
+        for block in progress(vectors.blocks(), f"filling {kind}", -(-vectors.rows // BLOCK_ROWS)):
+            index.add(block)
+    except RuntimeError as error:
+        raise BadPlan(f"--index {factory}: FAISS cannot build it: {_reason(error)}") from None
+    if exact_rows(index) is not None:
+        return index
+    return faiss.IndexRefine(index, store)
+
+
+def negate(index: faiss.Index) -> None:
+    """Turn an index into that of the negated vectors, in place. Nothing is trained, assigned or linked again: negated
+    centroids have the same codes, and negation keeps every inner product between vectors.
+
+    Raises BadPlan for kinds where this does not hold.
+    """
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexRefine):
+        negate(index.base_index)
+        negate(index.refine_index)
+    elif isinstance(index, faiss.IndexPreTransform):
+        _check_linear(index)
+        negate(index.index)
+    elif isinstance(index, faiss.IndexHNSW):
+        negate(index.storage)
+    elif isinstance(index, faiss.IndexFlat):
+        _negate_floats(index.get_xb(), index.ntotal * index.d)
+    elif isinstance(index, faiss.IndexScalarQuantizer) and exact_rows(index) is not None:
+        halves = faiss.rev_swig_ptr(index.codes.data(), index.codes.size()).view(np.uint16)
+        np.bitwise_xor(halves, 0x8000, out=halves)
+    elif isinstance(index, faiss.IndexIVFPQ | faiss.IndexIVFPQFastScan):
+        negate(index.quantizer)
+        _negate_floats(index.pq.centroids.data(), index.pq.centroids.size())
+    elif isinstance(index, faiss.IndexPQ | faiss.IndexPQFastScan):
+        _negate_floats(index.pq.centroids.data(), index.pq.centroids.size())
+    else:
+        raise BadPlan(f"a {type(index).__name__} cannot be negated; build with --worst shared")
+
+
+def _trained(kind: str, vectors: UnitMatrix) -> faiss.Index:
+    sample = vectors.sample(_TRAINING_ROWS, _SEED)
+    reduced = _REDUCE.fullmatch(kind)
+    if reduced is None:
+        index = faiss.index_factory(vectors.dimension, kind, faiss.METRIC_INNER_PRODUCT)
+    else:
+        inner = faiss.index_factory(int(reduced[1]), reduced[2], faiss.METRIC_INNER_PRODUCT)
+        matrix = _reduction(sample, int(reduced[1]))
+        index = faiss.IndexPreTransform(matrix, inner)
+    _train_quietly(index, sample)
+    return index
+
+
+def _reduction(sample: NDArray[np.float32], dimension: int) -> faiss.LinearTransform:
+    """A matrix onto the directions of greatest variance, turned at random so that each carries a like share of it.
+
+    It has no offset, so inner products keep their order but for what the dropped directions add. Where `dimension` is
+    more than the vectors have, zeros are added.
+    """
+    rows, columns = sample.shape
+    variances, directions = np.linalg.eigh(np.cov(sample.T.astype(np.float64)) if rows > 1 else np.eye(columns))
+    kept = directions[:, np.argsort(-variances)[:dimension]].T
+    padded = np.zeros((dimension, columns))
+    padded[: len(kept)] = kept
+    turn, _ = np.linalg.qr(np.random.default_rng(_SEED).normal(size=(dimension, dimension)))
+    transform = faiss.LinearTransform(columns, dimension, False)
+    faiss.copy_array_to_vector((turn @ padded).astype(np.float32).ravel(), transform.A)
+    transform.is_trained = True
+    return transform
+
+
+def _train_quietly(index: faiss.Index, sample: NDArray[np.float32]) -> None:
+    """Train without warnings about small samples: what they might cost is measured."""
+    inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+    if isinstance(inner, faiss.IndexIVF):
+        inner.cp.niter = 10
+        inner.cp.min_points_per_centroid = 1
+    if hasattr(inner, "pq"):
+        inner.pq.cp.min_points_per_centroid = 1
+    index.train(sample)
+
+
+def _filled_at_once(store: faiss.IndexFlat, vectors: UnitMatrix) -> faiss.IndexFlat:
+    """Fill without the growing and copying of repeated adds: memory is taken once."""
+    store.codes.resize(vectors.rows * vectors.dimension * 4)
+    store.ntotal = vectors.rows
+    target = faiss.rev_swig_ptr(store.get_xb(), vectors.rows * vectors.dimension).reshape(-1, vectors.dimension)
+    start = 0
+    for block in vectors.blocks():
+        target[start : start + len(block)] = block
+        start += len(block)
+    return store
+
+
+def _check_graph(factory: str, index: faiss.Index, store: faiss.Index) -> None:
+    """FAISS crashes the process over a graph of fewer than two links a node, and a graph keeps its own fp32 vectors."""
+    if not isinstance(index, faiss.IndexHNSW):
+        return
+    if index.hnsw.assign_probas.size() < 2:
+        raise BadPlan(f"--index {factory}: a graph needs at least two links a node, as in HNSW32")
+    if not isinstance(store, faiss.IndexFlat):
+        raise BadPlan(f"--index {factory}: a graph keeps its vectors as fp32; leave out --storage fp16")
+
+
+def _check_linear(index: faiss.IndexPreTransform) -> None:
+    for i in range(index.chain.size()):
+        transform = faiss.downcast_VectorTransform(index.chain.at(i))
+        if not isinstance(transform, faiss.LinearTransform) or transform.have_bias:
+            name = type(transform).__name__
+            raise BadPlan(f"a {name} that is no linear map cannot be negated; build with --worst shared")
+
+
+def _negate_floats(pointer: object, count: int) -> None:
+    floats = faiss.rev_swig_ptr(pointer, count)
+    np.negative(floats, out=floats)
+
+
+def _reason(error: RuntimeError) -> str:
+    return str(error).strip().splitlines()[-1].split("failed: ")[-1]

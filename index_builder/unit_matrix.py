@@ -1,0 +1,51 @@
+"""The catalogue's unit vectors on disk: written as they are read, then read in blocks, so that memory stays small."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK_ROWS = 65_536
+
+
+class UnitMatrix:
+    """A float32 matrix (n, d) in a file of its own."""
+
+    def __init__(self, path: Path):
+        self._file: BinaryIO = path.open("w+b")
+        self.rows, self.dimension = 0, 0
+
+    def append(self, block: NDArray[np.float32]) -> None:
+        self._file.seek(0, 2)
+        self._file.write(np.ascontiguousarray(block).data)
+        self.rows += len(block)
+        self.dimension = block.shape[1]
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """All rows in order, some tens of thousands at a time."""
+        return (self._read(start, BLOCK_ROWS) for start in range(0, self.rows, BLOCK_ROWS))
+
+    def sample(self, count: int, seed: int) -> NDArray[np.float32]:
+        """At most `count` rows, chosen at random, in their order."""
+        if count >= self.rows:
+            return self._read(0, self.rows)
+        return self.take(np.random.default_rng(seed).choice(self.rows, count, replace=False))
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The given rows (m,), as (m, d)."""
+        taken = np.empty((len(rows), self.dimension), np.float32)
+        for i in np.argsort(rows):
+            taken[i] = self._read(int(rows[i]), 1)
+        return taken
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _read(self, start: int, count: int) -> NDArray[np.float32]:
+        count = min(count, self.rows - start)
+        self._file.seek(start * self.dimension * 4)
+        block = np.empty((count, self.dimension), np.float32)
+        self._file.readinto(block.data)  # type: ignore[attr-defined]
+        return block

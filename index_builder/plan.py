@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_builder.index import ProductIndex, SearchSettings, candidate_scores, is_graph, list_counts, stored_scores
+from index_builder.kinds import suitable_kinds
 from index_builder.progress import progress
 from index_builder.ranking import Neighbours, RowGroups
 from index_builder.recall import SIDES, TOLERANCE, SideRecall, exact_scores, measure_side, summarise
@@ -23,10 +24,7 @@ from index_builder.unit_matrix import UnitMatrix
 from index_builder.users import UserPool
 
 K, LARGE_K = 10, 100
-_FEWEST_ROWS = 5_000  # an exact scan of fewer takes less than the service around it
-_ROWS_FOR_LISTS = 100_000
 _CANDIDATES = [round(16 * 1.25**step) for step in range(24)]  # 16 to 2711
-_ROWS_FOR_NO_SCANS = 500_000
 _TIMED_USERS, _TIMED_SECONDS = 60, 2.0
 _CURVE_STEP = 4
 
@@ -198,27 +196,6 @@ class Planner:
 
     def _served(self, index: faiss.Index, settings: dict[str, SearchSettings]) -> ProductIndex:
         return ProductIndex(index, None, self._groups, settings["best"], settings["worst"])
-
-
-def suitable_kinds(rows: int, dimension: int) -> list[list[str]]:
-    """The kinds worth trying for a catalogue, list by list: the next one is for when none of a list will do.
-
-    Word-embedding means vary mostly in a third of their directions: scanning those with four bits each, and
-    re-ranking, beats finer codes of everything. Catalogues that vary in all directions need all of them.
-    """
-    if rows < _FEWEST_ROWS:
-        return []
-    lists = 2 ** round(math.log2(2 * math.sqrt(rows)))
-    reduced = [size for size in (64, 80, 96, 128) if size < dimension]
-    scans = [f"Reduce{size},PQ{size}x4fs" for size in reduced]
-    lookups = [f"Reduce{size},IVF{lists},PQ{size}x4fs" for size in reduced if size in (64, 96)]
-    even = dimension + dimension % 2
-    whole = [f"Reduce{even},PQ{even // 2}x4fs", f"Reduce{dimension},PQ{dimension}x4fs"]
-    if rows < _ROWS_FOR_LISTS:
-        return [scans, whole]
-    if rows < _ROWS_FOR_NO_SCANS:
-        return [scans[:3] + lookups, whole]
-    return [lookups[-1:], whole]
 
 
 def _first_reaching(curve: dict[int, dict[int, SideRecall]], k: int, target: float) -> tuple[int, SideRecall]:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from index_builder.vectors import unit_vectors
 SIZES = (2_000, 20_000, 200_000)
 HNSW_SIZES = (20_000, 200_000)
 K = 10
-TIMED_USERS, BATCH_USERS, PLANNING_USERS = 200, 1000, 5000
+TIMED_USERS, BATCH_USERS, PLANNING_USERS = 100, 1000, 5000
+ROUNDS = 3
 
 # A process started from this one would count this one's memory as its own peak; one in between does not.
 _PEAK_OF = """
@@ -39,18 +40,22 @@ sys.exit(status)
 Search = Callable[[NDArray[np.float32]], object]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Row:
-    """What one way to search costs, both sides together; build figures are of the whole builder process."""
+    """One way to search, and what it costs; build figures are of the whole builder process, times of both sides."""
 
     label: str
-    median_ms: float
-    p99_ms: float
-    users_per_second: float
+    search: Search
     recall: dict[str, list[dict[str, Any]]] | None = None
     build_seconds: float = 0.0
     peak_bytes: int = 0
     artifact_bytes: int = 0
+    seconds: list[float] = field(default_factory=list)
+    batch_seconds: list[float] = field(default_factory=list)
+
+    @property
+    def median_ms(self) -> float:
+        return statistics.median(self.seconds) * 1e3
 
 
 def main() -> None:
@@ -74,19 +79,21 @@ def measure(size: int, directory: Path) -> None:
     flat = faiss.IndexFlatIP(products.shape[1])
     flat.add(products)
     rows = [
-        timed("FAISS Flat", lambda queries: (flat.search(queries, K), flat.search(-queries, K)), users),
-        timed("NumPy, one pass", lambda queries: both_ends(queries, products), users),
+        Row("FAISS Flat", lambda queries: (flat.search(queries, K), flat.search(-queries, K))),
+        Row("NumPy, one pass", lambda queries: both_ends(queries, products)),
     ]
-    raw_bytes = products.nbytes
     if size in HNSW_SIZES:
-        rows.append(built("HNSW32", directory, users, "--index", "HNSW32", "--allow-low-recall"))
-    rows.append(built("builder's choice", directory, users))
-    rows.append(built("fp16, shared", directory, users, "--storage", "fp16", "--worst", "shared"))
-    show(size, rows, raw_bytes)
+        rows.append(built("HNSW32", directory, "--index", "HNSW32", "--allow-low-recall"))
+    rows.append(built("builder's choice", directory))
+    rows.append(built("fp16, shared", directory, "--storage", "fp16", "--worst", "shared"))
+    for _ in range(ROUNDS):  # in turns, so that whatever else the machine does meets them all
+        for row in rows:
+            take_times(row, users)
+    show(size, rows, products.nbytes)
 
 
-def built(label: str, directory: Path, users: NDArray[np.float32], *options: str) -> Row:
-    """Run the builder as its own process, then search what it published."""
+def built(label: str, directory: Path, *options: str) -> Row:
+    """Run the builder as its own process, and open what it published."""
     out = directory / label
     arguments = ["--products", str(directory / "products.npz"), "--queries", str(directory / "users.npz")]
     command = [sys.executable, "-m", "index_builder", *arguments, "--out", str(out), *options]
@@ -94,25 +101,25 @@ def built(label: str, directory: Path, users: NDArray[np.float32], *options: str
     builder = subprocess.run([sys.executable, "-c", _PEAK_OF, *command], stdout=subprocess.PIPE, check=True)
     seconds = time.perf_counter() - started
     build = open_current(out)
-    row = timed(f"{label}: {build.manifest['index']['factory']}", lambda queries: build.index.search(queries, K), users)
-    size = sum(file["bytes"] for file in build.manifest["files"].values())
+    build.index.warm()
     return Row(
-        row.label,
-        row.median_ms,
-        row.p99_ms,
-        row.users_per_second,
+        f"{label}: {build.manifest['index']['factory']}",
+        lambda queries: build.index.search(queries, K),
         build.manifest["recall"],
         seconds,
         int(builder.stdout) * 1024,
-        size,
+        sum(file["bytes"] for file in build.manifest["files"].values()),
     )
 
 
-def timed(label: str, search: Search, users: NDArray[np.float32]) -> Row:
+def take_times(row: Row, users: NDArray[np.float32]) -> None:
+    """Some users one by one on one thread, and all of them at once on all cores."""
     with threadpool_limits(1):
-        taken = [seconds(search, users[max(i, 0) :][:1]) for i in range(-20, TIMED_USERS)][20:]
-    batch = statistics.median(seconds(search, users) for _ in range(3))
-    return Row(label, statistics.median(taken) * 1e3, float(np.quantile(taken, 0.99)) * 1e3, len(users) / batch)
+        for i in range(-10, TIMED_USERS):
+            taken = seconds(row.search, users[max(i, 0) :][:1])
+            if i >= 0:
+                row.seconds.append(taken)
+    row.batch_seconds.append(seconds(row.search, users))
 
 
 def seconds(search: Search, queries: NDArray[np.float32]) -> float:
@@ -145,9 +152,9 @@ def show(size: int, rows: list[Row], raw_bytes: int) -> None:
         cells = [
             row.label,
             f"{row.median_ms:.3f}",
-            f"{row.p99_ms:.3f}",
+            f"{float(np.quantile(row.seconds, 0.99)) * 1e3:.3f}",
             f"{rows[0].median_ms / row.median_ms:.1f}",
-            f"{row.users_per_second:,.0f}",
+            f"{BATCH_USERS / statistics.median(row.batch_seconds):,.0f}",
         ]
         if row.recall is None:
             cells += ["1 / 1", "1 / 1", "", "", ""]

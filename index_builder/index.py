@@ -23,6 +23,10 @@ _MOST_CANDIDATES_AT_ONCE = 1_000_000  # bounds the memory of a search
 _MOST_PARAMETERS_KEPT = 64
 # Exact scores of rows picked here and there cost several times as much a row as a scan of all in memory order.
 _SCAN_ADVANTAGE = 8
+_FEWEST_FOR_BLAS = 8  # queries for which a matrix product takes less time than as many scans
+_PAGE = 4096  # bytes
+_WRITTEN_AT_ONCE = 2**20  # bytes
+_LIST_STEPS = 12  # from all lists down to a forty-fifth of them
 
 
 @dataclass(frozen=True)
@@ -55,24 +59,59 @@ class ProductIndex:
         """
         self.groups = groups
         self.dimension = int(best.d)
+        faiss.cvar.distance_compute_blas_threshold = _FEWEST_FOR_BLAS * self.dimension
         self._best = _Side("best", best, groups, best_settings)
         self._worst = _Side("worst", best if worst is None else worst, groups, worst_settings)
         self._worst_query_sign = np.float32(-1.0 if worst is None else 1.0)
 
+    def warm(self) -> None:
+        """Map every page of the vectors now; on demand, it would make the first searches several times slower."""
+        for side in (self._best, self._worst):
+            side.warm()
+
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         """The k best and k worst products for each row of (n, d) unit vectors; the whole catalogue where k is more."""
-        return self.search_side("best", unit_vectors, k), self.search_side("worst", unit_vectors, k)
+        keys = self._nearest([(self._best, unit_vectors), (self._worst, unit_vectors * self._worst_query_sign)], k)
+        users = len(unit_vectors)
+        return _neighbours(keys[:users], np.float64(1.0)), _neighbours(keys[users:], np.float64(-1.0))
 
     def search_side(self, side: str, unit_vectors: NDArray[np.float32], k: int) -> Neighbours:
         """One of the two halves of `search`: "best" or "worst"."""
         if side == "best":
-            return self._best.search(unit_vectors, k)
-        mirrored = self._worst.search(unit_vectors * self._worst_query_sign, k)
-        return Neighbours(mirrored.positions, 0.0 - mirrored.scores)
+            return _neighbours(self._nearest([(self._best, unit_vectors)], k), np.float64(1.0))
+        return _neighbours(self._nearest([(self._worst, unit_vectors * self._worst_query_sign)], k), np.float64(-1.0))
+
+    def _nearest(self, asked: "list[_Asked]", k: int) -> NDArray[np.int64]:
+        k = min(k, self.groups.product_count)
+        return self._ranked(asked, k, k + _SPARE_ROWS)
+
+    def _ranked(self, asked: "list[_Asked]", k: int, depth: int) -> NDArray[np.int64]:
+        """The k nearest products of all sides' queries, one side after the other, as sort keys (n, k).
+
+        They come from the `depth` nearest rows or, for the queries that need it, from more.
+        """
+        depth = min(depth, self.groups.row_count)
+        at_once = max(1, _MOST_CANDIDATES_AT_ONCE // depth)
+        if max(len(queries) for _, queries in asked) > at_once:
+            parts = [
+                (side, queries[i : i + at_once]) for side, queries in asked for i in range(0, len(queries), at_once)
+            ]
+            return np.concatenate([self._ranked([part], k, depth) for part in parts])
+        found = [side.nearest_rows(queries, depth) for side, queries in asked]
+        rows, scores, reach = found[0] if len(found) == 1 else map(np.concatenate, zip(*found, strict=True))
+        millionths = scores * np.float64(UNITS)
+        np.minimum(millionths, UNITS, out=millionths)  # np.clip takes several times as long
+        np.maximum(millionths, -UNITS, out=millionths)
+        keys = rank(rows, np.rint(millionths).astype(np.int64), self.groups, k)
+        if depth < self.groups.row_count:
+            unsettled = scores_of(keys[:, -1]) <= reach + _RANKING_ERROR
+            if unsettled.any():
+                keys[unsettled] = self._ranked(_only(asked, unsettled), k, 2 * depth)
+        return keys
 
 
 class _Side:
-    """Finds the products of highest inner product in one FAISS index."""
+    """Finds the rows of highest inner product in one FAISS index."""
 
     def __init__(self, name: str, index: faiss.Index, groups: RowGroups, settings: SearchSettings):
         if index.ntotal != groups.row_count:
@@ -83,50 +122,31 @@ class _Side:
         self._owner = index  # FAISS's downcast views do not keep what they look at alive
         self._index: Any = faiss.downcast_index(index)
         self._exact_rows: Any = rows
-        self._rescores = isinstance(rows, faiss.IndexFlat)
         self._is_exact = self._index.this == rows.this
         self._groups, self._settings = groups, settings
         self._parameters: dict[int, faiss.SearchParameters | None] = {}
 
-    def search(self, queries: NDArray[np.float32], k: int) -> Neighbours:
-        k = min(k, self._groups.product_count)
-        keys = self._ranked(queries, k, k + _SPARE_ROWS)
-        return Neighbours(positions_of(keys), scores_of(keys))
+    def warm(self) -> None:
+        codes = self._exact_rows.codes
+        if codes.size():
+            faiss.rev_swig_ptr(codes.data(), codes.size())[::_PAGE].max()
 
-    def _ranked(self, queries: NDArray[np.float32], k: int, depth: int) -> NDArray[np.int64]:
-        """The k nearest products as sort keys (n, k), from `depth` rows or, for the queries that need it, from more."""
-        depth = min(depth, self._groups.row_count)
-        at_once = max(1, _MOST_CANDIDATES_AT_ONCE // depth)
-        if len(queries) > at_once:
-            parts = range(0, len(queries), at_once)
-            return np.concatenate([self._ranked(queries[i : i + at_once], k, depth) for i in parts])
-        rows, millionths, reach = self._nearest_rows(queries, depth)
-        keys = rank(rows, millionths, self._groups, k)
-        if depth < self._groups.row_count:
-            unsettled = np.flatnonzero(scores_of(keys[:, -1]) <= reach + _RANKING_ERROR)
-            if unsettled.size:
-                keys[unsettled] = self._ranked(queries[unsettled], k, 2 * depth)
-        return keys
-
-    def _nearest_rows(
+    def nearest_rows(
         self, queries: NDArray[np.float32], depth: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """The `depth` nearest rows (n, depth), their scores in millionths, and how low the search has reached (n,).
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+        """The `depth` nearest rows and their scores, both (n, depth), and a score (n,) that none left out exceeds.
 
-        A row that an approximate index could not find is -1.
+        A row that an approximate index could not find is -1, and what it left out may have any score.
         """
         if self._scan_all(depth):
             scores, rows = self._exact_rows.search(queries, depth)
+            reach = scores[:, -1].copy()
+            if isinstance(self._exact_rows, faiss.IndexFlat):
+                _score_rows(self._exact_rows, queries, rows, scores)
         else:
             scores, rows = self._index.search(queries, depth, params=self._parameters_for(depth))
-        reach = scores[:, -1].copy()
-        reach[rows[:, -1] < 0] = np.inf
-        if self._rescores:
-            _score_rows(self._exact_rows, queries, rows, scores)
-        millionths = scores.astype(np.float64) * UNITS
-        np.minimum(millionths, UNITS, out=millionths)  # np.clip takes several times as long
-        np.maximum(millionths, -UNITS, out=millionths)
-        return rows, np.rint(millionths).astype(np.int64), reach
+            reach = np.where(rows[:, -1] < 0, np.float32(np.inf), scores[:, -1])
+        return rows, scores, reach
 
     def _scan_all(self, depth: int) -> bool:
         candidates = self._settings.candidates_for(depth)
@@ -140,6 +160,20 @@ class _Side:
                 self._parameters.clear()
             parameters = self._parameters[depth] = _new_parameters(self._index, self._settings, depth)
         return parameters
+
+
+_Asked = tuple[_Side, NDArray[np.float32]]
+
+
+def _only(asked: list[_Asked], chosen: NDArray[np.bool_]) -> list[_Asked]:
+    """Of all sides' queries, counted one side after the other, the chosen ones."""
+    ends = np.cumsum([len(queries) for _, queries in asked])
+    parts = [(side, queries[part]) for (side, queries), part in zip(asked, np.split(chosen, ends[:-1]), strict=True)]
+    return [(side, queries) for side, queries in parts if len(queries)]
+
+
+def _neighbours(keys: NDArray[np.int64], sign: np.float64) -> Neighbours:
+    return Neighbours(positions_of(keys), sign * scores_of(keys) + 0.0)
 
 
 def exact_rows(index: faiss.Index) -> faiss.Index | None:
@@ -163,7 +197,7 @@ def list_counts(index: faiss.Index) -> list[int]:
     if isinstance(index, faiss.IndexPreTransform):
         return list_counts(index.index)
     if isinstance(index, faiss.IndexIVF):
-        return sorted({math.ceil(index.nlist / 2**part) for part in range(5)})
+        return sorted({math.ceil(index.nlist / 2 ** (step / 2)) for step in range(_LIST_STEPS)})
     return [0]
 
 
@@ -195,10 +229,20 @@ def stored_scores(store: faiss.Index, queries: NDArray[np.float32], rows: NDArra
     return scores
 
 
+def use_threads(count: int) -> None:
+    """How many threads each later search of the calling thread may use."""
+    faiss.omp_set_num_threads(count)
+
+
 def write_index(index: faiss.Index, path: Path) -> None:
+    """Write an index file. Raises OSError where the disk does not take all of it.
+
+    FAISS's own writer only prints a message when closing fails, and leaves a file without its end.
+    """
     try:
-        faiss.write_index(index, str(path))
-    except RuntimeError as error:
+        with path.open("wb") as file:
+            faiss.write_index(index, faiss.PyCallbackIOWriter(file.write, _WRITTEN_AT_ONCE))
+    except (OSError, RuntimeError) as error:
         raise OSError(f"{path}: cannot be written: {str(error).strip().splitlines()[0]}") from None
 
 

@@ -15,14 +15,13 @@ def suitable_kinds(rows: int, dimension: int) -> list[list[str]]:
     """
     if rows < _FEWEST_ROWS:
         return []
-    lists = 2 ** round(math.log2(2 * math.sqrt(rows)))
-    reduced = [size for size in (64, 80, 96, 128) if size < dimension]
-    scans = [f"Reduce{size},PQ{size}x4fs" for size in reduced]
-    lookups = [f"Reduce{size},IVF{lists},PQ{size}x4fs" for size in reduced if size in (64, 96)]
+    lists = 2 ** round(math.log2(4 * math.sqrt(rows)))
+    scans = [f"Reduce{size},PQ{size}x4fs" for size in (64, 80, 96, 128) if size < dimension]
+    lookups = [f"Reduce{size},IVF{lists},PQ{size}x4fs" for size in sorted({min(80, dimension), min(128, dimension)})]
     even = dimension + dimension % 2
     whole = [f"Reduce{even},PQ{even // 2}x4fs", f"Reduce{dimension},PQ{dimension}x4fs"]
     if rows < _ROWS_FOR_LISTS:
         return [scans, whole]
     if rows < _ROWS_FOR_NO_SCANS:
-        return [scans[:3] + lookups, whole]
-    return [lookups[-1:], whole]
+        return [scans[1:3] + lookups, whole]
+    return [lookups[:1], whole]

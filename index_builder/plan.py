@@ -106,7 +106,11 @@ class Planner:
 
     def _tuned(self, kind: str, index: faiss.Index, side: str) -> Point:
         """The settings that reach the target on this side soonest, or else those that find the most."""
-        points = [self._point(kind, index, side, nprobe) for nprobe in list_counts(index)]
+        points: list[Point] = []
+        for nprobe in reversed(list_counts(index)):
+            points.append(self._point(kind, index, side, nprobe))
+            if not points[-1].reaches:  # fewer lists hold fewer of the nearest
+                break
         self._points += points
         reaching = [point for point in points if point.reaches]
         if reaching:

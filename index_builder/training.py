@@ -54,6 +54,17 @@ def build_index(factory: str, vectors: UnitMatrix, store: faiss.Index) -> faiss.
     return faiss.IndexRefine(index, store)
 
 
+def check_negates(factory: str, dimension: int) -> None:
+    """Raises BadPlan for a kind that `negate` refuses, before anything is trained."""
+    try:
+        index = _untrained(_REFINEMENT.sub("", factory), dimension)  # a name: FAISS's views keep nothing alive
+        negate(index)
+    except RuntimeError as error:
+        raise BadPlan(f"--index {factory}: FAISS cannot build it: {_reason(error)}") from None
+    except BadPlan as error:
+        raise BadPlan(f"--index {factory}: {error}") from None
+
+
 def negate(index: faiss.Index) -> None:
     """Turn an index into that of the negated vectors, in place. Nothing is trained, assigned or linked again: negated
     centroids have the same codes, and negation keeps every inner product between vectors.
@@ -83,35 +94,38 @@ def negate(index: faiss.Index) -> None:
         raise BadPlan(f"a {type(index).__name__} cannot be negated; build with --worst shared")
 
 
-def _trained(kind: str, vectors: UnitMatrix) -> faiss.Index:
-    sample = vectors.sample(_TRAINING_ROWS, _SEED)
+def _untrained(kind: str, dimension: int) -> faiss.Index:
     reduced = _REDUCE.fullmatch(kind)
     if reduced is None:
-        index = faiss.index_factory(vectors.dimension, kind, faiss.METRIC_INNER_PRODUCT)
-    else:
-        inner = faiss.index_factory(int(reduced[1]), reduced[2], faiss.METRIC_INNER_PRODUCT)
-        matrix = _reduction(sample, int(reduced[1]))
-        index = faiss.IndexPreTransform(matrix, inner)
+        return faiss.index_factory(dimension, kind, faiss.METRIC_INNER_PRODUCT)
+    inner = faiss.index_factory(int(reduced[1]), reduced[2], faiss.METRIC_INNER_PRODUCT)
+    return faiss.IndexPreTransform(faiss.LinearTransform(dimension, int(reduced[1]), False), inner)
+
+
+def _trained(kind: str, vectors: UnitMatrix) -> faiss.Index:
+    index = _untrained(kind, vectors.dimension)
+    sample = vectors.sample(_TRAINING_ROWS, _SEED)
+    if _REDUCE.fullmatch(kind):
+        _set_reduction(faiss.downcast_VectorTransform(index.chain.at(0)), sample)
     _train_quietly(index, sample)
     return index
 
 
-def _reduction(sample: NDArray[np.float32], dimension: int) -> faiss.LinearTransform:
-    """A matrix onto the directions of greatest variance, turned at random so that each carries a like share of it.
+def _set_reduction(transform: faiss.LinearTransform, sample: NDArray[np.float32]) -> None:
+    """Set a matrix onto the directions of greatest variance, turned at random so that each carries a like share of it.
 
-    It has no offset, so inner products keep their order but for what the dropped directions add. Where `dimension` is
-    more than the vectors have, zeros are added.
+    It has no offset, so inner products keep their order but for what the dropped directions add. Where more directions
+    are wanted than the vectors have, zeros are added.
     """
+    dimension = transform.d_out
     rows, columns = sample.shape
     variances, directions = np.linalg.eigh(np.cov(sample.T.astype(np.float64)) if rows > 1 else np.eye(columns))
     kept = directions[:, np.argsort(-variances)[:dimension]].T
     padded = np.zeros((dimension, columns))
     padded[: len(kept)] = kept
     turn, _ = np.linalg.qr(np.random.default_rng(_SEED).normal(size=(dimension, dimension)))
-    transform = faiss.LinearTransform(columns, dimension, False)
     faiss.copy_array_to_vector((turn @ padded).astype(np.float32).ravel(), transform.A)
     transform.is_trained = True
-    return transform
 
 
 def _train_quietly(index: faiss.Index, sample: NDArray[np.float32]) -> None:

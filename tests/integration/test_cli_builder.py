@@ -108,7 +108,7 @@ def test_a_name_that_is_no_unicode_is_told_all_the_same(tmp_path: Path, root: Pa
         ({"--products": "missing.jsonl"}, "missing.jsonl: cannot be read: "),
         ({"--products": "."}, ".: cannot be read: "),
         ({"--queries": "missing.jsonl"}, "missing.jsonl: cannot be read: "),
-        ({"--index": "IVF2,Flat"}, "a IndexIVFFlat cannot be negated; build with --worst shared"),
+        ({"--index": "IVF2,Flat"}, "--index IVF2,Flat: a IndexIVFFlat cannot be negated; build with --worst shared"),
         ({"--index": "nonsense"}, "--index nonsense: FAISS cannot build it: "),
     ],
     ids=["no products", "a directory", "no users", "IVF2,Flat", "nonsense"],

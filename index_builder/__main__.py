@@ -53,6 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--on-bad-row", choices=["fail", "drop"], default="fail", help="what a bad row does (default: fail)"
     )
+    parser.add_argument(
+        "--keep", type=_count, default=5, metavar="N", help="newest builds to keep, this one included (default: 5)"
+    )
     parser.add_argument("--embedding-model", metavar="LABEL", help="embedding model's label, kept in the manifest")
     return parser
 
@@ -62,6 +65,13 @@ def _share(text: str) -> float:
     if not 0.0 <= share <= 1.0:
         raise argparse.ArgumentTypeError(f"{text} is no share from 0 to 1")
     return share
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return count
 
 
 def _summary(root: Path, manifest: dict[str, Any], seconds: float) -> str:

@@ -14,7 +14,7 @@ from index_builder.plan import Plan, Planner
 from index_builder.products import open_products
 from index_builder.recall import SIDES, synthetic_users
 from index_builder.report import write_report
-from index_builder.training import negate, store_vectors
+from index_builder.training import check_negates, negate, store_vectors
 from index_builder.users import user_pool
 
 _GOLDEN_QUERIES, _GOLDEN_SEED = 8, 2
@@ -24,7 +24,7 @@ _GOLDEN_QUERIES, _GOLDEN_SEED = 8, 2
 class BuildRequest:
     """What to build from, and where to. `recall` is the share of the ten best, and of the ten worst, products that an
     index must find; `index` is "auto" or a kind (`training.py`), `storage` "fp32" or "fp16", `worst` "negated" or
-    "shared", `on_bad_row` "fail" or "drop"."""
+    "shared", `on_bad_row` "fail" or "drop"; of old builds, `keep` stay, this one included."""
 
     products: Path
     out: Path
@@ -36,6 +36,7 @@ class BuildRequest:
     on_bad_row: str = "fail"
     allow_low_recall: bool = False
     embedding_model: str | None = None
+    keep: int = 5
 
 
 def build(request: BuildRequest) -> dict[str, Any]:
@@ -45,6 +46,8 @@ def build(request: BuildRequest) -> dict[str, Any]:
         draft = stack.enter_context(artifact.draft(request.out))
         catalogue = read_catalogue(request.products, draft.directory, request.on_bad_row)
         vectors, groups = stack.enter_context(closing(catalogue.vectors)), catalogue.groups
+        if request.worst == "negated" and request.index != "auto":
+            check_negates(request.index, vectors.dimension)
         users = user_pool(vectors, request.queries)
         golden_users = synthetic_users(vectors, _GOLDEN_QUERIES, _GOLDEN_SEED)
         planner = Planner(vectors, store_vectors(vectors, request.storage), groups, users, request.recall)
@@ -71,7 +74,7 @@ def build(request: BuildRequest) -> dict[str, Any]:
             negate(plan.index)
             write_index(plan.index, draft.directory / artifact.WORST)
         (draft.directory / VECTORS).unlink()
-        return draft.publish(
+        manifest = draft.publish(
             {
                 "source": {"file": request.products.name, "sha256": _sha256(request.products)},
                 "products": len(catalogue),
@@ -86,6 +89,8 @@ def build(request: BuildRequest) -> dict[str, Any]:
                 "golden_queries": golden_queries,
             }
         )
+        artifact.prune(request.out, request.keep)
+        return manifest
 
 
 def _check_promise(plan: Plan, request: BuildRequest) -> None:

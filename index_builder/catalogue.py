@@ -88,11 +88,13 @@ class _Collector:
         if identifier in self.places:
             raise _BadRow(f"duplicate id {identifier!r}, first used at {self.places[identifier]}")
         vector = self._vector(fields.pop("vector", None))
-        line = _encode({"id": identifier, "name": name, **fields})
+        try:
+            self._products.append(identifier, name, fields)
+        except orjson.JSONEncodeError as error:  # a lone surrogate, an integer beyond 64 bits
+            raise _BadRow(f"cannot be stored as JSON: {error}") from None
 
         self._dimension = len(vector)
         self.places[identifier] = place
-        self._products.append(line)
         self._block.append(vector)
         if len(self._block) == _BLOCK_ROWS:
             self._close_block()
@@ -135,13 +137,6 @@ def _labels(identifier: Any, name: Any) -> tuple[str, str]:
     if name is None:
         raise _BadRow("missing name")
     return identifier, name
-
-
-def _encode(product: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(product)
-    except orjson.JSONEncodeError as error:  # a lone surrogate, an integer beyond 64 bits
-        raise _BadRow(f"cannot be stored as JSON: {error}") from None
 
 
 def _listing(path: Path, faults: list[str]) -> str:

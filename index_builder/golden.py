@@ -26,6 +26,9 @@ def record(index: ProductIndex, products: ProductTable, users: NDArray[np.float3
 
 def replay(index: ProductIndex, products: ProductTable, golden: list[dict[str, Any]]) -> None:
     """Raise BadArtifact where the index no longer gives the recorded answers."""
+    for query in golden:
+        if len(query["vector"]) != index.dimension:
+            raise BadArtifact(f"manifest.json: a golden query of {len(query['vector'])} numbers, not {index.dimension}")
     users = np.array([query["vector"] for query in golden], np.float32)
     for side, found in zip(("best", "worst"), index.search(users, MATCHES), strict=True):
         expected = [query[side] for query in golden]

@@ -70,7 +70,7 @@ def test_two_build_ids_are_none(root: Path) -> None:
 def test_current_that_names_a_missing_build(root: Path) -> None:
     missing = "20260101T000000.000000Z-01234567"
     (root / "CURRENT").write_text(f"{missing}\n")
-    assert refusal(root).startswith(f"{root / missing / 'manifest.json'}: cannot be read (")
+    assert refusal(root) == f"{root / 'CURRENT'}: names {missing}, and there is no such build"
 
 
 def test_a_renamed_build_is_refused(root: Path) -> None:

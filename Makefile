@@ -16,7 +16,7 @@ IMAGE ?= jetmlett
 BUILD_INDEX = $(BIN)/python -m index_builder --products $(PRODUCTS) --out $(OUT) --recall $(RECALL) $(if $(QUERIES),--queries $(QUERIES)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve build-index test check format bench bench-index lock sample-data docker docker-run clean
+.PHONY: help install serve build-index test soak audit check format bench bench-serve bench-index lock sample-data docker docker-run clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,6 +32,14 @@ build-index: $(VENV)/.runtime ## build and publish an index (PRODUCTS=, QUERIES=
 test: $(VENV)/.dev ## the whole test suite (ARGS= for pytest)
 	$(BIN)/python -m pytest $(ARGS)
 
+soak: $(VENV)/.dev ## the long proofs: stops, reloads, kills, overload, ten minutes of load; then their figures
+	rm -f soak.jsonl
+	RELIABILITY_FIGURES=$(CURDIR)/soak.jsonl $(BIN)/python -m pytest -m soak $(ARGS)
+	$(BIN)/python -m benchmarks.reliability soak.jsonl
+
+audit: $(VENV)/.dev ## known vulnerabilities of what the service runs on
+	$(BIN)/pip-audit --requirement requirements.txt --no-deps --disable-pip
+
 check: $(VENV)/.dev ## formatting, lint, types, import directions
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -42,9 +50,12 @@ format: $(VENV)/.dev ## format the code and apply lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.runtime artifacts/CURRENT ## measure the service on the sample data
-	$(BIN)/python -m benchmarks.service
+bench: bench-serve ## measure the service, and what the sample's answers are worth
 	$(BIN)/python -m benchmarks.quality
+
+bench-serve: $(VENV)/.dev ## drive the service with wrk (BASE= compares a revision; ARGS="--start 1000000" starts a large one too)
+	@command -v wrk >/dev/null || { echo "wrk is not installed: apt-get install wrk"; exit 1; }
+	$(BIN)/python -m benchmarks.serve $(if $(BASE),--base $(BASE)) $(ARGS)
 
 bench-index: $(VENV)/.dev ## compare index kinds at 2k, 20k and 200k products (SIZES= for others, such as 1000000)
 	$(BIN)/python -m benchmarks.index $(SIZES)

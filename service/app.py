@@ -1,84 +1,108 @@
 """HTTP: routes, headers, and the one table that turns errors into answers."""
 
+import hmac
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import cache, partial
 from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from index_builder.lenient_json import BadJson
-from service import payload
-from service.errors import BadBody, BadRequest, Fault, ServiceError, TooLarge
-from service.recommender import Recommender, User
+from service import metrics, payload
+from service.errors import BadBody, BadRequest, FailedUser, Fault, ServiceError, TooLarge, Unauthorized
+from service.recommender import Recommendation, Recommender, Serving, User
 from service.schemas import UserReader
-from service.settings import Limits
+from service.settings import Limits, Settings
 
 PROBLEM = "application/problem+json"
+LIVE_ROUTES = ("/health/live", "/v2/health/live")
+READY_ROUTES = ("/health/ready", "/v2/health/ready")
+METRICS_ROUTE = "/metrics"
+URGENT_ROUTES = frozenset({*LIVE_ROUTES, *READY_ROUTES, METRICS_ROUTE})  # answered before anything that waits
 INDEX_VERSION, BATCH_ERRORS = "X-Index-Version", "X-Batch-Errors"
+USERS, BUILD = "reco.users", "reco.build"  # in a request's environment: how many users it has, and whose answer it got
+_SAFETY = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
+_SCORES_OBSERVED = 10  # users of a batch whose best score is counted
 
 _STATUS = {
     BadBody: HTTPStatus.BAD_REQUEST,
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Unauthorized: HTTPStatus.UNAUTHORIZED,
 }
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class FailedUser:
-    """The answer to a user of a batch that does not fit the contract: its first fault."""
-
-    name: str | None
-    error: Fault
-
-
-def create_app(recommender: Recommender, limits: Limits, max_body_bytes: int) -> Flask:
-    """The WSGI application over one recommender."""
+def create_app(serving: Serving, settings: Settings) -> Flask:
+    """The WSGI application over what is served."""
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
-    reader = UserReader(recommender.info.dimension, limits)
+    reader_for = cache(partial(UserReader, limits=settings.limits))
+    if settings.api_keys:
+        app.before_request(partial(_check_key, settings))
 
     @app.post("/infer")
     def infer() -> Response:
-        user = reader.read(payload.read_json(_body()))
-        return _answer(payload.write_json(recommender.recommend([user])[0]))
+        recommender, body = serving.recommender, _body(settings.max_body_bytes)
+        user = reader_for(recommender.info.dimension).read_user(body)
+        answers = recommender.recommend([user])
+        _count(1, answers)
+        return _answer(recommender, payload.write_answer(answers[0]))
 
     @app.post("/batch")
     def batch() -> Response:
+        recommender, body = serving.recommender, _body(settings.max_body_bytes)
+        reader = reader_for(recommender.info.dimension)
         lines = request.mimetype == payload.NDJSON
-        values = payload.read_ndjson(_body()) if lines else _array(payload.read_json(_body()))
-        if len(values) > limits.max_batch:
-            raise TooLarge(f"the batch has {len(values)} users, {limits.max_batch} are allowed")
-        items = [_read_item(reader, value, i) for i, value in enumerate(values)]
+        items = reader.read_lines(body) if lines else reader.read_array(body)
         users = [item for item in items if isinstance(item, User)]
-        _check_matches(users, limits)
-        answers = iter(recommender.recommend(users))
-        results = [next(answers) if isinstance(item, User) else item for item in items]
-        body = payload.write_ndjson(results) if lines else payload.write_array(results)
-        response = _answer(body, mimetype=payload.NDJSON if lines else payload.JSON)
+        _check_matches(users, settings.limits)
+        answers = recommender.recommend(users)
+        _count(len(items), answers)
+        metrics.BATCH_USERS.observe(len(items))
+        for item in items:
+            if isinstance(item, FailedUser):
+                metrics.FAILED_USERS.labels(item.error.code).inc()
+        remaining = iter(answers)
+        results = [next(remaining) if isinstance(item, User) else item for item in items]
+        written = payload.write_ndjson(results) if lines else payload.write_array(results)
+        response = _answer(recommender, written, payload.NDJSON if lines else payload.JSON)
         response.headers[BATCH_ERRORS] = str(len(items) - len(users))
         return response
 
     @app.get("/index")
     def index() -> Response:
-        return _answer(payload.write_json(asdict(recommender.info)))
+        recommender = serving.recommender
+        return _answer(recommender, payload.write_json(asdict(recommender.info)))
 
-    @app.get("/health/live")
+    @app.get(METRICS_ROUTE)
+    def exposition() -> Response:
+        recommender = serving.recommender
+        return _answer(recommender, metrics.exposition(recommender.info), metrics.CONTENT_TYPE)
+
     def live() -> Response:
-        return _answer(payload.write_json({"status": "live"}))
+        return _answer(serving.recommender, payload.write_json({"status": "live"}))
 
-    @app.get("/health/ready")
     def ready() -> Response:
-        return _answer(payload.write_json({"status": "ready"}))
+        if serving.draining:
+            return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the service is stopping")
+        return _answer(serving.recommender, payload.write_json({"status": "ready"}))
+
+    for route in LIVE_ROUTES:
+        app.add_url_rule(route, view_func=live)
+    for route in READY_ROUTES:
+        app.add_url_rule(route, view_func=ready)
 
     @app.errorhandler(ServiceError)
     def service_error(error: ServiceError) -> Response:
         faults = error.faults if isinstance(error, BadRequest) else []
-        return problem(_STATUS[type(error)], str(error), faults)
+        answer = problem(_STATUS[type(error)], str(error), faults)
+        if isinstance(error, Unauthorized):
+            answer.headers["WWW-Authenticate"] = "Bearer"
+        return answer
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
@@ -95,7 +119,7 @@ def create_app(recommender: Recommender, limits: Limits, max_body_bytes: int) ->
 
     @app.after_request
     def name_the_build(response: Response) -> Response:
-        response.headers[INDEX_VERSION] = recommender.info.build_id
+        response.headers.setdefault(INDEX_VERSION, serving.recommender.info.build_id)
         return response
 
     return app
@@ -103,7 +127,7 @@ def create_app(recommender: Recommender, limits: Limits, max_body_bytes: int) ->
 
 def problem(status: HTTPStatus, detail: str, faults: Sequence[Fault] = ()) -> Response:
     """An RFC 9457 problem, with the faults of the request if there are any."""
-    return _answer(problem_body(status, detail, faults), status, PROBLEM)
+    return Response(problem_body(status, detail, faults), status, headers=[("Content-Type", PROBLEM), *_SAFETY])
 
 
 def problem_body(status: HTTPStatus, detail: str, faults: Sequence[Fault] = ()) -> bytes:
@@ -111,29 +135,36 @@ def problem_body(status: HTTPStatus, detail: str, faults: Sequence[Fault] = ()) 
     return payload.write_json({**body, "errors": faults} if faults else body)
 
 
-def _answer(body: bytes, status: HTTPStatus = HTTPStatus.OK, mimetype: str = payload.JSON) -> Response:
-    return Response(body, status, mimetype=mimetype)
+def _answer(recommender: Recommender, body: bytes, mimetype: str = payload.JSON) -> Response:
+    build_id = request.environ[BUILD] = recommender.info.build_id
+    headers = [("Content-Type", mimetype), (INDEX_VERSION, build_id), *_SAFETY]
+    return Response(body, headers=headers, direct_passthrough=True)
 
 
-def _body() -> bytes:
-    return request.get_data(cache=False)
+def _count(users: int, answers: Sequence[Recommendation]) -> None:
+    request.environ[USERS] = users
+    for answer in answers[:_SCORES_OBSERVED]:
+        score = payload.first_score(answer.best)
+        if score is not None:
+            metrics.BEST_SCORE.observe(score)
 
 
-def _array(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise BadRequest([Fault("type", "a batch must be an array of users", "")])
-    return value
+def _check_key(settings: Settings) -> None:
+    if request.path in URGENT_ROUTES and (request.path != METRICS_ROUTE or settings.open_metrics):
+        return
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    given = token.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
+    # Every key is compared, so that the time taken does not tell which one came close.
+    matches = [hmac.compare_digest(given.encode(), key.encode()) for key in settings.api_keys]
+    if not any(matches):
+        raise Unauthorized("an API key is needed, as Authorization: Bearer KEY or X-API-Key: KEY")
 
 
-def _read_item(reader: UserReader, value: Any, position: int) -> User | FailedUser:
-    pointer = f"/{position}"
-    if isinstance(value, BadJson):
-        return FailedUser(None, Fault("not_json", f"the line is {value}", pointer))
-    try:
-        return reader.read(value, pointer)
-    except BadRequest as error:
-        name = value.get("name") if isinstance(value, dict) else None
-        return FailedUser(name if isinstance(name, str) else None, error.faults[0])
+def _body(most: int) -> bytes:
+    body: bytes = request.environ["wsgi.input"].read(most + 1)
+    if len(body) > most:
+        raise TooLarge(f"the body is larger than the {most} bytes allowed")
+    return body
 
 
 def _check_matches(users: Sequence[User], limits: Limits) -> None:

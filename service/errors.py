@@ -12,6 +12,14 @@ class Fault:
     pointer: str
 
 
+@dataclass(frozen=True, slots=True)
+class FailedUser:
+    """The answer to a user of a batch that does not fit the contract: its first fault."""
+
+    name: str | None
+    error: Fault
+
+
 class ServiceError(Exception):
     """Base of all errors that are not bugs; the message is fit for a client."""
 
@@ -20,12 +28,20 @@ class BadSetting(ServiceError):
     """An environment variable has a value that cannot be used."""
 
 
+class CannotServe(ServiceError):
+    """The worker processes do not start."""
+
+
 class BadBody(ServiceError):
     """A request body that is not JSON."""
 
 
 class TooLarge(ServiceError):
     """A request that asks for more than the limits allow."""
+
+
+class Unauthorized(ServiceError):
+    """A request without a valid API key."""
 
 
 class BadRequest(ServiceError):

@@ -8,8 +8,11 @@ from typing import Any
 import orjson
 
 from index_builder.lenient_json import BadJson, loads
-from service.errors import BadBody
+from service.errors import BadBody, FailedUser
+from service.recommender import Recommendation
 
+_SCORE = b',"score":'
+_COMMA = ord(",")
 JSON, NDJSON = "application/json", "application/x-ndjson"
 
 
@@ -27,31 +30,62 @@ def read_json(body: bytes) -> Any:
         raise BadBody(f"the body is {error}") from None
 
 
-def read_ndjson(body: bytes) -> list[Any]:
-    """The value of each line, or the BadJson found in its place; blank lines are skipped."""
-    return [_line(line) for line in body.split(b"\n") if line.strip()]
+def split_lines(body: bytes) -> list[bytes]:
+    """The lines of an NDJSON body; blank ones are skipped."""
+    return [line for line in body.split(b"\n") if line.strip()]
 
 
-def _line(line: bytes) -> Any:
+def read_line(line: bytes) -> Any:
+    """The value of a line, or the BadJson in its place."""
     try:
         return loads(line)
     except BadJson as error:
         return error
 
 
-def write_json(answer: Any) -> bytes:
+def split_array(body: bytes) -> list[memoryview] | None:
+    """The texts of the members of an array of objects, or None where the body does not look like a plain one.
+
+    Where a member ends is guessed from the first brace. If each text is JSON, the guess was right: then the texts,
+    joined by commas, are the array. If one is not, nothing is known about the body.
+    """
+    body = body.strip()
+    if not (body.startswith(b"[{") and body.endswith(b"}]")):
+        return None
+    view, texts, start = memoryview(body), [], 1
+    while (end := body.find(b"}", start) + 1) < len(body) - 1:
+        if body[end] != _COMMA:
+            return None
+        texts.append(view[start:end])
+        start = end + 1
+    return [*texts, view[start:end]]
+
+
+def write_json(value: Any) -> bytes:
     """Compact JSON of plain values and dataclasses; a lone surrogate, which UTF-8 cannot carry, becomes its escape."""
     try:
-        return orjson.dumps(answer)
+        return orjson.dumps(value)
     except orjson.JSONEncodeError:
-        return json.dumps(answer, default=asdict, separators=(",", ":")).encode()
+        return json.dumps(value, default=asdict, separators=(",", ":")).encode()
 
 
-def write_array(answers: Iterable[Any]) -> bytes:
+def write_answer(answer: Recommendation | FailedUser) -> bytes:
+    if isinstance(answer, FailedUser):
+        return write_json(answer)
+    return b'{"name":' + write_json(answer.name) + b',"best":' + answer.best + b',"worst":' + answer.worst + b"}"
+
+
+def first_score(matches: bytes) -> float | None:
+    """The score of the first of a JSON array of matches, if there is one."""
+    start = matches.find(_SCORE)  # no string holds this: there, its quotes are escaped
+    return float(matches[start + len(_SCORE) : matches.index(b"}", start)]) if start >= 0 else None
+
+
+def write_array(answers: Iterable[Recommendation | FailedUser]) -> bytes:
     """A JSON array in which each answer has the bytes that it has alone."""
-    return b"[" + b",".join(map(write_json, answers)) + b"]"
+    return b"[" + b",".join(map(write_answer, answers)) + b"]"
 
 
-def write_ndjson(answers: Iterable[Any]) -> bytes:
+def write_ndjson(answers: Iterable[Recommendation | FailedUser]) -> bytes:
     """An answer a line, each with the bytes that it has alone."""
-    return b"".join(write_json(answer) + b"\n" for answer in answers)
+    return b"".join(write_answer(answer) + b"\n" for answer in answers)

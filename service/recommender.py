@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from index_builder.vectors import unit_vectors
-from service.engines.base import IndexInfo, Match, SearchEngine
+from service.engines.base import IndexInfo, SearchEngine
 
 _MOST_MATCHES_AT_ONCE = 1_000_000  # bounds the memory that long exclude lists can take
 
@@ -25,11 +26,11 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """The answer to one user."""
+    """The answer to one user: `best` and `worst` are JSON arrays of matches (`engines/base.py`)."""
 
     name: str
-    best: list[Match]
-    worst: list[Match]
+    best: bytes
+    worst: bytes
 
 
 class Recommender:
@@ -49,8 +50,16 @@ class Recommender:
             vectors = unit_vectors(np.stack([users[i].vector for i in members]))
             for i, matches in zip(members, self._engine.search(vectors, depth), strict=True):
                 user = users[i]
-                answers[i] = Recommendation(user.name, _allowed(matches.best, user), _allowed(matches.worst, user))
+                answers[i] = Recommendation(user.name, _array(matches.best, user), _array(matches.worst, user))
         return [answers[i] for i in range(len(users))]
+
+
+@dataclass
+class Serving:
+    """What a process serves at the moment. A request takes `recommender` once; a new build replaces it whole."""
+
+    recommender: Recommender
+    draining: bool = False
 
 
 def _searches(users: Sequence[User]) -> Iterator[tuple[int, list[int]]]:
@@ -63,7 +72,7 @@ def _searches(users: Sequence[User]) -> Iterator[tuple[int, list[int]]]:
         yield from ((depth, group[start : start + at_once]) for start in range(0, len(group), at_once))
 
 
-def _allowed(matches: list[Match], user: User) -> list[Match]:
-    if not user.exclude:
-        return matches
-    return [match for match in matches if match.id not in user.exclude][: user.k]
+def _array(matches: list[bytes], user: User) -> bytes:
+    if user.exclude:
+        matches = [match for match in matches if orjson.loads(match)["id"] not in user.exclude][: user.k]
+    return b"[" + b",".join(matches) + b"]"

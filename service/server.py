@@ -1,97 +1,340 @@
-"""waitress: listens, serves the app, and answers what never reaches the app in the app's own words."""
+"""waitress in one worker process: reads and answers on one thread, admits what there is room for, and drains.
 
-import errno
+Small requests run on the thread that reads and writes the sockets, in the order of their arrival, between two looks at
+the sockets; large ones run on a few threads of their own. So the answer to a user costs no change of threads, and a
+large batch keeps nobody waiting. Health is answered before anything that waits.
+"""
+
 import logging
-import signal
+import resource
 import socket
-from collections.abc import Callable
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from fcntl import ioctl
+from functools import cache, partial
 from http import HTTPStatus
-from types import FrameType
+from termios import TIOCOUTQ
+from typing import Any
 
-import waitress
 from flask import Flask
+from prometheus_client import Counter, Histogram
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
-from waitress.task import ErrorTask
+from waitress.server import TcpWSGIServer
+from waitress.task import ErrorTask, Task, WSGITask
 from waitress.utilities import Error, RequestEntityTooLarge
 
-from service.app import INDEX_VERSION, PROBLEM, problem_body
-from service.errors import BadSetting
+from service import metrics
+from service.app import BUILD, INDEX_VERSION, PROBLEM, URGENT_ROUTES, USERS, problem_body
+from service.logs import RequestLog, request_id
+from service.recommender import Serving
 from service.settings import Settings
+
+_SMALL_BODY = 128 * 1024  # bytes; some dozens of users
+_LARGE_BODY = 256 * 1024  # bytes worth refusing before they arrive
+_TURN_SECONDS = 0.005  # of small requests, before the sockets are looked at again
+_POLL_SECONDS, _SHORT_POLL_SECONDS = 1.0, 0.01
+_PATIENCE_SECONDS = 60  # with a client that sends or takes nothing
+_LAST_PATIENCE_SECONDS = {True: 10.0, False: 1.0}  # at the end, by whether a request or an answer is under way
+_RETRY_SECONDS = 1
+_TOO_MANY = str(HTTPStatus.TOO_MANY_REQUESTS.value)
+_OTHER_FILES = 100  # that a process has open besides connections
 
 log = logging.getLogger(__name__)
 
 
-def serve(app: Flask, settings: Settings, build_id: Callable[[], str]) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    listener = _listen(settings.host, settings.port)
-    received_at_most = (
-        2 * settings.max_body_bytes
-    )  # with the framing of chunks, which waitress counts and the limit does not
-    server = waitress.create_server(
-        app,
-        sockets=[listener],
-        threads=settings.threads,
-        max_request_body_size=received_at_most,
-        # Bodies and answers stay in memory: the file system may be read-only.
-        inbuf_overflow=received_at_most,
-        outbuf_overflow=2**40,
-        ident=None,
-    )
-    server.channel_class = _channel_class(build_id, settings.max_body_bytes)
-    signal.signal(signal.SIGTERM, _stop)
-    host, port = listener.getsockname()[:2]
-    log.info("serving build %s on http://%s:%d", build_id(), f"[{host}]" if ":" in host else host, port)
-    server.run()
+@cache
+def _counters(route: str, status: str) -> tuple[Counter, Histogram]:
+    return metrics.REQUESTS.labels(route, status), metrics.SECONDS.labels(route)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address, family=family, backlog=1024)
-    except (OSError, UnicodeError) as error:  # UnicodeError: no host name at all
-        where = f"RECO_PORT={port}" if getattr(error, "errno", None) == errno.EADDRINUSE else f"RECO_HOST={host!r}"
-        raise BadSetting(f"{where}: cannot listen there: {error}") from None
+class Overloaded(Error):
+    code, reason = HTTPStatus.TOO_MANY_REQUESTS.value, HTTPStatus.TOO_MANY_REQUESTS.phrase
 
 
-def _stop(signal_number: int, frame: FrameType | None) -> None:
-    raise SystemExit(0)
+class Server(TcpWSGIServer):
+    """Serves the app on a listening socket that other processes may share."""
+
+    accepting: bool
+
+    def __init__(self, app: Flask, serving: Serving, listener: socket.socket, settings: Settings):
+        self.serving = serving
+        self.max_body_bytes = settings.max_body_bytes
+        self.lingering: set[_Channel] = set()
+        self._most_in_flight = max(1, settings.max_in_flight // settings.workers)
+        self._in_flight = self._running = 0
+        self._counting = threading.Lock()
+        self._urgent: deque[_Channel] = deque()
+        self._small: deque[_Channel] = deque()
+        self._told = (0, 0)
+        self._large = ThreadPoolExecutor(settings.threads, "large")
+        self._thread = threading.get_ident()
+        self._ending = False
+        self._log = RequestLog(settings)
+        self._routes = frozenset(rule.rule for rule in app.url_map.iter_rules())
+        received_at_most = 2 * settings.max_body_bytes  # with the framing of chunks, which the limit does not count
+        adjustments = Adjustments(
+            sockets=[listener],
+            max_request_body_size=received_at_most,
+            # Bodies and answers stay in memory: the file system may be read-only.
+            inbuf_overflow=received_at_most,
+            outbuf_overflow=2**40,
+            recv_bytes=2**18,
+            connection_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES,
+            channel_timeout=_PATIENCE_SECONDS,
+            clear_untrusted_proxy_headers=False,  # no header of a proxy is trusted or read
+            ident=None,
+        )
+        family = (listener.family, listener.type, listener.proto, listener.getsockname())
+        super().__init__(app, {}, True, listener, self, adjustments, family, bind_socket=False)
+        self.channel_class = _Channel
+
+    def run(self) -> None:
+        """Serve until `end`, and then until the last answer has been taken."""
+        self._thread = threading.get_ident()
+        while not (self._ending and not self.active_channels):
+            short = self.lingering or self._ending
+            waiting = self._urgent or self._small
+            wasyncore.poll2(0.0 if waiting else _SHORT_POLL_SECONDS if short else _POLL_SECONDS, self._map)
+            self._run_waiting()
+            self._log.flush()
+            for channel in list(self.lingering):
+                channel.close_when_taken()
+            if self._ending:
+                self._accept_the_rest()
+                self._hurry()
+        self._large.shutdown()
+
+    def end(self) -> None:
+        """Accept who has already connected, finish what is under way, and return from `run`."""
+        self.serving.draining = self._ending = True
+        self.trigger.pull_trigger()
+
+    @property
+    def is_full(self) -> bool:
+        return self._in_flight >= self._most_in_flight
+
+    def add_task(self, channel: "_Channel") -> None:
+        """Queue the next request of a channel, or its refusal."""
+        request = channel.requests[0]
+        request.arrived = time.perf_counter()
+        if request.error is None and request.path not in URGENT_ROUTES:
+            if not self.is_full:
+                self._admit(channel)
+                return
+            request.error = Overloaded("")
+        self._urgent.append(channel)
+
+    def observe(self, task: "_Task | _ProblemTask") -> None:
+        """Count and log an answer."""
+        request, status = task.request, task.status[:3]
+        seconds = time.perf_counter() - request.arrived
+        path = getattr(request, "path", "")
+        route = path if path in self._routes else "other"
+        requests, duration = _counters(route, status)
+        requests.inc()
+        duration.observe(seconds)
+        if status == _TOO_MANY:
+            metrics.SHED.inc()
+        facts = task.environ or {}
+        self._log.add(
+            request_id=task.request_id,
+            route=route,
+            status=int(status),
+            milliseconds=round(seconds * 1e3, 3),
+            users=facts.get(USERS, 0),
+            build=facts.get(BUILD, ""),
+        )
+
+    def pull_trigger(self) -> None:
+        """Wake the thread that looks at the sockets, unless it is the one that calls."""
+        if threading.get_ident() != self._thread:
+            self.trigger.pull_trigger()
+
+    def _admit(self, channel: "_Channel") -> None:
+        with self._counting:
+            self._in_flight += 1
+        # While an answer waits to be sent, its channel's next request may have to wait for that: not on this thread.
+        if channel.requests[0].content_length <= _SMALL_BODY and not channel.total_outbufs_len:
+            self._small.append(channel)
+        else:
+            self._large.submit(self._run, channel)
+
+    def _run(self, channel: "_Channel") -> None:
+        with self._counting:
+            self._running += 1
+        try:
+            channel.service()
+        finally:
+            with self._counting:
+                self._in_flight -= 1
+                self._running -= 1
+
+    def _run_waiting(self) -> None:
+        while self._urgent:
+            self._urgent.popleft().service()
+        until = time.monotonic() + _TURN_SECONDS
+        while self._small and time.monotonic() < until:
+            self._run(self._small.popleft())
+        now = (self._in_flight, self._in_flight - self._running)
+        if now != self._told:
+            self._told = now
+            metrics.IN_FLIGHT.set(now[0])
+            metrics.QUEUED.set(now[1])
+
+    def _accept_the_rest(self) -> None:
+        """Take all connections that the kernel has accepted for us, and stop listening."""
+        if self.accepting:
+            before = -1
+            while before != len(self.active_channels):
+                before = len(self.active_channels)
+                self.handle_accept()
+            self.accepting = False
+            self.del_channel()
+            self.socket.close()
+
+    def _hurry(self) -> None:
+        now = time.time()
+        for channel in list(self.active_channels.values()):
+            if now - channel.last_activity > _LAST_PATIENCE_SECONDS[channel.is_busy]:
+                channel.will_close = True
 
 
-def _channel_class(build_id: Callable[[], str], max_body_bytes: int) -> type[HTTPChannel]:
-    """A channel that refuses too large a body on its headers or as it grows, and whose errors are problems."""
+class _Parser(HTTPRequestParser):
+    """Refuses too large a body, or a large one that there is no room for, on its headers or as it grows."""
 
-    class Parser(HTTPRequestParser):
-        error: Error | None
+    error: Error | None
 
-        def parse_header(self, header_plus: bytes) -> None:
-            try:
-                super().parse_header(header_plus)
-            except ValueError:  # of urllib, over which waitress would drop the connection
-                raise ParsingError("Bad URI") from None
+    def __init__(self, server: Server, adjustments: Adjustments):
+        super().__init__(adjustments)
+        self._server = server
 
-        def received(self, data: bytes) -> int:
-            consumed: int = super().received(data)
-            if self.error is None and max(self.content_length, len(self.body_rcv or b"")) > max_body_bytes:
-                self.error, self.completed = RequestEntityTooLarge(""), True
-            return consumed
+    def parse_header(self, header_plus: bytes) -> None:
+        try:
+            super().parse_header(header_plus)
+        except ValueError:  # of urllib, over which waitress would drop the connection
+            raise ParsingError("Bad URI") from None
+        if self._server.is_full and self.content_length > _LARGE_BODY:
+            self.error = Overloaded("")
 
-    class ProblemTask(ErrorTask):
-        def execute(self) -> None:
-            error = self.request.error
-            status = HTTPStatus(error.code)
-            too_large = status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-            body = problem_body(
-                status, f"the body is larger than the {max_body_bytes} bytes allowed" if too_large else error.body
-            )
-            self.status = f"{status.value} {status.phrase}"
-            self.response_headers += [("Content-Type", PROBLEM), (INDEX_VERSION, build_id())]
+    def received(self, data: bytes) -> int:
+        consumed: int = super().received(data)
+        if self.error is None and max(self.content_length, len(self.body_rcv or b"")) > self._server.max_body_bytes:
+            self.error = RequestEntityTooLarge("")
+        if self.error is not None:
+            self.completed = True
+        return consumed
+
+
+class _Identified(Task):
+    """Tells the client the request's id, and the server what became of it."""
+
+    environ: dict[str, Any] | None = None
+
+    def __init__(self, channel: "_Channel", request: HTTPRequestParser):
+        super().__init__(channel, request)
+        self.request_id = request_id(request.headers)
+
+    def build_response_header(self) -> bytes:
+        self.response_headers.append(("X-Request-Id", self.request_id))
+        self.channel.server.observe(self)  # before the client can know
+        return super().build_response_header()
+
+
+class _Task(_Identified, WSGITask):
+    """Writes the head and the body of an answer in one piece, and closes the connection of a server that drains."""
+
+    wrote_header: bool
+
+    def write(self, data: bytes) -> None:
+        if self.wrote_header or not data or not self.has_body or self.content_length != len(data):
+            super().write(data)
+            return
+        head = self.build_response_header()
+        self.wrote_header = True
+        self.content_bytes_written = len(data)
+        self.channel.write_soon(head + data)
+
+    def build_response_header(self) -> bytes:
+        if self.channel.server.serving.draining:
             self.set_close_on_finish()
-            self.content_length = len(body)
-            self.write(body)
+        return super().build_response_header()
 
-    class Channel(HTTPChannel):
-        parser_class = Parser
-        error_task_class = ProblemTask
 
-    return Channel
+class _ProblemTask(_Identified, ErrorTask):
+    """Answers what never reaches the app in the app's own words."""
+
+    def execute(self) -> None:
+        error, server = self.request.error, self.channel.server
+        status = HTTPStatus(error.code)
+        self.status = f"{status.value} {status.phrase}"
+        self.response_headers += [("Content-Type", PROBLEM), (INDEX_VERSION, server.serving.recommender.info.build_id)]
+        detail = error.body
+        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            detail = f"the body is larger than the {server.max_body_bytes} bytes allowed"
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            detail = f"there is more to do than can wait; try again in {_RETRY_SECONDS} s"
+            self.response_headers.append(("Retry-After", str(_RETRY_SECONDS)))
+        has_come_whole = self.request.body_rcv is None or self.request.body_rcv.completed
+        if not isinstance(error, Overloaded) or not has_come_whole or server.serving.draining:
+            self.set_close_on_finish()
+        body = problem_body(status, detail)
+        self.content_length = len(body)
+        self.write(body)
+
+
+class _Channel(HTTPChannel):
+    """A connection that is closed only when the client has taken all that was sent."""
+
+    close_when_flushed: bool
+    task_class = _Task
+    error_task_class = _ProblemTask
+
+    def __init__(self, server: Server, *arguments: Any, **options: Any):
+        super().__init__(server, *arguments, **options)
+        self.parser_class = partial(_Parser, server)
+        self._half_closed = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request or an answer is under way."""
+        return bool(self.requests or self.request or self.total_outbufs_len or self._half_closed)
+
+    def readable(self) -> bool:
+        return self._half_closed or super().readable()
+
+    def received(self, data: bytes) -> bool:
+        return not self._half_closed and super().received(data)
+
+    def handle_write(self) -> None:
+        closing, self.close_when_flushed = self.close_when_flushed, False
+        super().handle_write()
+        if closing and self.socket is not None:
+            if self.total_outbufs_len:
+                self.close_when_flushed = True
+            else:
+                self._half_close()
+
+    def handle_close(self) -> None:
+        self.server.lingering.discard(self)
+        super().handle_close()
+
+    def close_when_taken(self) -> None:
+        """Close a half-closed connection once the kernel has nothing left to send, or the client takes nothing."""
+        waiting = int.from_bytes(ioctl(self.socket, TIOCOUTQ, bytes(4)), "little")
+        if not waiting or time.time() - self.last_activity > _PATIENCE_SECONDS:
+            self.handle_close()
+
+    def _half_close(self) -> None:
+        """Closing while the client still sends would make the kernel throw away what it has not taken yet."""
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:  # the client has gone
+            self.handle_close()
+            return
+        self._half_closed = True
+        self.server.lingering.add(self)

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.cores import available_cores
 from service.errors import BadSetting
 
+_LOG_FORMATS = ("console", "json")
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -21,13 +23,22 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """Where to listen, what to serve, and how much to take."""
+    """Where to listen, what to serve, with how many processes and threads for large requests in each, and how much to
+    take: `max_in_flight` requests, running or waiting, in all processes together. With `api_keys`, a client must
+    present one of them, except for health and, with `open_metrics`, metrics."""
 
     artifacts: Path = Path("artifacts")
     host: str = "0.0.0.0"
     port: int = 5000
-    threads: int = 4
+    workers: int = 1
+    threads: int = 2
     max_body_bytes: int = 64 * 2**20
+    max_in_flight: int = 256
+    drain_seconds: int = 5
+    reload_seconds: int = 1
+    api_keys: tuple[str, ...] = ()
+    open_metrics: bool = False
+    log_format: str = "console"
     log_level: str = "INFO"
     limits: Limits = Limits()
 
@@ -48,13 +59,26 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     level = environment.get("RECO_LOG_LEVEL") or "info"
     if level.lower() not in _LOG_LEVELS:
         raise BadSetting(f"RECO_LOG_LEVEL={level!r}: must be debug, info, warning, error or critical")
+    log_format = environment.get("RECO_LOG_FORMAT") or "console"
+    if log_format not in _LOG_FORMATS:
+        raise BadSetting(f"RECO_LOG_FORMAT={log_format!r}: must be console or json")
+    open_metrics = environment.get("RECO_OPEN_METRICS") or "0"
+    if open_metrics not in ("0", "1"):
+        raise BadSetting(f"RECO_OPEN_METRICS={open_metrics!r}: must be 0 or 1")
     max_k = number("RECO_MAX_K", 1000, 1, 1_000_000)
     return Settings(
         artifacts=Path(environment.get("RECO_ARTIFACTS") or "artifacts"),
         host=environment.get("RECO_HOST") or "0.0.0.0",
         port=number("RECO_PORT", 5000, 0, 65535),
-        threads=number("RECO_THREADS", 4, 1, 1024),
+        workers=number("RECO_WORKERS", available_cores(), 1, 1024),
+        threads=number("RECO_THREADS", Settings.threads, 1, 1024),
         max_body_bytes=number("RECO_MAX_BODY_MB", 64, 1, 1024) * 2**20,
+        max_in_flight=number("RECO_MAX_IN_FLIGHT", Settings.max_in_flight, 1, 1_000_000),
+        drain_seconds=number("RECO_DRAIN_SECONDS", Settings.drain_seconds, 0, 3600),
+        reload_seconds=number("RECO_RELOAD_SECONDS", Settings.reload_seconds, 0, 86_400),
+        api_keys=_keys(environment.get("RECO_API_KEYS") or ""),
+        open_metrics=open_metrics == "1",
+        log_format=log_format,
         log_level=level.upper(),
         limits=Limits(
             default_k=number("RECO_DEFAULT_K", min(10, max_k), 1, max_k),
@@ -62,3 +86,13 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
             max_batch=number("RECO_MAX_BATCH", 10_000, 1, 1_000_000),
         ),
     )
+
+
+def _keys(text: str) -> tuple[str, ...]:
+    """Keys from a list with commas. A message never shows one."""
+    keys = tuple(key.strip() for key in text.split(",") if key.strip())
+    if text and not keys:
+        raise BadSetting("RECO_API_KEYS: holds no key")
+    if not all(key.isascii() and key.isprintable() for key in keys):
+        raise BadSetting("RECO_API_KEYS: a key must be of printable ASCII characters")
+    return keys

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from service.payload import write_json
+from service.payload import write_answer
 from service.recommender import Recommender, User
 
 JSON, NDJSON, PROBLEM = "application/json", "application/x-ndjson", "application/problem+json"
@@ -89,7 +89,7 @@ class Api:
 
     @cached_property
     def _good_answer(self) -> bytes:
-        return write_json(self._recommender.recommend([User("good", np.array(VECTOR), 3)])[0])
+        return write_answer(self._recommender.recommend([User("good", np.array(VECTOR), 3)])[0])
 
 
 def check_problem(answer: Answer, status: int, detail: str, faults: tuple[Fault, ...] = ()) -> None:

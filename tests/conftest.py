@@ -1,7 +1,9 @@
 """Builds that tests share."""
 
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import pytest
 
 from index_builder.artifact import Build, open_current
 from index_builder.build import BuildRequest, build
+
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp()  # before anything imports prometheus_client
 
 DATA = Path(__file__).parent.parent / "data"
 PRODUCTS, USERS, USERS_BATCH = DATA / "products.jsonl.gz", DATA / "users.json", DATA / "users_batch.json"

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engines.base import IndexInfo, Match, Matches
+from service.engines.base import IndexInfo, Matches, encode_matches
 
 EAST, NORTH_EAST, NORTH, WEST = [1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]
 
@@ -21,9 +21,10 @@ class FakeEngine:
         scores = np.round(unit_vectors.astype(np.float64) @ self._vectors.T, 6)
         return [Matches(self._first(-row, row, k), self._first(row, row, k)) for row in scores]
 
-    def _first(self, ranking: NDArray[np.float64], scores: NDArray[np.float64], k: int) -> list[Match]:
+    def _first(self, ranking: NDArray[np.float64], scores: NDArray[np.float64], k: int) -> list[bytes]:
         order = np.argsort(ranking, kind="stable")[:k]
-        return [Match(self._ids[i], f"the {self._ids[i]}", float(scores[i])) for i in order]
+        heads = [f'{{"id":"{self._ids[i]}","name":"the {self._ids[i]}"'.encode() for i in order]
+        return encode_matches(heads, scores[order])
 
 
 class BrokenEngine(FakeEngine):

@@ -4,27 +4,27 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
-
-
-@dataclass(slots=True)
-class Match:
-    """A product and its cosine similarity to the user, rounded to six decimals and within [-1, 1]."""
-
-    id: str
-    name: str
-    score: float
 
 
 @dataclass(frozen=True, slots=True)
 class Matches:
     """One user's matches: `best` from the highest score down, `worst` from the lowest up.
 
-    Equal scores stand in catalogue order on both sides.
+    A match is the JSON object of a product's `id` and `name` and its `score`, the cosine similarity to the user, within
+    [-1, 1] and rounded to six decimals. Equal scores stand in catalogue order on both sides.
     """
 
-    best: list[Match]
-    worst: list[Match]
+    best: list[bytes]
+    worst: list[bytes]
+
+
+def encode_matches(heads: list[bytes], scores: NDArray[np.float64]) -> list[bytes]:
+    """Matches from the products' JSON, left open after `id` and `name`, and a score (m,) for each."""
+    numbers = orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+    tails = (b',"score":' + numbers.replace(b",", b'}\n,"score":') + b"}").split(b"\n")
+    return [head + tail for head, tail in zip(heads, tails)]  # noqa: B905 (no heads still make one tail)
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from index_builder.artifact import Build
-from service.engines.faiss_engine import FaissEngine
 from service.recommender import Recommender
 from tests.api import Api
 from tests.e2e.server import Server, serving
+from tests.engines import engine_of
 
 
 @pytest.fixture(scope="session")
 def recommender(sample_build: Build) -> Recommender:
     """What the servers answer from, in this process."""
-    return Recommender(FaissEngine(sample_build))
+    return Recommender(engine_of(sample_build))
 
 
 @pytest.fixture(scope="session")

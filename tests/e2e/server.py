@@ -84,7 +84,8 @@ def serving(artifacts: Path, **settings: str) -> Iterator[Server]:
 
 def environment(artifacts: Path, **settings: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RECO_")}
-    return {**inherited, "RECO_ARTIFACTS": str(artifacts), "RECO_HOST": "127.0.0.1", "RECO_PORT": "0", **settings}
+    ours = {"RECO_ARTIFACTS": str(artifacts), "RECO_HOST": "127.0.0.1", "RECO_PORT": "0", "RECO_DRAIN_SECONDS": "0"}
+    return {**inherited, **ours, **settings}
 
 
 def _listening_port(process: subprocess.Popen[str], log: list[str]) -> int:
@@ -92,7 +93,7 @@ def _listening_port(process: subprocess.Popen[str], log: list[str]) -> int:
     assert process.stderr is not None
     for line in process.stderr:
         log.append(line)
-        found = re.search(r"serving build \S+ on http://127\.0\.0\.1:(\d+)$", line.rstrip())
+        found = re.search(r"serving build \S+ on http://127\.0\.0\.1:(\d+)\b", line.rstrip())
         if found:
             return int(found[1])
     raise AssertionError(f"the server ended: {''.join(log)}")

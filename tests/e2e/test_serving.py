@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.payload import write_json
+from service.payload import write_answer
 from service.recommender import Recommender, User
 from tests.api import JSON, NDJSON, Api, array, check_problem, user_json
 from tests.e2e.server import Server, exchange, serving
@@ -21,7 +21,7 @@ THREADS = 16
 def expected(recommender: Recommender, sample_users: list[dict[str, Any]]) -> list[bytes]:
     """The answer to each sample user, computed without a server."""
     users = [User(user["name"], np.array(user["vector"]), 10) for user in sample_users]
-    return [write_json(answer) for answer in recommender.recommend(users)]
+    return [write_answer(answer) for answer in recommender.recommend(users)]
 
 
 def test_sixteen_clients_at_once_get_their_own_users_answers(

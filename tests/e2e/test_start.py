@@ -12,7 +12,11 @@ from tests.e2e.server import COMMAND, ROOT, SECONDS, environment
 
 NUMBERS = {
     "RECO_PORT": "from 0 to 65535",
+    "RECO_WORKERS": "from 1 to 1024",
     "RECO_THREADS": "from 1 to 1024",
+    "RECO_MAX_IN_FLIGHT": "from 1 to 1000000",
+    "RECO_DRAIN_SECONDS": "from 0 to 3600",
+    "RECO_RELOAD_SECONDS": "from 0 to 86400",
     "RECO_MAX_BODY_MB": "from 1 to 1024",
     "RECO_MAX_K": "from 1 to 1000000",
     "RECO_DEFAULT_K": "from 1 to 1000",
@@ -57,6 +61,19 @@ def test_an_unknown_log_level_stops_the_start(start: Start) -> None:
     assert start(RECO_LOG_LEVEL="loud") == (1, expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("RECO_LOG_FORMAT", "xml", "RECO_LOG_FORMAT='xml': must be console or json"),
+        ("RECO_OPEN_METRICS", "yes", "RECO_OPEN_METRICS='yes': must be 0 or 1"),
+        ("RECO_API_KEYS", " , ", "RECO_API_KEYS: holds no key"),
+        ("RECO_API_KEYS", "good,schlüssel", "RECO_API_KEYS: a key must be of printable ASCII characters"),
+    ],
+)
+def test_a_bad_choice_stops_the_start(start: Start, name: str, value: str, message: str) -> None:
+    assert start(**{name: value}) == (1, f"error: {message}\n")
+
+
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, "192.0.2.1"], ids=["empty label", "long label", "not ours"])
 def test_a_host_that_cannot_be_listened_on_stops_the_start(start: Start, host: str) -> None:
     exit_code, message = start(RECO_HOST=host)
@@ -86,7 +103,7 @@ def test_a_missing_build_stops_the_start(start: Start, tmp_path: Path) -> None:
     (tmp_path / "CURRENT").write_text(f"{build_id}\n")
     exit_code, message = start(RECO_ARTIFACTS=str(tmp_path))
     assert exit_code == 1
-    assert message.startswith(f"error: {tmp_path}/{build_id}/manifest.json: cannot be read (")
+    assert message.startswith(f"error: {tmp_path}/{build_id}: cannot be read (")
 
 
 def test_the_artifact_option_goes_before_the_variable(

@@ -1,15 +1,16 @@
 """The app over the sample build, without a server."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from index_builder.artifact import Build
 from service.app import create_app
-from service.engines.faiss_engine import FaissEngine
-from service.recommender import Recommender
-from service.settings import Limits
+from service.recommender import Recommender, Serving
+from service.settings import Limits, Settings
 from tests.api import Answer, Api
+from tests.engines import engine_of
 from tests.sample import SampleProducts, read_products
 
 ApiOver = Callable[..., Api]
@@ -17,17 +18,16 @@ ApiOver = Callable[..., Api]
 
 @pytest.fixture(scope="session")
 def recommender(sample_build: Build) -> Recommender:
-    return Recommender(FaissEngine(sample_build))
+    return Recommender(engine_of(sample_build))
 
 
 @pytest.fixture(scope="session")
 def api_over(recommender: Recommender) -> ApiOver:
-    """A function that makes an app over a recommender (the sample's) and limits (the defaults)."""
+    """A function that makes an app over a recommender (the sample's), limits and further settings (the defaults)."""
 
-    def api_over(
-        recommender: Recommender = recommender, limits: Limits | None = None, max_body_bytes: int = 64 * 2**20
-    ) -> Api:
-        client = create_app(recommender, limits or Limits(), max_body_bytes).test_client()
+    def api_over(recommender: Recommender = recommender, limits: Limits | None = None, **options: Any) -> Api:
+        settings = Settings(limits=limits or Limits(), **options)
+        client = create_app(Serving(recommender), settings).test_client()
 
         def send(method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
             response = client.open(path, method=method, data=body, headers=headers)

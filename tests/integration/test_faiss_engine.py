@@ -1,4 +1,4 @@
-"""The embedded engine keeps the contract."""
+"""The embedded engine keeps the contract, on one core and on several."""
 
 from collections.abc import Callable
 
@@ -7,9 +7,16 @@ import pytest
 from index_builder.artifact import Build
 from service.engines.faiss_engine import FaissEngine
 from tests.engine_contract import EngineContract, Products
+from tests.engines import engine_of
 
 
-class TestFlat(EngineContract):
+class TestOnOneCore(EngineContract):
+    cores = 1
+
     @pytest.fixture
     def engine_over(self, build_of: Callable[..., Build]) -> Callable[[Products], FaissEngine]:
-        return lambda products: FaissEngine(build_of(products))
+        return lambda products: engine_of(build_of(products), self.cores)
+
+
+class TestOnThreeCores(TestOnOneCore):
+    cores = 3

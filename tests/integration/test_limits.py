@@ -16,7 +16,7 @@ def test_a_body_over_the_limit_is_refused_and_one_at_it_is_read(api_over: ApiOve
     api, user = api_over(max_body_bytes=4096), user_json()
     body = (user if path == "/infer" else array([user])).ljust(4096)
     assert api.post(path, body).status == 200
-    api.refuse(body + b" ", 413, "The data value transmitted exceeds the capacity limit.", path)
+    api.refuse(body + b" ", 413, "the body is larger than the 4096 bytes allowed", path)
 
 
 def test_a_batch_over_the_limit_is_refused_and_one_at_it_is_answered(api_over: ApiOver) -> None:

@@ -13,10 +13,10 @@ from index_builder.build import BuildRequest, build
 from index_builder.errors import BadPlan, LowRecall
 from index_builder.vectors import unit_vectors
 from service.app import create_app
-from service.engines.faiss_engine import FaissEngine
-from service.recommender import Recommender
-from service.settings import Limits
+from service.recommender import Recommender, Serving
+from service.settings import Settings
 from tests.catalogues import products_of, write_lines
+from tests.engines import engine_of
 from tests.indexes import check_exact
 
 BuildOf = Callable[..., Build]
@@ -158,7 +158,7 @@ def test_a_missed_target_may_be_published_and_is_told_to_everyone(
     assert "promise     NOT KEPT: recall@10 of at least 0.99999 on each side" in capsys.readouterr().out
     built = open_current(tmp_path / "artifacts")
     assert (built.manifest["recall"]["target"], built.manifest["recall"]["kept"]) == (0.99999, False)
-    client = create_app(Recommender(FaissEngine(built)), Limits(), 2**20).test_client()
+    client = create_app(Serving(Recommender(engine_of(built))), Settings()).test_client()
     assert client.get("/index").json["recall"] == built.manifest["recall"]
 
 

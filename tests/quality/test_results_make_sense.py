@@ -7,10 +7,12 @@ import pytest
 from numpy.typing import NDArray
 
 from index_builder.artifact import Build
-from service.engines.faiss_engine import FaissEngine
 from service.recommender import Recommender, User
+from tests.engines import engine_of
+from tests.matches import matches_in
 from tests.sample import SampleProducts, read_products
 
+SIDES = ("best", "worst")
 K = 10
 
 
@@ -31,11 +33,8 @@ def found(
 ) -> dict[str, NDArray[np.int64]]:
     """The catalogue positions (users, K) of each side's matches."""
     users = [User(user["name"], np.array(user["vector"]), K) for user in sample_users]
-    answers = Recommender(FaissEngine(sample_build)).recommend(users)
-    return {
-        side: np.array([[products.positions[match.id] for match in getattr(answer, side)] for answer in answers])
-        for side in ("best", "worst")
-    }
+    answers = Recommender(engine_of(sample_build)).recommend(users)
+    return {side: np.array([_positions(products, getattr(answer, side)) for answer in answers]) for side in SIDES}
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +42,10 @@ def longest_products_first(products: SampleProducts, sample_users: list[dict[str
     """The best matches (users, K) by inner products of vectors as they are, which long vectors win."""
     inner_products = np.array([user["vector"] for user in sample_users]) @ products.vectors.T
     return np.argsort(-inner_products, axis=1, kind="stable")[:, :K]
+
+
+def _positions(products: SampleProducts, matches: bytes) -> list[int]:
+    return [products.positions[match.id] for match in matches_in(matches)]
 
 
 def share_loved(loved: NDArray[np.bool_], matches: NDArray[np.int64]) -> float:

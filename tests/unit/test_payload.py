@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 
-from index_builder.lenient_json import BadJson
-from service.engines.base import Match
 from service.errors import BadBody
-from service.payload import read_json, read_ndjson, write_array, write_json, write_ndjson
+from service.payload import read_json, split_array, split_lines, write_answer, write_array, write_ndjson
 from service.recommender import Recommendation
 
-ANN = Recommendation("ann", [Match("p1", "Éclair", 0.5)], [])
+ANN = Recommendation("ann", '[{"id":"p1","name":"Éclair","score":0.5}]'.encode(), b"[]")
 ANN_BYTES = '{"name":"ann","best":[{"id":"p1","name":"Éclair","score":0.5}],"worst":[]}'.encode()
 
 
@@ -62,28 +60,45 @@ def test_a_body_that_is_not_json_is_refused_saying_where(body: bytes, message: s
     assert str(error.value) == message
 
 
-def test_lines_are_read_each_for_itself_and_blank_ones_skipped() -> None:
-    values = read_ndjson(b'\n{"a": 1}\r\n  \n\r\n[2\n\xff\n3')
-    assert [value for value in values if not isinstance(value, BadJson)] == [{"a": 1}, 3]
-    assert [str(value) for value in values[1:3]] == [
-        "not JSON: Expecting ',' delimiter: line 1 column 3 (char 2)",
-        "not UTF-8: invalid start byte at byte 0",
-    ]
-    assert len(values) == 4
+def test_lines_are_split_at_line_feeds_and_blank_ones_skipped() -> None:
+    assert split_lines(b'\n{"a": 1}\r\n  \n\r\n[2\n3') == [b'{"a": 1}\r', b"[2", b"3"]
+    assert split_lines(b" \n") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "texts"),
+    [
+        (b'[{"a":1}]', ['{"a":1}']),
+        (b' [{"a":1},{"b":2}, {"c":3}]\n', ['{"a":1}', '{"b":2}', ' {"c":3}']),
+        (b'[{"a":"},"}]', ['{"a":"}', '"}']),
+        (b'[{"a":"}"}]', None),
+        (b'[{"a":1} ,{"b":2}]', None),
+        (b'[{"a":{}}]', None),
+        (b"[]", None),
+        (b"[{}, 1]", None),
+        (b'{"a":1}', None),
+        (b'"[{}]"', None),
+        (b"", None),
+    ],
+    ids=repr,
+)
+def test_an_array_is_split_where_braces_say_so(body: bytes, texts: list[str] | None) -> None:
+    split = split_array(body)
+    assert (split and [bytes(text).decode() for text in split]) == texts
 
 
 def test_an_answer_is_written_as_compact_utf8_in_the_order_of_its_fields() -> None:
-    assert write_json(ANN) == ANN_BYTES
+    assert write_answer(ANN) == ANN_BYTES
 
 
 def test_a_lone_surrogate_is_written_as_its_escape() -> None:
-    answer = Recommendation("\ud800", [Match("p1", "Pie", 0.5)], [])
-    assert write_json(answer) == rb'{"name":"\ud800","best":[{"id":"p1","name":"Pie","score":0.5}],"worst":[]}'
+    answer = Recommendation("\ud800", b'[{"id":"p1","name":"Pie","score":0.5}]', b"[]")
+    assert write_answer(answer) == rb'{"name":"\ud800","best":[{"id":"p1","name":"Pie","score":0.5}],"worst":[]}'
 
 
 def test_an_array_holds_each_answer_as_it_is_written_alone() -> None:
-    odd = Recommendation("\udfff", [], [])
-    assert write_array([ANN, odd, ANN]) == b"[" + ANN_BYTES + b"," + write_json(odd) + b"," + ANN_BYTES + b"]"
+    odd = Recommendation("\udfff", b"[]", b"[]")
+    assert write_array([ANN, odd, ANN]) == b"[" + ANN_BYTES + b"," + write_answer(odd) + b"," + ANN_BYTES + b"]"
     assert write_array([]) == b"[]"
 
 

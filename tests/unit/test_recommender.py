@@ -3,17 +3,18 @@
 import numpy as np
 import pytest
 
-from service.engines.base import IndexInfo, Match
+from service.engines.base import IndexInfo
 from service.recommender import Recommendation, Recommender, User
 from tests.fake_engine import EAST, NORTH, WEST, BrokenEngine, FakeEngine, compass
+from tests.matches import matches_in
 
 
 def user(name: str, vector: list[float], k: int = 2, *exclude: str) -> User:
     return User(name, np.array(vector), k, frozenset(exclude))
 
 
-def ids(matches: list[Match]) -> list[str]:
-    return [match.id for match in matches]
+def ids(matches: bytes) -> list[str]:
+    return [match.id for match in matches_in(matches)]
 
 
 def asked(engine: FakeEngine) -> list[tuple[int, int]]:
@@ -26,8 +27,8 @@ def test_a_user_gets_both_sides_with_names_and_scores() -> None:
     assert answer == [
         Recommendation(
             "ann",
-            [Match("east", "the east", 1.0), Match("north_east", "the north_east", 0.6)],
-            [Match("west", "the west", -1.0), Match("north", "the north", 0.0)],
+            b'[{"id":"east","name":"the east","score":1.0},{"id":"north_east","name":"the north_east","score":0.6}]',
+            b'[{"id":"west","name":"the west","score":-1.0},{"id":"north","name":"the north","score":0.0}]',
         )
     ]
 
@@ -92,7 +93,7 @@ def test_unknown_excluded_ids_change_nothing() -> None:
 
 def test_excluding_every_product_leaves_empty_sides() -> None:
     [answer] = Recommender(compass()).recommend([user("ann", EAST, 2, "east", "north_east", "north", "west")])
-    assert answer == Recommendation("ann", [], [])
+    assert answer == Recommendation("ann", b"[]", b"[]")
 
 
 def test_a_k_beyond_the_catalogue_gives_the_whole_catalogue() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from service import settings
 from service.errors import BadSetting
 from service.settings import Limits, Settings, read_settings
 
@@ -11,19 +12,35 @@ DEFAULTS = Settings(
     artifacts=Path("artifacts"),
     host="0.0.0.0",
     port=5000,
-    threads=4,
+    workers=3,
+    threads=2,
     max_body_bytes=64 * 2**20,
+    max_in_flight=256,
+    drain_seconds=5,
+    reload_seconds=1,
+    api_keys=(),
+    open_metrics=False,
+    log_format="console",
     log_level="INFO",
     limits=Limits(default_k=10, max_k=1000, max_batch=10_000, users_times_k=1_000_000),
 )
 NUMBERS = {
     "RECO_PORT": (0, 65535),
+    "RECO_WORKERS": (1, 1024),
     "RECO_THREADS": (1, 1024),
+    "RECO_MAX_IN_FLIGHT": (1, 1_000_000),
+    "RECO_DRAIN_SECONDS": (0, 3600),
+    "RECO_RELOAD_SECONDS": (0, 86_400),
     "RECO_MAX_BODY_MB": (1, 1024),
     "RECO_MAX_K": (1, 1_000_000),
     "RECO_DEFAULT_K": (1, 1000),
     "RECO_MAX_BATCH": (1, 1_000_000),
 }
+
+
+@pytest.fixture(autouse=True)
+def three_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "available_cores", lambda: 3)
 
 
 def refusal(**environment: str) -> str:
@@ -46,7 +63,14 @@ def test_every_variable_sets_its_own_setting() -> None:
         "RECO_ARTIFACTS": "/srv/menu",
         "RECO_HOST": "::1",
         "RECO_PORT": "0",
-        "RECO_THREADS": "3",
+        "RECO_WORKERS": "8",
+        "RECO_THREADS": "4",
+        "RECO_MAX_IN_FLIGHT": "9",
+        "RECO_DRAIN_SECONDS": "0",
+        "RECO_RELOAD_SECONDS": "60",
+        "RECO_API_KEYS": "one, two,",
+        "RECO_OPEN_METRICS": "1",
+        "RECO_LOG_FORMAT": "json",
         "RECO_MAX_BODY_MB": "2",
         "RECO_LOG_LEVEL": "warning",
         "RECO_DEFAULT_K": "5",
@@ -57,7 +81,14 @@ def test_every_variable_sets_its_own_setting() -> None:
         artifacts=Path("/srv/menu"),
         host="::1",
         port=0,
-        threads=3,
+        workers=8,
+        threads=4,
+        max_in_flight=9,
+        drain_seconds=0,
+        reload_seconds=60,
+        api_keys=("one", "two"),
+        open_metrics=True,
+        log_format="json",
         max_body_bytes=2 * 2**20,
         log_level="WARNING",
         limits=Limits(default_k=5, max_k=6, max_batch=7),

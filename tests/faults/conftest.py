@@ -1,0 +1,77 @@
+"""Servers, questions and builds for fault tests."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from index_builder.artifact import Build, open_build
+from index_builder.build import BuildRequest, build
+from service.payload import write_answer
+from service.recommender import Recommender, User
+from tests.catalogues import products_of, write_lines
+from tests.engines import engine_of
+from tests.faults.load import Question
+
+PRODUCTS, DIMENSION, K = 500, 24, 10
+USERS = np.random.default_rng(1).normal(size=(200, DIMENSION))
+Publish = Callable[[int], str]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "artifacts"
+
+
+@pytest.fixture
+def publish(root: Path, tmp_path: Path) -> Publish:
+    """A function that builds and publishes the catalogue of a seed, and returns the build's id."""
+
+    def publish(seed: int) -> str:
+        vectors = np.random.default_rng(100 + seed).normal(size=(PRODUCTS, DIMENSION))
+        source = write_lines(tmp_path / f"products {seed}.jsonl", products_of(vectors))
+        return build(BuildRequest(products=source, out=root, keep=100))["build_id"]
+
+    return publish
+
+
+def questions(root: Path, *build_ids: str, users_at_once: int = 1, k: int = K) -> list[Question]:
+    """A question for each user or batch, with the answers of each build."""
+    builds = [open_build(root, build_id) for build_id in build_ids]
+    asked = []
+    for start in range(0, len(USERS), users_at_once):
+        users = range(start, min(start + users_at_once, len(USERS)))
+        bodies = [json.dumps({"name": f"u{i}", "vector": USERS[i].tolist(), "k": k}) for i in users]
+        path, body = ("/infer", bodies[0]) if users_at_once == 1 else ("/batch", f"[{','.join(bodies)}]")
+        answers = {build.id: _answer(build, list(users), users_at_once > 1, k) for build in builds}
+        asked.append(Question(path, body.encode(), answers))
+    return asked
+
+
+def _answer(build: Build, users: list[int], as_array: bool, k: int) -> bytes:
+    recommender = Recommender(engine_of(build))
+    answers = [write_answer(answer) for answer in recommender.recommend([User(f"u{i}", USERS[i], k) for i in users])]
+    return b"[" + b",".join(answers) + b"]" if as_array else answers[0]
+
+
+def damaged_copy(root: Path, build_id: str, number: int) -> str:
+    """Publish by hand a copy of a build with a flipped byte, as if it came broken from elsewhere."""
+    copy = f"{build_id[:-8]}{number:08x}"
+    shutil.copytree(root / build_id, root / copy)
+    manifest: dict[str, Any] = json.loads((root / copy / "manifest.json").read_text())
+    path = root / copy / sorted(manifest["files"])[number % len(manifest["files"])]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    point(root, copy)
+    return copy
+
+
+def point(root: Path, build_id: str) -> None:
+    """Make a build the current one, as a rollback does."""
+    (root / "CURRENT.new").write_text(f"{build_id}\n")
+    (root / "CURRENT.new").replace(root / "CURRENT")

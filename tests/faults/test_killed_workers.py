@@ -1,0 +1,85 @@
+"""kill -9 of workers under load: only what a worker had in hand is lost, and it is soon back."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.server import SECONDS, Server, serving
+from tests.faults.conftest import Publish, questions
+from tests.faults.figures import record
+from tests.faults.load import load
+
+
+def workers(server: Server) -> list[int]:
+    listing = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+    return [int(word) for word in listing.read_text().split()]
+
+
+def has_build_open(worker: int) -> bool:
+    try:
+        return "best.faiss" in Path(f"/proc/{worker}/maps").read_text()
+    except OSError:
+        return False
+
+
+def kill_under_load(root: Path, publish: Publish, kills: int, connections: int) -> None:
+    asked = questions(root, publish(0))
+    slowest = 0.0
+    with serving(root, RECO_WORKERS="2") as server, load(server.port, asked, connections) as seen:
+        time.sleep(0.5)
+        for number in range(kills):
+            victim = workers(server)[number % 2]
+            os.kill(victim, signal.SIGKILL)
+            began = time.monotonic()
+            while True:
+                now = workers(server)
+                if victim not in now and len(now) == 2 and all(map(has_build_open, now)):
+                    break
+                assert time.monotonic() - began < SECONDS, "".join(server.log)
+                time.sleep(0.02)
+            slowest = max(slowest, time.monotonic() - began)
+            time.sleep(1.1)  # a worker that dies within its first second waits before it is started again
+        assert len([line for line in server.log if "is started again" in line]) == kills
+    assert set(seen.answered) == {"200"}
+    assert "wrong answer" not in seen.failed
+    assert sum(seen.failed.values()) <= kills * connections, seen.failed
+    assert sum(seen.answered.values()) > 20 * kills
+    record(
+        "workers killed under load",
+        kills=kills,
+        connections=connections,
+        answered=sum(seen.answered.values()),
+        failed=sum(seen.failed.values()),
+        slowest_return_seconds=round(slowest, 2),
+    )
+
+
+def test_a_killed_worker_costs_only_its_own_requests(root: Path, publish: Publish) -> None:
+    kill_under_load(root, publish, kills=2, connections=8)
+
+
+@pytest.mark.soak
+def test_twenty_killed_workers_cost_only_their_own_requests(root: Path, publish: Publish) -> None:
+    kill_under_load(root, publish, kills=20, connections=16)
+
+
+def test_workers_end_when_their_supervisor_is_killed(root: Path, publish: Publish) -> None:
+    publish(0)
+    orphans: list[int] = []
+
+    def serve_and_kill() -> None:
+        with serving(root, RECO_WORKERS="2") as server:
+            orphans.extend(workers(server))
+            server.process.kill()
+            until = time.monotonic() + SECONDS
+            while any(Path(f"/proc/{orphan}/maps").exists() for orphan in orphans):
+                assert time.monotonic() < until, "orphans live on"
+                time.sleep(0.05)
+
+    # `serving` complains that the server has not ended with exit code 0, and shows its log
+    with pytest.raises(AssertionError, match="serving build"):
+        serve_and_kill()
+    assert len(orphans) == 2

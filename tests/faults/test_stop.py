@@ -1,0 +1,64 @@
+"""SIGTERM under load: no request is lost, and no answer cut off."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.server import serving
+from tests.faults.conftest import Publish, questions
+from tests.faults.figures import record
+from tests.faults.load import load
+
+
+def stop_under_load(root: Path, publish: Publish, stops: int, connections: int) -> None:
+    build_id = publish(0)
+    small = questions(root, build_id)
+    large = questions(root, build_id, users_at_once=200, k=500)  # answers of several megabytes
+    answered = 0
+    for _ in range(stops):
+        with serving(root, RECO_WORKERS="2", RECO_DRAIN_SECONDS="1") as server:
+            with load(server.port, small, connections) as quick, load(server.port, large, 4, slow_readers=True) as slow:
+                time.sleep(0.7)
+                before = sum(quick.answered.values())
+                assert server.stop() == 0
+                after = sum(quick.answered.values())
+            assert (quick.failed, slow.failed) == ({}, {})
+            assert set(quick.answered) | set(slow.answered) == {"200"}
+            assert after > before, "nothing was answered while draining"
+            assert sum(slow.answered.values()) >= 4
+            answered += sum((quick.answered + slow.answered).values())
+    record("stop under load", stops=stops, connections=connections + 4, answered=answered, lost=0)
+
+
+def test_no_answer_is_lost_when_the_server_stops(root: Path, publish: Publish) -> None:
+    stop_under_load(root, publish, stops=2, connections=16)
+
+
+@pytest.mark.soak
+def test_no_answer_is_lost_in_twenty_stops_under_sixty_four_connections(root: Path, publish: Publish) -> None:
+    stop_under_load(root, publish, stops=20, connections=60)
+
+
+def test_a_draining_server_says_so_and_closes_its_connections(root: Path, publish: Publish) -> None:
+    [question] = questions(root, publish(0))[:1]
+    with serving(root, RECO_DRAIN_SECONDS="2") as server:
+        assert server.send("GET", "/health/ready", None, {}).status == 200
+        server.process.terminate()
+        time.sleep(0.5)
+        ready, live = (server.send("GET", f"/health/{name}", None, {}) for name in ("ready", "live"))
+        assert (ready.status, ready.json["detail"]) == (503, "the service is stopping")
+        answer = server.send("POST", "/infer", question.body, {})
+        assert (live.status, answer.status, answer.body) == (200, 200, next(iter(question.answers.values())))
+        assert {each.headers["Connection"] for each in (ready, live, answer)} == {"close"}
+        assert server.process.wait(10) == 0
+
+
+def test_a_second_signal_stops_at_once(root: Path, publish: Publish) -> None:
+    publish(0)
+    with serving(root, RECO_DRAIN_SECONDS="60") as server:
+        server.process.terminate()
+        time.sleep(0.3)
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 5

@@ -131,7 +131,8 @@ def roll_back(root: Path) -> str:
     if not older:
         raise BadArtifact(f"{root}: has no build older than the current one, {current}")
     open_build(root, older[-1])
-    _point_current_to(root, older[-1])
+    with _locked(root):
+        _point_current_to(root, older[-1])
     return older[-1]
 
 

@@ -33,10 +33,15 @@ def replay(index: ProductIndex, products: ProductTable, golden: list[dict[str, A
     for side, found in zip(("best", "worst"), index.search(users, MATCHES), strict=True):
         expected = [query[side] for query in golden]
         answers = [_answer(found, i, products) for i in range(len(golden))]
-        same = sum(_agreeing(*pair) for pair in zip(expected, answers, strict=True))
-        count = sum(map(len, expected))
-        if same < _LEAST_SHARE_FOUND * count:
-            raise BadArtifact(f"{side}.faiss: gives {same} of the {count} golden answers in manifest.json")
+        hold(f"{side}.faiss", expected, answers)
+
+
+def hold(what: str, expected: list[dict[str, float]], answers: list[dict[str, float]]) -> None:
+    """Raise BadArtifact where too few of one side's `answers`, a score for each id, are those `expected` of `what`."""
+    same = sum(_agreeing(*pair) for pair in zip(expected, answers, strict=True))
+    count = sum(map(len, expected))
+    if same < _LEAST_SHARE_FOUND * count:
+        raise BadArtifact(f"{what}: gives {same} of the {count} golden answers in manifest.json")
 
 
 def _answer(side: Neighbours, i: int, products: ProductTable) -> dict[str, float]:

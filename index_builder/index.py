@@ -64,6 +64,10 @@ class ProductIndex:
         self._worst = _Side("worst", best if worst is None else worst, groups, worst_settings)
         self._worst_query_sign = np.float32(-1.0 if worst is None else 1.0)
 
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The unit vectors (m, d) of index rows (m,), as the best side keeps them."""
+        return self._best.vectors(rows)
+
     def warm(self) -> None:
         """Map every page of the vectors now; on demand, it would make the first searches several times slower."""
         for side in (self._best, self._worst):
@@ -125,6 +129,9 @@ class _Side:
         self._is_exact = self._index.this == rows.this
         self._groups, self._settings = groups, settings
         self._parameters: dict[int, faiss.SearchParameters | None] = {}
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._exact_rows.reconstruct_batch(rows)
 
     def warm(self) -> None:
         codes = self._exact_rows.codes

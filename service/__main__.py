@@ -1,4 +1,4 @@
-"""Command line: `python -m service serve | check | rollback`, with settings from the environment."""
+"""Command line: `python -m service serve | check | rollback | publish`, with settings from the environment."""
 
 import argparse
 import os
@@ -6,27 +6,32 @@ import sys
 
 from index_builder.artifact import current_build_id, open_current, roll_back
 from index_builder.errors import BadArtifact
-from service.errors import BadSetting, CannotServe
+from service.errors import ServiceError
 from service.logs import set_up_logs
-from service.settings import Settings, read_settings
+from service.settings import MILVUS_INDEXES, read_milvus, read_settings
 from service.supervisor import serve
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.artifact:
-        os.environ["RECO_ARTIFACTS"] = options.artifact  # the workers read it too
+        os.environ["RECO_ARTIFACTS"] = options.artifact  # workers read it too
     try:
-        settings = read_settings(os.environ)
-        set_up_logs(settings)
-        options.run(settings)
-    except (BadSetting, BadArtifact, CannotServe, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        options.run(options)
+    except (ServiceError, BadArtifact, OSError) as error:
+        print(f"error: {error}", *options.after_an_error, sep="\n", file=sys.stderr)
         return 1
     return 0
 
 
-def _check(settings: Settings) -> None:
+def _serve(options: argparse.Namespace) -> None:
+    settings = read_settings(os.environ)
+    set_up_logs(settings)
+    serve(settings)
+
+
+def _check(options: argparse.Namespace) -> None:
+    settings = read_settings(os.environ)
     build = open_current(settings.artifacts)
     manifest = build.manifest
     index, recall = manifest["index"], manifest["recall"]
@@ -40,23 +45,59 @@ def _check(settings: Settings) -> None:
     print(f"access     {f'{len(settings.api_keys)} API keys' if settings.api_keys else 'open to all'}")
 
 
-def _roll_back(settings: Settings) -> None:
-    before = current_build_id(settings.artifacts)
-    print(f"rolled back from build {before} to {roll_back(settings.artifacts)}")
+def _roll_back(options: argparse.Namespace) -> None:
+    artifacts = read_settings(os.environ).artifacts
+    before = current_build_id(artifacts)
+    print(f"rolled back from build {before} to {roll_back(artifacts)}")
+
+
+def _publish(options: argparse.Namespace) -> None:
+    try:
+        from service.publish import Layout, publish
+    except ModuleNotFoundError as error:
+        raise ServiceError(f"{error}; pip install 'jetmlett[milvus]'") from None
+    given = {"RECO_MILVUS_URI": options.uri, "RECO_MILVUS_ALIAS": options.alias, "RECO_MILVUS_TIMEOUT": options.timeout}
+    milvus = read_milvus({**os.environ, **{name: value for name, value in given.items() if value}})
+    artifacts = read_settings({**os.environ, "RECO_ENGINE": ""}).artifacts
+    print(publish(artifacts, milvus, Layout(options.index, options.shards, options.replicas)))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m service", description=sys.modules["service"].__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, run, text in (
-        ("serve", serve, "serve the current build over HTTP, and new ones as they are published"),
+        ("serve", _serve, "serve the current build over HTTP, and new ones as they are published"),
         ("check", _check, "verify the settings and the current build, and say what would be served"),
         ("rollback", _roll_back, "make the build before the current one the current one"),
+        ("publish", _publish, "load the current build into Milvus and serve it there"),
     ):
         command = commands.add_parser(name, help=text, description=f"{text}; settings are RECO_* variables")
         command.add_argument("--artifact", metavar="ROOT", help="artifacts root, instead of RECO_ARTIFACTS")
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, after_an_error=())
+    _add_milvus_options(commands.choices["publish"])
     return parser
+
+
+def _add_milvus_options(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(after_an_error=("nothing was published",))
+    command.add_argument("--uri", help="Milvus, such as http://milvus:19530, instead of RECO_MILVUS_URI")
+    command.add_argument("--alias", help="what services search by, instead of RECO_MILVUS_ALIAS")
+    command.add_argument("--timeout", default="600", metavar="SECONDS", help="for one step in Milvus (default: 600)")
+    command.add_argument(
+        "--index",
+        choices=MILVUS_INDEXES,
+        default=MILVUS_INDEXES[0],
+        help=f"kind of index; FLAT is exact (default: {MILVUS_INDEXES[0]})",
+    )
+    for name, what in (("shards", "insertion is spread over"), ("replicas", "searches are spread over")):
+        command.add_argument(f"--{name}", type=_count, default=1, metavar="N", help=f"{what} N (default: 1)")
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return count
 
 
 if __name__ == "__main__":

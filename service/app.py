@@ -12,7 +12,16 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from service import metrics, payload
-from service.errors import BadBody, BadRequest, FailedUser, Fault, ServiceError, TooLarge, Unauthorized
+from service.errors import (
+    BadBody,
+    BadRequest,
+    EngineUnavailable,
+    FailedUser,
+    Fault,
+    ServiceError,
+    TooLarge,
+    Unauthorized,
+)
 from service.recommender import Recommendation, Recommender, Serving, User
 from service.schemas import UserReader
 from service.settings import Limits, Settings
@@ -32,7 +41,11 @@ _STATUS = {
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
     Unauthorized: HTTPStatus.UNAUTHORIZED,
+    EngineUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+
+RETRY_SECONDS = 1
+_UNAVAILABLE = f"the search engine does not answer; try again in {RETRY_SECONDS} s"
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +102,21 @@ def create_app(serving: Serving, settings: Settings) -> Flask:
     def ready() -> Response:
         if serving.draining:
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the service is stopping")
+        if not serving.recommender.is_available:
+            return problem(HTTPStatus.SERVICE_UNAVAILABLE, _UNAVAILABLE)
         return _answer(serving.recommender, payload.write_json({"status": "ready"}))
 
     for route in LIVE_ROUTES:
         app.add_url_rule(route, view_func=live)
     for route in READY_ROUTES:
         app.add_url_rule(route, view_func=ready)
+
+    @app.errorhandler(EngineUnavailable)
+    def unavailable(error: EngineUnavailable) -> Response:
+        log.warning("%s", error)
+        answer = problem(_STATUS[EngineUnavailable], _UNAVAILABLE)
+        answer.headers["Retry-After"] = str(RETRY_SECONDS)
+        return answer
 
     @app.errorhandler(ServiceError)
     def service_error(error: ServiceError) -> Response:

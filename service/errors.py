@@ -32,6 +32,14 @@ class CannotServe(ServiceError):
     """The worker processes do not start."""
 
 
+class CannotPublish(ServiceError):
+    """A build is not published to the engine's cluster, and what was served there still is."""
+
+
+class EngineUnavailable(ServiceError):
+    """The engine's cluster does not answer in time, or answers with an error; the message is for the log."""
+
+
 class BadBody(ServiceError):
     """A request body that is not JSON."""
 

@@ -54,7 +54,8 @@ class _Index(Collector):
         yield GaugeMetricFamily("reco_index_products", "Products in the build in use.", info.products)
         recall = GaugeMetricFamily("reco_index_recall", "Recall at 10 as the builder measured it.", labels=["side"])
         for side in ("best", "worst"):
-            recall.add_metric([side], info.recall[side][0]["mean"])
+            if side in info.recall:
+                recall.add_metric([side], info.recall[side][0]["mean"])
         yield recall
 
 

@@ -43,6 +43,11 @@ class Recommender:
     def info(self) -> IndexInfo:
         return self._engine.info
 
+    @property
+    def is_available(self) -> bool:
+        """Whether the engine could answer when last found out."""
+        return self._engine.is_available
+
     def recommend(self, users: Sequence[User]) -> list[Recommendation]:
         """One answer a user, in order; the same one whatever other users stand in the call."""
         answers: dict[int, Recommendation] = {}

@@ -66,6 +66,7 @@ class Server(TcpWSGIServer):
         self.max_body_bytes = settings.max_body_bytes
         self.lingering: set[_Channel] = set()
         self._most_in_flight = max(1, settings.max_in_flight // settings.workers)
+        self._engine_waits = settings.milvus is not None  # for a network, which nobody else may have to
         self._in_flight = self._running = 0
         self._counting = threading.Lock()
         self._urgent: deque[_Channel] = deque()
@@ -159,7 +160,8 @@ class Server(TcpWSGIServer):
         with self._counting:
             self._in_flight += 1
         # While an answer waits to be sent, its channel's next request may have to wait for that: not on this thread.
-        if channel.requests[0].content_length <= _SMALL_BODY and not channel.total_outbufs_len:
+        small = channel.requests[0].content_length <= _SMALL_BODY and not self._engine_waits
+        if small and not channel.total_outbufs_len:
             self._small.append(channel)
         else:
             self._large.submit(self._run, channel)

@@ -1,13 +1,17 @@
 """The service's settings, read once from environment variables."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.cores import available_cores
 from service.errors import BadSetting
 
 _LOG_FORMATS = ("console", "json")
+MILVUS_MOST_MATCHES = 16_384  # that Milvus finds in one search
+MILVUS_INDEXES = ("FLAT", "HNSW", "IVF_FLAT")  # that searches know how to use; the first is the default
+_MILVUS_THREADS = 16  # that wait for Milvus
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -22,10 +26,28 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class MilvusSettings:
+    """Where Milvus is, what it calls the collection to serve, and how many seconds one of its answers may take.
+
+    `uri` is that of a server, or a local file ending in .db for Milvus Lite, which one process at a time may open.
+    """
+
+    uri: str
+    token: str = field(default="", repr=False)
+    alias: str = "reco"
+    timeout: float = 2.0
+
+    @property
+    def is_file(self) -> bool:
+        return self.uri.endswith(".db")
+
+
+@dataclass(frozen=True)
 class Settings:
     """Where to listen, what to serve, with how many processes and threads for large requests in each, and how much to
     take: `max_in_flight` requests, running or waiting, in all processes together. With `api_keys`, a client must
-    present one of them, except for health and, with `open_metrics`, metrics."""
+    present one of them, except for health and, with `open_metrics`, metrics. With `milvus`, it answers instead of the
+    current build in `artifacts`."""
 
     artifacts: Path = Path("artifacts")
     host: str = "0.0.0.0"
@@ -40,6 +62,7 @@ class Settings:
     open_metrics: bool = False
     log_format: str = "console"
     log_level: str = "INFO"
+    milvus: MilvusSettings | None = None
     limits: Limits = Limits()
 
 
@@ -56,6 +79,15 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
             raise BadSetting(f"{name}={text!r}: must be a whole number from {least} to {most}")
         return value
 
+    engine = environment.get("RECO_ENGINE") or "faiss"
+    if engine not in ("faiss", "milvus"):
+        raise BadSetting(f"RECO_ENGINE={engine!r}: must be faiss or milvus")
+    milvus = read_milvus(environment) if engine == "milvus" else None
+    workers = number("RECO_WORKERS", 1 if milvus and milvus.is_file else available_cores(), 1, 1024)
+    if milvus and milvus.is_file and workers > 1:
+        raise BadSetting(
+            f"RECO_WORKERS='{workers}': must be 1 where RECO_MILVUS_URI is a file, which only one may open"
+        )
     level = environment.get("RECO_LOG_LEVEL") or "info"
     if level.lower() not in _LOG_LEVELS:
         raise BadSetting(f"RECO_LOG_LEVEL={level!r}: must be debug, info, warning, error or critical")
@@ -65,13 +97,13 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     open_metrics = environment.get("RECO_OPEN_METRICS") or "0"
     if open_metrics not in ("0", "1"):
         raise BadSetting(f"RECO_OPEN_METRICS={open_metrics!r}: must be 0 or 1")
-    max_k = number("RECO_MAX_K", 1000, 1, 1_000_000)
+    max_k = number("RECO_MAX_K", 1000, 1, MILVUS_MOST_MATCHES if milvus else 1_000_000)
     return Settings(
         artifacts=Path(environment.get("RECO_ARTIFACTS") or "artifacts"),
         host=environment.get("RECO_HOST") or "0.0.0.0",
         port=number("RECO_PORT", 5000, 0, 65535),
-        workers=number("RECO_WORKERS", available_cores(), 1, 1024),
-        threads=number("RECO_THREADS", Settings.threads, 1, 1024),
+        workers=workers,
+        threads=number("RECO_THREADS", _MILVUS_THREADS if milvus else Settings.threads, 1, 1024),
         max_body_bytes=number("RECO_MAX_BODY_MB", 64, 1, 1024) * 2**20,
         max_in_flight=number("RECO_MAX_IN_FLIGHT", Settings.max_in_flight, 1, 1_000_000),
         drain_seconds=number("RECO_DRAIN_SECONDS", Settings.drain_seconds, 0, 3600),
@@ -80,6 +112,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         open_metrics=open_metrics == "1",
         log_format=log_format,
         log_level=level.upper(),
+        milvus=milvus,
         limits=Limits(
             default_k=number("RECO_DEFAULT_K", min(10, max_k), 1, max_k),
             max_k=max_k,
@@ -96,3 +129,24 @@ def _keys(text: str) -> tuple[str, ...]:
     if not all(key.isascii() and key.isprintable() for key in keys):
         raise BadSetting("RECO_API_KEYS: a key must be of printable ASCII characters")
     return keys
+
+
+def read_milvus(environment: Mapping[str, str]) -> MilvusSettings:
+    """Settings from `RECO_MILVUS_*` variables. Raises BadSetting naming the variable."""
+    uri = environment.get("RECO_MILVUS_URI") or ""
+    if not re.fullmatch(r"(https?|tcp)://\S+|unix:\S+|.+\.db", uri):
+        shown = uri.rpartition("@")[2]  # a user and password may stand before it
+        raise BadSetting(f"RECO_MILVUS_URI={shown!r}: must be like http://milvus:19530, or a file ending in .db")
+    alias = environment.get("RECO_MILVUS_ALIAS") or MilvusSettings.alias
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", alias):
+        raise BadSetting(
+            f"RECO_MILVUS_ALIAS={alias!r}: must be at most 100 letters, digits and underscores, no digit first"
+        )
+    text = environment.get("RECO_MILVUS_TIMEOUT") or str(MilvusSettings.timeout)
+    try:
+        timeout = float(text)
+    except ValueError:
+        timeout = 0.0
+    if not 0.01 <= timeout <= 3600:
+        raise BadSetting(f"RECO_MILVUS_TIMEOUT={text!r}: must be a number of seconds from 0.01 to 3600")
+    return MilvusSettings(uri, environment.get("RECO_MILVUS_TOKEN") or "", alias, timeout)

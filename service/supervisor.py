@@ -47,7 +47,7 @@ def serve(settings: Settings) -> None:
         counts = stack.enter_context(_directory_for_counts())
         workers = stack.enter_context(_Workers(settings, listener, counts))
         workers.start()
-        build = verify_current(settings.artifacts)
+        build = _first_build(settings)
         stack.callback(build.release)
         listener.listen(_BACKLOG)
         workers.load(build.build_id)
@@ -64,8 +64,17 @@ def serve(settings: Settings) -> None:
         _drain(settings, listener, workers, signals)
 
 
+def _first_build(settings: Settings) -> Verified:
+    """What to start with. Milvus was filled with a verified build, and workers follow its alias by themselves."""
+    return Verified(settings.milvus.alias, ExitStack()) if settings.milvus else verify_current(settings.artifacts)
+
+
 def _follow(settings: Settings, workers: "_Workers", signals: "_Signals", build: Verified) -> None:
     """Keep the workers at work on the newest good build until a signal to stop."""
+    if settings.milvus:
+        while not signals.stops:
+            workers.attend()
+        return
     watch = BuildWatch(settings.artifacts, settings.reload_seconds, build.build_id)
     holds = [build]
     while not signals.stops:

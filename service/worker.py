@@ -7,7 +7,9 @@ import resource
 import signal
 import socket
 import threading
+import time
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 from index_builder.artifact import open_build
 from index_builder.errors import BadArtifact
@@ -15,10 +17,16 @@ from service import metrics
 from service.app import create_app
 from service.cores import Cores, cores_of_worker
 from service.engines.faiss_engine import FaissEngine
+from service.errors import BadSetting, EngineUnavailable
 from service.logs import set_up_logs
 from service.recommender import Recommender, Serving
 from service.server import Server
-from service.settings import Settings, read_settings
+from service.settings import MilvusSettings, Settings, read_settings
+
+if TYPE_CHECKING:
+    from service.engines.milvus_engine import MilvusEngine
+
+_FOLLOW_SECONDS = 1.0  # between two looks at the cluster
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +52,8 @@ def work(settings: Settings, cores: Cores, supervisor: Connection, listener: soc
     The supervisor sends ("load", build id), ("count", event), ("drain",) and ("end",), and gets ("serving", build id)
     or ("refused", message) for each build.
     """
-    recommender = None
-    while recommender is None:
+    engine = None
+    while engine is None:
         try:
             command, *arguments = supervisor.recv()
         except EOFError:
@@ -53,10 +61,14 @@ def work(settings: Settings, cores: Cores, supervisor: Connection, listener: soc
         if command == "end":
             return
         if command == "load":
-            recommender = _load(settings, cores, supervisor, *arguments)
-    serving = Serving(recommender)
+            engine = _load(settings, cores, supervisor, *arguments)
+            if engine is None and settings.milvus:
+                return  # the supervisor starts another worker, which tries again
+    serving = Serving(Recommender(engine))
     server = Server(create_app(serving, settings), serving, listener, settings)
     threading.Thread(target=_obey, args=(settings, cores, supervisor, serving, server), daemon=True).start()
+    if not isinstance(engine, FaissEngine):
+        threading.Thread(target=_follow, args=(serving, engine), daemon=True).start()
     server.run()
 
 
@@ -68,7 +80,8 @@ def _obey(settings: Settings, cores: Cores, supervisor: Connection, serving: Ser
             server.end()
             return
         if command == "load":
-            serving.recommender = _load(settings, cores, supervisor, *arguments) or serving.recommender
+            engine = _load(settings, cores, supervisor, *arguments)
+            serving.recommender = Recommender(engine) if engine else serving.recommender
         elif command == "count":
             metrics.EVENTS[arguments[0]].inc()
         elif command == "drain":
@@ -77,15 +90,40 @@ def _obey(settings: Settings, cores: Cores, supervisor: Connection, serving: Ser
             server.end()
 
 
-def _load(settings: Settings, cores: Cores, supervisor: Connection, build_id: str) -> Recommender | None:
+def _follow(serving: Serving, engine: "MilvusEngine") -> None:
+    """Keep serving what Milvus's alias names, and knowing whether Milvus answers."""
+    while True:
+        time.sleep(_FOLLOW_SECONDS)
+        latest = engine.latest()
+        if latest is not engine:
+            engine, serving.recommender = latest, Recommender(latest)
+            log.info("serving build %s", engine.info.build_id)
+
+
+def _load(
+    settings: Settings, cores: Cores, supervisor: Connection, build_id: str
+) -> "FaissEngine | MilvusEngine | None":
     try:
-        build = open_build(settings.artifacts, build_id, verified=True)
-    except (BadArtifact, OSError) as error:
+        engine = _milvus_engine(settings.milvus) if settings.milvus else _faiss_engine(settings, cores, build_id)
+    except (BadArtifact, BadSetting, EngineUnavailable, OSError) as error:
         supervisor.send(("refused", str(error)))
         return None
-    build.index.warm()
     supervisor.send(("serving", build_id))
-    return Recommender(FaissEngine(build, cores))
+    return engine
+
+
+def _faiss_engine(settings: Settings, cores: Cores, build_id: str) -> FaissEngine:
+    build = open_build(settings.artifacts, build_id, verified=True)
+    build.index.warm()
+    return FaissEngine(build, cores)
+
+
+def _milvus_engine(settings: MilvusSettings) -> "MilvusEngine":
+    try:
+        from service.engines.milvus_engine import open_engine
+    except ModuleNotFoundError as error:
+        raise BadSetting(f"RECO_ENGINE='milvus': {error}; pip install 'jetmlett[milvus]'") from None
+    return open_engine(settings)
 
 
 def _parser() -> argparse.ArgumentParser:

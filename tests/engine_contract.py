@@ -22,6 +22,7 @@ class EngineContract:
     """Subclasses define the fixture `engine_over`: a function from products to an engine that serves them."""
 
     EngineOver = Callable[[Products], SearchEngine]
+    batch_sizes: tuple[int, ...] = (19, 20, 426, 427, 1000)
 
     def check(self, engine: SearchEngine, vectors: np.ndarray, users: np.ndarray, k: int) -> None:
         oracle = Oracle(vectors)
@@ -77,10 +78,10 @@ class EngineContract:
     def test_a_user_gets_the_same_answer_alone_and_in_any_batch(self, engine_over: EngineOver) -> None:
         draw = np.random.default_rng(5)
         vectors = draw.normal(size=(400, 300))
-        users = unit_vectors(draw.normal(size=(1000, 300)))
+        users = unit_vectors(draw.normal(size=(self.batch_sizes[-1], 300)))
         engine = engine_over(products_with(vectors))
         alone = [engine.search(user[None], 10)[0] for user in users]
-        for size in (19, 20, 426, 427, 1000):
+        for size in self.batch_sizes:
             assert engine.search(users[:size], 10) == alone[:size]
 
     def test_opposite_vectors_score_one_and_minus_one(self, engine_over: EngineOver) -> None:

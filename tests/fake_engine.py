@@ -11,6 +11,8 @@ EAST, NORTH_EAST, NORTH, WEST = [1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]
 class FakeEngine:
     """Keeps the contract of `SearchEngine` over the products of `vectors`, an id to a unit vector."""
 
+    is_available = True
+
     def __init__(self, **vectors: list[float]):
         self._ids, self._vectors = list(vectors), np.array(list(vectors.values()), np.float64)
         self.info = IndexInfo("fake-build", len(vectors), self._vectors.shape[1], "fake", {"best": 1.0, "worst": 1.0})

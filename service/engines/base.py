@@ -48,6 +48,11 @@ class SearchEngine(Protocol):
     @property
     def info(self) -> IndexInfo: ...
 
+    @property
+    def is_available(self) -> bool:
+        """Whether searches could be answered when last found out; says so at once."""
+        ...
+
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> list[Matches]:
         """The k best and k worst products for each row of (n, d) float32 vectors of length 1.
 

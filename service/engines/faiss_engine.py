@@ -18,6 +18,8 @@ _FEWEST_AT_ONCE, _MOST_AT_ONCE = 8, 128  # users that are worth a thread, and th
 class FaissEngine:
     """Serves one open build. A search of many users is cut in pieces, which take a core each as cores become free."""
 
+    is_available = True
+
     def __init__(self, build: Build, cores: Cores):
         self._index, self._products, self._cores = build.index, build.products, cores
         self._threads = ThreadPoolExecutor(cores.count, "search")

@@ -103,7 +103,7 @@ def test_a_missing_build_stops_the_start(start: Start, tmp_path: Path) -> None:
     (tmp_path / "CURRENT").write_text(f"{build_id}\n")
     exit_code, message = start(RECO_ARTIFACTS=str(tmp_path))
     assert exit_code == 1
-    assert message.startswith(f"error: {tmp_path}/{build_id}: cannot be read (")
+    assert message == f"error: {tmp_path}/CURRENT: names {build_id}, and there is no such build\n"
 
 
 def test_the_artifact_option_goes_before_the_variable(

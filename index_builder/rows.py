@@ -14,7 +14,7 @@ from index_builder import lenient_json
 from index_builder.columns import npy_rows, npz_rows, parquet_rows
 from index_builder.errors import BadRows
 
-_GZIP, _ZIP, _NPY, _PARQUET = b"\x1f\x8b", b"PK", b"\x93NUMPY", b"PAR1"
+_GZIP, _ZIP, _NPY, PARQUET = b"\x1f\x8b", b"PK", b"\x93NUMPY", b"PAR1"
 
 Row = tuple[str, Any]
 
@@ -26,15 +26,15 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises BadRows where the file as a whole cannot be read.
     """
     try:
-        with path.open("rb") as file, closing(_plain(file)) as stream:
-            start = _peek(stream, 6)
+        with path.open("rb") as file, closing(plain(file)) as stream:
+            start = peek(stream, 6)
             if start.startswith(_ZIP):
                 yield from npz_rows(path, stream)
             elif start.startswith(_NPY):
                 yield from npy_rows(path, stream)
-            elif start.startswith(_PARQUET):
+            elif start.startswith(PARQUET):
                 yield from parquet_rows(path)
-            elif _first_character(stream) == b"[":
+            elif first_character(stream) == b"[":
                 yield from _array_rows(path, stream)
             else:
                 yield from _line_rows(stream)
@@ -42,17 +42,20 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise BadRows(f"{path}: cannot be read: {error}") from error
 
 
-def _plain(file: BinaryIO) -> BinaryIO:
-    return gzip.open(file) if _peek(file, 2) == _GZIP else file  # type: ignore[return-value]
+def plain(file: BinaryIO) -> BinaryIO:
+    """What a file holds, which may be gzipped."""
+    return gzip.open(file) if peek(file, 2) == _GZIP else file  # type: ignore[return-value]
 
 
-def _peek(stream: BinaryIO, count: int) -> bytes:
+def peek(stream: BinaryIO, count: int) -> bytes:
+    """The first bytes of a stream, which is then at its start again."""
     start = stream.read(count)
     stream.seek(0)
     return start
 
 
-def _first_character(stream: BinaryIO) -> bytes:
+def first_character(stream: BinaryIO) -> bytes:
+    """The first byte that is neither space nor part of a byte order mark; the stream is then at its start again."""
     character = stream.read(1)
     while character and character in b" \t\r\n\xef\xbb\xbf":
         character = stream.read(1)

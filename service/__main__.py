@@ -1,13 +1,15 @@
-"""Command line: `python -m service serve | check | rollback | publish`, with settings from the environment."""
+"""Command line: `python -m service serve | check | rollback | batch | publish`, with settings from the environment."""
 
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from index_builder.artifact import current_build_id, open_current, roll_back
 from index_builder.errors import BadArtifact
 from service.errors import ServiceError
 from service.logs import set_up_logs
+from service.offline.job import BatchRequest, run_batch
 from service.settings import MILVUS_INDEXES, read_milvus, read_settings
 from service.supervisor import serve
 
@@ -51,6 +53,12 @@ def _roll_back(options: argparse.Namespace) -> None:
     print(f"rolled back from build {before} to {roll_back(artifacts)}")
 
 
+def _batch(options: argparse.Namespace) -> None:
+    settings = read_settings(os.environ)
+    set_up_logs(settings)
+    print(run_batch(BatchRequest(options.input, options.output, options.k, options.part_rows), settings))
+
+
 def _publish(options: argparse.Namespace) -> None:
     try:
         from service.publish import Layout, publish
@@ -69,13 +77,36 @@ def _parser() -> argparse.ArgumentParser:
         ("serve", _serve, "serve the current build over HTTP, and new ones as they are published"),
         ("check", _check, "verify the settings and the current build, and say what would be served"),
         ("rollback", _roll_back, "make the build before the current one the current one"),
+        ("batch", _batch, "answer the users of a file"),
         ("publish", _publish, "load the current build into Milvus and serve it there"),
     ):
         command = commands.add_parser(name, help=text, description=f"{text}; settings are RECO_* variables")
         command.add_argument("--artifact", metavar="ROOT", help="artifacts root, instead of RECO_ARTIFACTS")
         command.set_defaults(run=run, after_an_error=())
+    _add_batch_options(commands.choices["batch"])
     _add_milvus_options(commands.choices["publish"])
     return parser
+
+
+def _add_batch_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--input", type=Path, required=True, metavar="FILE", help="Parquet, or JSON lines; may be .gz")
+    command.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="name.parquet, or name.jsonl, .ndjson; and .gz of these",
+    )
+    command.add_argument(
+        "--k", type=int, metavar="COUNT", help="matches a side for users that do not say (default: 10)"
+    )
+    command.add_argument(
+        "--part-rows",
+        type=int,
+        default=BatchRequest.part_rows,
+        metavar="COUNT",
+        help=f"users that a process answers at a time; fewer take less memory (default: {BatchRequest.part_rows})",
+    )
 
 
 def _add_milvus_options(command: argparse.ArgumentParser) -> None:

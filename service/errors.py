@@ -40,6 +40,10 @@ class EngineUnavailable(ServiceError):
     """The engine's cluster does not answer in time, or answers with an error; the message is for the log."""
 
 
+class BadBatch(ServiceError):
+    """An offline batch that cannot be run: its input, its output or an option."""
+
+
 class BadBody(ServiceError):
     """A request body that is not JSON."""
 

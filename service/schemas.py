@@ -118,21 +118,25 @@ class UserReader:
         if texts is not None and len(texts) <= self._limits.max_batch:
             try:
                 users = self._plain_users(map(orjson.loads, texts), texts)
-                return [user or self._read_member(orjson.loads(texts[i]), i) for i, user in enumerate(users)]
+                return [user or self.read_member(orjson.loads(texts[i]), i) for i, user in enumerate(users)]
             except orjson.JSONDecodeError:
                 pass  # the texts are not the members
         values = payload.read_json(body)
         if not isinstance(values, list):
             raise BadRequest([Fault("type", "a batch must be an array of users", "")])
         self._check_size(len(values))
-        return [self._read_member(value, i) for i, value in enumerate(values)]
+        return [self.read_member(value, i) for i, value in enumerate(values)]
 
     def read_lines(self, body: bytes) -> list[User | FailedUser]:
         """The users of an NDJSON body, of which a line that is not JSON fails alone. Raises TooLarge."""
         lines = payload.split_lines(body)
         self._check_size(len(lines))
+        return self.read_members(lines)
+
+    def read_members(self, lines: Sequence[bytes], first: int = 0) -> list[User | FailedUser]:
+        """The users of any number of lines, the first of which is at position `first` of all."""
         users = self._plain_users(map(payload.read_line, lines), lines)
-        return [user or self._read_member(payload.read_line(lines[i]), i) for i, user in enumerate(users)]
+        return [user or self.read_member(payload.read_line(lines[i]), first + i) for i, user in enumerate(users)]
 
     def read(self, value: Any, pointer: str = "") -> User:
         """The user in the parsed JSON at `pointer` of the body; raises BadRequest with every fault."""
@@ -149,8 +153,7 @@ class UserReader:
         shapes = [self._shape(value) for value in values]
         packed = b"".join([shape[1] if shape else self._zeros for shape in shapes])
         vectors = np.frombuffer(packed).reshape(-1, self._dimension)
-        largest = np.abs(vectors).max(axis=1, initial=0.0)
-        plain = (largest > _SHORTEST) & (largest < _LONGEST)
+        plain = are_plain(vectors)
         as_booleans = (vectors == 0.0) | (vectors == 1.0)  # which are packed as numbers
         for i in np.flatnonzero(as_booleans.any(axis=1)).tolist():
             text = bytes(texts[i])
@@ -177,7 +180,8 @@ class UserReader:
         except (struct.error, OverflowError):
             return None
 
-    def _read_member(self, value: Any, position: int) -> User | FailedUser:
+    def read_member(self, value: Any, position: int) -> User | FailedUser:
+        """The user in the parsed JSON at this position of a batch, or the first fault found."""
         if isinstance(value, BadJson):
             return FailedUser(None, Fault("not_json", f"the line is {value}", f"/{position}"))
         try:
@@ -189,6 +193,12 @@ class UserReader:
     def _check_size(self, users: int) -> None:
         if users > self._limits.max_batch:
             raise TooLarge(f"the batch has {users} users, {self._limits.max_batch} are allowed")
+
+
+def are_plain(vectors: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows (n,) of (n, d) are valid vectors at first sight: no NaN, and of an ordinary length."""
+    largest = np.abs(vectors).max(axis=1, initial=0.0)
+    return (largest > _SHORTEST) & (largest < _LONGEST)
 
 
 def _placed(fault: Fault, name: str, pointer: str) -> Fault:

@@ -1,0 +1,113 @@
+"""The function that turns a batch of users into a batch of answers, wherever batches come from. Needs pyarrow."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from service.errors import BadBatch
+from service.offline.answers import Answerer, Item, open_answerer
+from service.offline.record_batches import ANSWERS, answer_batch, read_users, without_unsaid
+from service.settings import Limits
+
+Batch = TypeVar("Batch")  # a pyarrow.RecordBatch, a pyarrow.Table or a pandas.DataFrame
+
+_USER_FIELDS = ("name", "vector", "k", "exclude")
+
+
+@dataclass(frozen=True)
+class BatchMatcher:
+    """Answers a batch of users with one of the same kind: a pyarrow RecordBatch or Table, or a pandas DataFrame.
+
+    Users come with the columns `name` (string) and `vector` (list of as many numbers as the index has dimensions) and,
+    if wanted, `k` (integer, null for the matcher's `k`) and `exclude` (list of product ids); other columns are ignored.
+    Row for row, answers have the columns `name`, `best` and `worst`, lists of structs {id, name, score} as `/batch`
+    gives them, and `error_code` and `error_detail`, which are null for a user that was answered; one that was not has
+    null lists. `SPARK_SCHEMA` says the same to Spark.
+
+    A matcher can be pickled. It opens and verifies the build on first use, once a process, and uses one core: Spark and
+    Ray run as many processes as there are cores, and these share the mapped index. Name the `build_id` where all must
+    answer from one build though a new one may be published meanwhile.
+
+        Ray:    users.map_batches(BatchMatcher, fn_constructor_args=["/mnt/artifacts"], batch_format="pyarrow",
+                                  concurrency=8)
+        Spark:  users.mapInPandas(BatchMatcher("/mnt/artifacts").each, SPARK_SCHEMA)    # and so mapInArrow
+
+    Both want `artifacts` and this package on every node. Raises BadArtifact, or BadBatch where a column is missing or
+    has another type.
+    """
+
+    artifacts: str
+    k: int = 10
+    build_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise BadBatch(f"k={self.k}: must be at least 1")
+
+    def __call__(self, batch: Batch) -> Batch:
+        answerer = _answerer(self.artifacts, self.k, self.build_id)
+        if isinstance(batch, pa.RecordBatch):
+            table = _answers(answerer, read_users(batch, answerer)).combine_chunks()
+            return pa.RecordBatch.from_arrays([_one_chunk(column) for column in table.columns], schema=ANSWERS)
+        if isinstance(batch, pa.Table):
+            return _answers(answerer, _users_of_table(batch, answerer))
+        if "pandas" in sys.modules and isinstance(batch, sys.modules["pandas"].DataFrame):
+            return _answers(answerer, _users_of_frame(batch, answerer)).to_pandas()
+        raise TypeError(f"a batch is a pyarrow RecordBatch or Table, or a pandas DataFrame, not {type(batch).__name__}")
+
+    def each(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The answers to batch after batch."""
+        return map(self, batches)
+
+
+_SPARK_MATCHES = "array<struct<id: string, name: string, score: double>>"
+SPARK_SCHEMA = f"name string, best {_SPARK_MATCHES}, worst {_SPARK_MATCHES}, error_code string, error_detail string"
+
+
+@cache
+def _answerer(artifacts: str, k: int, build_id: str | None) -> Answerer:
+    return open_answerer(Path(artifacts), Limits(default_k=k, max_k=max(k, Limits.max_k)), build_id)
+
+
+def _answers(answerer: Answerer, items: list[Item]) -> pa.Table:
+    return pa.Table.from_batches(map(answer_batch, answerer.answer(items)), ANSWERS)
+
+
+def _users_of_table(table: pa.Table, answerer: Answerer) -> list[Item]:
+    items: list[Item] = []
+    for batch in table.to_batches() or [pa.RecordBatch.from_pylist([], table.schema)]:
+        items += read_users(batch, answerer, len(items))
+    return items
+
+
+def _users_of_frame(frame: Any, answerer: Answerer) -> list[Item]:
+    columns = frame[[name for name in _USER_FIELDS if name in frame]]
+    try:
+        table = pa.Table.from_pandas(columns, preserve_index=False)
+        if "k" in table.column_names and pa.types.is_floating(table["k"].type):  # how pandas keeps integers with gaps
+            table = table.set_column(table.column_names.index("k"), "k", table["k"].cast(pa.int64()))
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # a column of mixed types: some rows are at fault, not all
+        rows = [{name: _plain_python(value) for name, value in row.items()} for row in columns.to_dict("records")]
+        return [answerer.reader.read_member(without_unsaid(_with_whole_k(row)), i) for i, row in enumerate(rows)]
+    return _users_of_table(table, answerer)
+
+
+def _with_whole_k(row: dict[str, Any]) -> dict[str, Any]:
+    k = row.get("k")
+    return {**row, "k": int(k)} if isinstance(k, float) and k.is_integer() else row
+
+
+def _plain_python(value: Any) -> Any:
+    """A member of a frame as JSON would give it; what is missing is None."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    pandas = sys.modules["pandas"]
+    return None if pandas.api.types.is_scalar(value) and pandas.isna(value) else value
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)

@@ -16,10 +16,12 @@ from typing import Any
 import orjson
 
 from index_builder import golden
+from index_builder.atlas import Atlas, open_atlas
 from index_builder.errors import BadArtifact
 from index_builder.index import ProductIndex, SearchSettings, open_index
 from index_builder.manifest_shape import check_shape
 from index_builder.products import TABLE_FILES, ProductTable, open_products
+from index_builder.sample_users import open_sample_users
 
 FORMAT = 1
 CURRENT, MANIFEST = "CURRENT", "manifest.json"
@@ -30,11 +32,13 @@ _DRAFT = ".draft-"
 
 @dataclass(frozen=True)
 class Build:
-    """An open build: the manifest as published, the index and the products."""
+    """An open build: the manifest as published, the index, the products, the map, and users to try it with."""
 
     manifest: dict[str, Any]
     index: ProductIndex
     products: ProductTable
+    atlas: Atlas
+    sample_users: list[dict[str, Any]]
 
     @property
     def id(self) -> str:
@@ -117,11 +121,12 @@ def open_build(root: Path, build_id: str, verified: bool = False) -> Build:
         for what, found in (("products", len(products)), ("dimension", index.dimension)):
             if found != manifest[what]:
                 raise BadArtifact(f"{MANIFEST}: says {manifest[what]} {what}, the files hold {found}")
+        atlas, sample_users = open_atlas(directory), open_sample_users(directory)
         if not verified:
             golden.replay(index, products, manifest["golden_queries"])
     except (BadArtifact, OSError) as error:
         raise BadArtifact(f"{directory}: {error}") from None
-    return Build(manifest, index, products)
+    return Build(manifest, index, products, atlas, sample_users)
 
 
 def roll_back(root: Path) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from index_builder import artifact, golden
+from index_builder.atlas import write_atlas
 from index_builder.catalogue import VECTORS, read_catalogue
 from index_builder.errors import LowRecall
 from index_builder.index import FAISS_VERSION, write_index
@@ -14,6 +15,7 @@ from index_builder.plan import Plan, Planner
 from index_builder.products import open_products
 from index_builder.recall import SIDES, synthetic_users
 from index_builder.report import write_report
+from index_builder.sample_users import write_sample_users
 from index_builder.training import check_negates, negate, store_vectors
 from index_builder.users import user_pool
 
@@ -67,6 +69,8 @@ def build(request: BuildRequest) -> dict[str, Any]:
             **{side: [asdict(measured) for measured in plan.recall[side]] for side in SIDES},
         }
         write_report(draft.directory, catalogue, plan, recall_facts, planner.sample_answers(plan))
+        write_atlas(draft.directory, vectors, groups)
+        write_sample_users(draft.directory, request.queries)
         products = open_products(draft.directory)
         golden_queries = golden.record(planner.served(plan), products, golden_users)
         write_index(plan.index, draft.directory / artifact.BEST)

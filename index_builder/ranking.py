@@ -26,8 +26,8 @@ class Neighbours:
 class RowGroups:
     """Which products share an index row: those of row r are `products[starts[r]:starts[r + 1]]`, in catalogue order."""
 
-    starts: NDArray[np.int64]
-    products: NDArray[np.int64]
+    starts: NDArray[np.integer]
+    products: NDArray[np.integer]
 
     @property
     def row_count(self) -> int:
@@ -78,7 +78,7 @@ def rank(rows: NDArray[np.int64], millionths: NDArray[np.int64], groups: RowGrou
         keys = _key(millionths, rows)
         keys[~found] = _NO_PRODUCT
     else:
-        sizes = np.where(found, groups.starts[rows + 1] - groups.starts[rows], 0)
+        sizes = np.where(found, groups.starts[rows + 1] - groups.starts[rows], 0).astype(np.int64)
         sizes = np.minimum(sizes, k)  # one row's products share one score, so only its first k can count
         sizes[millionths < _lowest_needed(millionths, sizes, k)] = 0
         keys = _product_keys(groups, rows, millionths, sizes, k)
@@ -113,11 +113,12 @@ def _product_keys(
     query = np.repeat(np.arange(len(rows)).repeat(rows.shape[1]), counts)
     within_row = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
     column = np.repeat((ends - sizes).ravel(), counts) + within_row
-    products = groups.products[np.repeat(groups.starts[rows].ravel(), counts) + within_row]
+    first = groups.starts[rows].astype(np.int64)
+    products = groups.products[np.repeat(first.ravel(), counts) + within_row]
     keys[query, column] = _key(np.repeat(millionths.ravel(), counts), products)
     return keys
 
 
-def _key(millionths: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
+def _key(millionths: NDArray[np.int64], positions: NDArray[np.integer]) -> NDArray[np.int64]:
     """Keys that sort by falling score, then by rising position."""
     return ((UNITS - millionths) << _POSITION_BITS) | positions

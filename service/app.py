@@ -11,10 +11,11 @@ from typing import Any
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from service import metrics, payload
+from service import lookups, metrics, payload
 from service.errors import (
     BadBody,
     BadRequest,
+    CannotLookUp,
     EngineUnavailable,
     FailedUser,
     Fault,
@@ -22,6 +23,8 @@ from service.errors import (
     TooLarge,
     Unauthorized,
 )
+from service.lookup_requests import LookupReader
+from service.pages import PAGES, Page, read_pages
 from service.recommender import Recommendation, Recommender, Serving, User
 from service.schemas import UserReader
 from service.settings import Limits, Settings
@@ -40,6 +43,7 @@ _STATUS = {
     BadBody: HTTPStatus.BAD_REQUEST,
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
+    CannotLookUp: HTTPStatus.NOT_IMPLEMENTED,
     Unauthorized: HTTPStatus.UNAUTHORIZED,
     EngineUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
@@ -85,6 +89,9 @@ def create_app(serving: Serving, settings: Settings) -> Flask:
         response = _answer(recommender, written, payload.NDJSON if lines else payload.JSON)
         response.headers[BATCH_ERRORS] = str(len(items) - len(users))
         return response
+
+    _add_lookups(app, serving, settings)
+    _add_pages(app, read_pages())
 
     @app.get("/index")
     def index() -> Response:
@@ -147,6 +154,53 @@ def create_app(serving: Serving, settings: Settings) -> Flask:
     return app
 
 
+def _add_lookups(app: Flask, serving: Serving, settings: Settings) -> None:
+    """What the explorer page asks besides `/infer`."""
+    reader_for = cache(partial(LookupReader, limits=settings.limits))
+
+    @app.get("/products")
+    def products() -> Response:
+        recommender = serving.recommender
+        wanted = reader_for(recommender.info.dimension).read_prefix(request.args.to_dict())
+        found = recommender.catalogue.starting_with(wanted.prefix, wanted.limit)
+        return _answer(recommender, payload.write_products(found))
+
+    @app.post("/similar")
+    def similar() -> Response:
+        recommender, body = serving.recommender, _body(settings.max_body_bytes)
+        likes = reader_for(recommender.info.dimension).read_likes(body)
+        request.environ[USERS] = 1
+        return _answer(recommender, payload.write_similar(likes.ids, lookups.similar(recommender, likes)))
+
+    @app.get("/samples")
+    def samples() -> Response:
+        recommender = serving.recommender
+        return _answer(recommender, payload.write_json({"users": recommender.catalogue.sample_users}))
+
+    @app.get("/map")
+    def landmarks() -> Response:
+        recommender = serving.recommender
+        return _answer(recommender, payload.write_products(recommender.catalogue.landmarks))
+
+    @app.post("/map")
+    def places() -> Response:
+        recommender, body = serving.recommender, _body(settings.max_body_bytes)
+        wanted = reader_for(recommender.info.dimension).read_places(body)
+        return _answer(recommender, payload.write_json(lookups.places(recommender.catalogue, wanted)))
+
+
+def _add_pages(app: Flask, pages: dict[str, Page]) -> None:
+    def page() -> Response:
+        asked = pages[request.path]
+        response = Response(asked.content, headers=asked.headers)
+        response.set_etag(asked.etag)
+        response.make_conditional(request)
+        return response
+
+    for route in pages:
+        app.add_url_rule(route, view_func=page)
+
+
 def problem(status: HTTPStatus, detail: str, faults: Sequence[Fault] = ()) -> Response:
     """An RFC 9457 problem, with the faults of the request if there are any."""
     return Response(problem_body(status, detail, faults), status, headers=[("Content-Type", PROBLEM), *_SAFETY])
@@ -172,6 +226,8 @@ def _count(users: int, answers: Sequence[Recommendation]) -> None:
 
 
 def _check_key(settings: Settings) -> None:
+    if request.path in PAGES:
+        return  # they hold no data, and ask for a key themselves
     if request.path in URGENT_ROUTES and (request.path != METRICS_ROUTE or settings.open_metrics):
         return
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")

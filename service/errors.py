@@ -52,6 +52,10 @@ class TooLarge(ServiceError):
     """A request that asks for more than the limits allow."""
 
 
+class CannotLookUp(ServiceError):
+    """A question about products to an engine that does not look them up."""
+
+
 class Unauthorized(ServiceError):
     """A request without a valid API key."""
 

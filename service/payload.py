@@ -75,6 +75,15 @@ def write_answer(answer: Recommendation | FailedUser) -> bytes:
     return b'{"name":' + write_json(answer.name) + b',"best":' + answer.best + b',"worst":' + answer.worst + b"}"
 
 
+def write_similar(ids: Iterable[str], answer: Recommendation) -> bytes:
+    return b'{"ids":' + write_json(list(ids)) + b',"best":' + answer.best + b',"worst":' + answer.worst + b"}"
+
+
+def write_products(products: Iterable[bytes]) -> bytes:
+    """An object whose `products` are the given JSON objects."""
+    return b'{"products":[' + b",".join(products) + b"]}"
+
+
 def first_score(matches: bytes) -> float | None:
     """The score of the first of a JSON array of matches, if there is one."""
     start = matches.find(_SCORE)  # no string holds this: there, its quotes are escaped

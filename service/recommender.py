@@ -9,7 +9,8 @@ import orjson
 from numpy.typing import NDArray
 
 from index_builder.vectors import unit_vectors
-from service.engines.base import IndexInfo, SearchEngine
+from service.engines.base import Catalogue, IndexInfo, SearchEngine
+from service.errors import CannotLookUp
 
 _MOST_MATCHES_AT_ONCE = 1_000_000  # bounds the memory that long exclude lists can take
 
@@ -47,6 +48,13 @@ class Recommender:
     def is_available(self) -> bool:
         """Whether the engine could answer when last found out."""
         return self._engine.is_available
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The engine, where it also looks products up. Raises CannotLookUp where it does not."""
+        if not isinstance(self._engine, Catalogue):
+            raise CannotLookUp(f"the {self.info.index} engine does not look products up; /infer and /batch work")
+        return self._engine
 
     def recommend(self, users: Sequence[User]) -> list[Recommendation]:
         """One answer a user, in order; the same one whatever other users stand in the call."""

@@ -77,13 +77,35 @@ class Ids(_Field):
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
     ) -> frozenset[str]:
-        if type(value) is not list:
-            raise _wrong_type("a list of product ids", value)
-        others = [i for i, member in enumerate(value) if not isinstance(member, str)]
-        if others:
-            faults = [Fault("type", f"must be a string, not {json_type(value[i])}", f"/{i}") for i in others]
-            raise ValidationError(faults[:_MOST_ID_FAULTS])
-        return frozenset(value)
+        return frozenset(_strings(value))
+
+
+class OrderedIds(_Field):
+    """A list of `least` to `most` strings, in order."""
+
+    def __init__(self, least: int, most: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.least, self.most = least, most
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> tuple[str, ...]:
+        ids = tuple(_strings(value))
+        if not self.least <= len(ids) <= self.most:
+            detail = f"must have from {self.least} to {self.most} product ids, not {len(ids)}"
+            raise ValidationError([Fault("range", detail, "")])
+        return ids
+
+
+def load(schema: Schema, value: Any, what: str, pointer: str = "") -> dict[str, Any]:
+    """The fields of the parsed JSON object at `pointer` of the body; raises BadRequest with every fault."""
+    if not isinstance(value, dict):
+        raise BadRequest([Fault("type", f"{what} must be an object, not {json_type(value)}", pointer)])
+    try:
+        return dict(schema.load(value))
+    except ValidationError as error:
+        by_field: dict[str, list[Fault]] = error.normalized_messages()  # type: ignore[no-untyped-call]
+        raise BadRequest([_placed(fault, name, pointer) for name in by_field for fault in by_field[name]]) from None
 
 
 class UserReader:
@@ -140,13 +162,7 @@ class UserReader:
 
     def read(self, value: Any, pointer: str = "") -> User:
         """The user in the parsed JSON at `pointer` of the body; raises BadRequest with every fault."""
-        if not isinstance(value, dict):
-            raise BadRequest([Fault("type", f"a user must be an object, not {json_type(value)}", pointer)])
-        try:
-            return User(**self._schema.load(value))
-        except ValidationError as error:
-            by_field: dict[str, list[Fault]] = error.normalized_messages()  # type: ignore[no-untyped-call]
-            raise BadRequest([_placed(fault, name, pointer) for name in by_field for fault in by_field[name]]) from None
+        return User(**load(self._schema, value, "a user", pointer))
 
     def _plain_users(self, values: Iterable[Any], texts: Sequence[bytes | memoryview]) -> list[User | None]:
         """The user in each value, or None where `read` must have a look: at anything unusual, valid or not."""
@@ -199,6 +215,16 @@ def are_plain(vectors: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which rows (n,) of (n, d) are valid vectors at first sight: no NaN, and of an ordinary length."""
     largest = np.abs(vectors).max(axis=1, initial=0.0)
     return (largest > _SHORTEST) & (largest < _LONGEST)
+
+
+def _strings(value: Any) -> list[str]:
+    if type(value) is not list:
+        raise _wrong_type("a list of product ids", value)
+    others = [i for i, member in enumerate(value) if not isinstance(member, str)]
+    if others:
+        faults = [Fault("type", f"must be a string, not {json_type(value[i])}", f"/{i}") for i in others]
+        raise ValidationError(faults[:_MOST_ID_FAULTS])
+    return value
 
 
 def _placed(fault: Fault, name: str, pointer: str) -> Fault:

@@ -17,12 +17,15 @@ _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for; k counts matches a side, `users_times_k` those of a whole batch."""
+    """What one request may ask for; k counts matches a side, `users_times_k` those of a whole batch, `max_ids` the
+    products that it names, `max_completions` those that complete a prefix."""
 
     default_k: int = 10
     max_k: int = 1000
     max_batch: int = 10_000
     users_times_k: int = 1_000_000
+    max_ids: int = 1000
+    max_completions: int = 100
 
 
 @dataclass(frozen=True)

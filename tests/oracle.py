@@ -15,7 +15,7 @@ class Oracle:
     products: NDArray[np.float64]
 
     def cosines(self, users: NDArray[np.floating]) -> NDArray[np.float64]:
-        return _unit(users) @ _unit(self.products).T
+        return unit(users) @ unit(self.products).T
 
     def check(self, user: NDArray[np.floating], side: str, positions: list[int], scores: list[float], k: int) -> None:
         """Assert that these are the k best or worst products: scores, membership and order.
@@ -35,7 +35,7 @@ class Oracle:
         assert ranks == sorted(ranks)
 
 
-def _unit(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+def unit(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
     wide = np.asarray(vectors, np.float64)
     wide = wide / np.abs(wide).max(axis=1, keepdims=True)
     return wide / np.linalg.norm(wide, axis=1, keepdims=True)

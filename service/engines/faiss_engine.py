@@ -1,7 +1,10 @@
 """The embedded engine: a FAISS build, memory-mapped into this process."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from itertools import chain, repeat
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +13,7 @@ from index_builder.artifact import Build
 from index_builder.index import use_threads
 from index_builder.ranking import Neighbours
 from service.cores import Cores
-from service.engines.base import IndexInfo, Matches, encode_matches
+from service.engines.base import IndexInfo, Matches, encode_matches, encode_points
 
 _FEWEST_AT_ONCE, _MOST_AT_ONCE = 8, 128  # users that are worth a thread, and that others wait for at most
 
@@ -22,6 +25,8 @@ class FaissEngine:
 
     def __init__(self, build: Build, cores: Cores):
         self._index, self._products, self._cores = build.index, build.products, cores
+        self._atlas = build.atlas
+        self.sample_users: list[dict[str, Any]] = build.sample_users
         self._threads = ThreadPoolExecutor(cores.count, "search")
         manifest = build.manifest
         self.info = IndexInfo(
@@ -39,6 +44,29 @@ class FaissEngine:
             return self._search_piece(unit_vectors, k)
         pieces = [unit_vectors[start : start + at_once] for start in range(0, users, at_once)]
         return [*chain.from_iterable(self._threads.map(self._search_piece, pieces, repeat(k)))]
+
+    def starting_with(self, prefix: str, limit: int) -> list[bytes]:
+        positions = self._products.starting_with(prefix, limit)
+        return [head + b"}" for head in self._products.heads(np.array(positions, np.int64))]
+
+    def unit_vectors_of(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
+        positions = [self._products.position(identifier) for identifier in ids]
+        known = [position for position in positions if position is not None]
+        vectors = iter(self._vectors(known) if known else ())
+        return [None if position is None else next(vectors) for position in positions]
+
+    def place(self, unit_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._atlas.place(unit_vectors)
+
+    @cached_property
+    def landmarks(self) -> list[bytes]:
+        positions = self._atlas.positions
+        points = self.place(self._vectors(positions.tolist()))
+        return encode_points(self._products.heads(positions), points)
+
+    def _vectors(self, positions: list[int]) -> NDArray[np.float32]:
+        use_threads(1)
+        return self._index.vectors(self._products.rows(positions))
 
     def _search_piece(self, unit_vectors: NDArray[np.float32], k: int) -> list[Matches]:
         with self._cores.one():

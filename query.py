@@ -4,10 +4,10 @@ import argparse
 import json
 import signal
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
+
+from client.jetmlett_client import Answer, Client, Match, NoAnswer, Refused, User, UserError
 
 DATA = Path(__file__).parent / "data"
 SHOWN_OF_A_BATCH = 5
@@ -21,46 +21,48 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `query.py | head` ends quietly
     query = query_batch if options.batch else query_one_by_one
     try:
-        query(options.url)
-    except urllib.error.HTTPError as error:
-        sys.exit(f"{options.url} answered {error.code}: {error.read().decode()}")
-    except (urllib.error.URLError, TimeoutError) as error:
+        with Client(options.url, timeout=60) as client:
+            query(client)
+    except ValueError as error:
+        sys.exit(f"--url: {error}")
+    except Refused as error:
+        sys.exit(f"{options.url} answered {error.status}: {error.body}")
+    except NoAnswer as error:
         sys.exit(f"no answer from {options.url} ({error}); is the service running? `make serve` starts it")
 
 
-def query_one_by_one(url: str) -> None:
+def query_one_by_one(client: Client) -> None:
     for line in (DATA / "users.json").read_text().splitlines():
-        show(json.loads(line), post(f"{url}/infer", line.encode()))
+        user = json.loads(line)
+        show(user, client.infer(as_asked(user)))
 
 
-def query_batch(url: str) -> None:
-    body = (DATA / "users_batch.json").read_bytes()
-    users, answers = json.loads(body), post(f"{url}/batch", body)
-    for user, answer in zip(users[:SHOWN_OF_A_BATCH], answers, strict=False):
-        show(user, answer)
-    failed = sum("error" in answer for answer in answers)
-    print(f"... {len(answers):,} users answered, {failed} failed; the first {SHOWN_OF_A_BATCH} are shown")
+def query_batch(client: Client) -> None:
+    users = json.loads((DATA / "users_batch.json").read_bytes())
+    results = list(client.batch(map(as_asked, users)))
+    for user, result in zip(users[:SHOWN_OF_A_BATCH], results, strict=False):
+        show(user, result)
+    failed = sum(isinstance(result, UserError) for result in results)
+    print(f"... {len(results):,} users answered, {failed} failed; the first {SHOWN_OF_A_BATCH} are shown")
 
 
-def post(url: str, body: bytes) -> Any:
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 (the user's own URL)
-    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
-        return json.load(response)
+def as_asked(user: dict[str, Any]) -> User:
+    return User(user["name"], user["vector"])
 
 
-def show(user: dict[str, Any], answer: dict[str, Any]) -> None:
+def show(user: dict[str, Any], result: Answer | UserError) -> None:
     print(f"{user['name']} likes {', '.join(user['likes'])}")
-    if "error" in answer:
-        print(f"  failed: {answer['error']['detail']}\n")
+    if isinstance(result, UserError):
+        print(f"  failed: {result.error.detail}\n")
         return
     print(f"  {'best':<48}worst")
-    for best, worst in zip(answer["best"], answer["worst"], strict=True):
+    for best, worst in zip(result.best, result.worst, strict=True):
         print(f"  {label(best):<48}{label(worst)}")
     print()
 
 
-def label(match: dict[str, Any]) -> str:
-    return f"{match['score']:.3f}  {match['name']}"
+def label(match: Match) -> str:
+    return f"{match.score:.3f}  {match.name}"
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from service.errors import (
     Unauthorized,
 )
 from service.lookup_requests import LookupReader
+from service.openapi import ApiDocument
 from service.pages import PAGES, Page, read_pages
 from service.recommender import Recommendation, Recommender, Serving, User
 from service.schemas import UserReader
@@ -58,6 +59,7 @@ def create_app(serving: Serving, settings: Settings) -> Flask:
     """The WSGI application over what is served."""
     app = Flask(__name__, static_folder=None)
     reader_for = cache(partial(UserReader, limits=settings.limits))
+    document = ApiDocument(settings)
     if settings.api_keys:
         app.before_request(partial(_check_key, settings))
 
@@ -102,6 +104,11 @@ def create_app(serving: Serving, settings: Settings) -> Flask:
     def exposition() -> Response:
         recommender = serving.recommender
         return _answer(recommender, metrics.exposition(recommender.info), metrics.CONTENT_TYPE)
+
+    @app.get("/openapi.json")
+    def openapi() -> Response:
+        recommender = serving.recommender
+        return _answer(recommender, document.of(recommender))
 
     def live() -> Response:
         return _answer(serving.recommender, payload.write_json({"status": "live"}))

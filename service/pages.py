@@ -1,4 +1,4 @@
-"""The explorer page: files that come with the package, read once."""
+"""The pages that people read: files that come with the package, read once."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,10 +11,13 @@ _TYPES = {
     "svg": "image/svg+xml",
 }
 PAGES = {
-    "/": "explorer.html",
-    "/explorer.css": "explorer.css",
-    "/explorer.js": "explorer.js",
-    "/explorer.svg": "explorer.svg",
+    "/": "explorer/explorer.html",
+    "/explorer.css": "explorer/explorer.css",
+    "/explorer.js": "explorer/explorer.js",
+    "/explorer.svg": "explorer/explorer.svg",
+    "/docs": "docs/docs.html",
+    "/docs/docs.css": "docs/docs.css",
+    "/docs/docs.js": "docs/docs.js",
 }
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self';"
@@ -31,13 +34,17 @@ class Page:
 
 def read_pages() -> dict[str, Page]:
     """The page of each route. A browser may keep them, and must ask each time whether they still hold."""
-    directory = resources.files("service") / "explorer"
-    return {route: _page((directory / name).read_bytes(), name) for route, name in PAGES.items()}
+    directory = resources.files("service")
+    return {route: _page(directory.joinpath(name).read_bytes(), route) for route, name in PAGES.items()}
 
 
-def _page(content: bytes, name: str) -> Page:
+def media_type(route: str) -> str:
+    return _TYPES[PAGES[route].rpartition(".")[2]]
+
+
+def _page(content: bytes, route: str) -> Page:
     headers = {
-        "Content-Type": _TYPES[name.rpartition(".")[2]],
+        "Content-Type": media_type(route),
         "Content-Security-Policy": _POLICY,
         "Cache-Control": "no-cache",
         "Referrer-Policy": "no-referrer",

@@ -108,6 +108,17 @@ def load(schema: Schema, value: Any, what: str, pointer: str = "") -> dict[str, 
         raise BadRequest([_placed(fault, name, pointer) for name in by_field for fault in by_field[name]]) from None
 
 
+def user_schema(dimension: int, limits: Limits) -> Schema:
+    """What a user is to an index of this dimension; other fields are ignored."""
+    shape: dict[str, fields.Field] = {
+        "name": Text(required=True),
+        "vector": Vector(dimension, required=True),
+        "k": Count(limits.max_k, load_default=limits.default_k),
+        "exclude": Ids(load_default=frozenset),
+    }
+    return Schema.from_dict(shape, name="User")(unknown=EXCLUDE)
+
+
 class UserReader:
     """Reads users from request bodies.
 
@@ -118,13 +129,7 @@ class UserReader:
     def __init__(self, dimension: int, limits: Limits):
         self._dimension, self._limits = dimension, limits
         self._floats, self._zeros = struct.Struct(f"{dimension}d"), bytes(8 * dimension)
-        shape: dict[str, fields.Field] = {
-            "name": Text(required=True),
-            "vector": Vector(dimension, required=True),
-            "k": Count(limits.max_k, load_default=limits.default_k),
-            "exclude": Ids(load_default=frozenset),
-        }
-        self._schema = Schema.from_dict(shape, name="User")(unknown=EXCLUDE)
+        self._schema = user_schema(dimension, limits)
 
     def read_user(self, body: bytes) -> User:
         """The one user of a body. Raises BadBody, or BadRequest with every fault."""

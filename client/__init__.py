@@ -1,0 +1,1 @@
+"""The Python client; `jetmlett_client.py` is all of it, and may be copied elsewhere."""

@@ -1,0 +1,332 @@
+"""A client of the matching service. It needs nothing but the standard library.
+
+with Client("http://localhost:5000") as client:
+    answer = client.infer(User("mike", vector))
+    for result in client.batch(users):  # Answer or UserError, in order
+        ...
+"""
+
+import json
+import random
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.message import Message
+from email.utils import parsedate_to_datetime
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from itertools import count
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+_TOO_MANY, _UNAVAILABLE = 429, 503
+_CLOSED = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)  # http.client's RemoteDisconnected is one
+_LONGEST_SHOWN = 200  # characters of an answer that is no problem
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Whose matches are wanted: `vector` is (d,), a list or an array; k of None is the service's default."""
+
+    name: str
+    vector: Sequence[float]
+    k: int | None = None
+    exclude: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A product and its cosine similarity to the user."""
+
+    id: str
+    name: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A user's matches: `best` from the highest score down, `worst` from the lowest up; `build` is who answered."""
+
+    name: str
+    best: tuple[Match, ...]
+    worst: tuple[Match, ...]
+    build: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with a request; `pointer` is the JSON pointer to it."""
+
+    code: str
+    detail: str
+    pointer: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserError:
+    """Why a user of a batch has no answer; the fault's pointer starts with the user's position in the whole batch."""
+
+    name: str | None
+    error: Fault
+
+
+class ClientError(Exception):
+    """Base of what the client raises about requests."""
+
+
+class NoAnswer(ClientError):
+    """The service could not be reached, took too long, or broke off its answer."""
+
+
+class Refused(ClientError):
+    """The service answered with a problem; `body` is the answer as it came."""
+
+    def __init__(self, status: int, title: str, detail: str, faults: tuple[Fault, ...], body: str):
+        super().__init__(f"{status} {title}: {detail}")
+        self.status, self.title, self.detail, self.faults, self.body = status, title, detail, faults, body
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    status: int
+    reason: str
+    headers: Message
+    body: bytes
+
+
+class Client:
+    """Keeps connections open between requests; threads may share it, each request having a connection to itself."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        retries: int = 4,
+        backoff: float = 0.1,
+        longest_wait: float = 30.0,
+        max_users: int = 10_000,
+        max_matches: int = 1_000_000,
+        max_body_bytes: int = 64 * 2**20,
+        default_k: int = 10,
+    ):
+        """`timeout`, `backoff` (doubled with each try) and `longest_wait` (between two tries) are in seconds.
+
+        The last four are the service's limits, by which batches are split: users, matches a side (users x k) and bytes
+        in a request, and the k of users without one. Raises ValueError where one cannot be used.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url!r} is not an http or https URL")
+        if min(max_users, max_matches, max_body_bytes, default_k) < 1 or retries < 0:
+            raise ValueError("limits must be at least 1, and retries at least 0")
+        self._connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        self._host, self._port, self._prefix = parts.hostname, parts.port, parts.path.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._timeout, self._retries, self._backoff, self._longest_wait = timeout, retries, backoff, longest_wait
+        self._max_users, self._max_matches, self._max_body_bytes = max_users, max_matches, max_body_bytes
+        self._default_k = default_k
+        self._idle: list[HTTPConnection] = []
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that no request is using; a later request opens new ones."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def infer(self, user: User) -> Answer:
+        """Raises NoAnswer, or Refused: with the faults, where the user is not valid (422)."""
+        reply = self._ask("POST", "/infer", _encode(user))
+        return _answer(_parse(reply), _build(reply))
+
+    def batch(self, users: Iterable[User]) -> Iterator[Answer | UserError]:
+        """An answer or error for each user, in order, in as many requests as the limits ask for.
+
+        Requests are sent as the results are taken. Raises NoAnswer or Refused, after the results of earlier requests.
+        """
+        first = 0
+        for bodies in self._parts(users):
+            reply = self._ask("POST", "/batch", b"[" + b",".join(bodies) + b"]")
+            results = _parse(reply)
+            if not isinstance(results, list) or len(results) != len(bodies):
+                raise NoAnswer(f"the answer to a batch of {len(bodies)} users does not have as many members")
+            for position, result in enumerate(results, first):
+                yield _user_error(result, position) if "error" in result else _answer(result, _build(reply))
+            first += len(bodies)
+
+    def index(self) -> dict[str, Any]:
+        """The build that answers: its id, products, dimension, kind, and recall. Raises NoAnswer or Refused."""
+        index: dict[str, Any] = _parse(self._ask("GET", "/index"))
+        return index
+
+    def is_ready(self) -> bool:
+        """Whether the service answers and wants requests; asked once."""
+        try:
+            return self._exchange("GET", "/health/ready", None).status == 200
+        except NoAnswer:
+            return False
+
+    def _parts(self, users: Iterable[User]) -> Iterator[list[bytes]]:
+        """The users' JSON, in lists that keep the limits; a user who breaks one alone is for the service to refuse."""
+        bodies: list[bytes] = []
+        matches = size = 0
+        for user in users:
+            body, k = _encode(user), max(0, self._default_k if user.k is None else user.k)
+            matches, size = matches + k, size + len(body) + 1
+            too_many = len(bodies) == self._max_users or matches > self._max_matches or size >= self._max_body_bytes
+            if bodies and too_many:
+                yield bodies
+                bodies, matches, size = [], k, len(body) + 1
+            bodies.append(body)
+        if bodies:
+            yield bodies
+
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> _Reply:
+        """The answer with status 200, tried for again where another try may help: all requests may be repeated."""
+        for tried in count():
+            wait = random.uniform(0.5, 1.0) * self._backoff * 2**tried  # noqa: S311 (spreads clients, hides nothing)
+            failure: ClientError
+            try:
+                reply = self._exchange(method, path, body)
+            except _CutOff as error:
+                failure = error
+            else:
+                if reply.status == 200:
+                    return reply
+                failure = _refused(reply)
+                if reply.status not in (_TOO_MANY, _UNAVAILABLE):
+                    raise failure
+                wait += _retry_after(reply.headers)
+            if tried == self._retries or wait > self._longest_wait:
+                raise failure
+            time.sleep(wait)
+        raise AssertionError("unreachable")
+
+    def _exchange(self, method: str, path: str, body: bytes | None) -> _Reply:
+        """One request. A kept connection that turns out to be closed is replaced by a new one, once and at once."""
+        connection = self._take()
+        if connection is not None:
+            try:
+                return self._exchange_on(connection, method, path, body)
+            except _Unanswered:
+                self.close()  # the others are as old
+        new = self._connect(self._host, self._port, timeout=self._timeout)
+        return self._exchange_on(new, method, path, body)
+
+    def _exchange_on(self, connection: HTTPConnection, method: str, path: str, body: bytes | None) -> _Reply:
+        headers = self._headers if body is None else {**self._headers, "Content-Type": "application/json"}
+        try:
+            response = _response(connection, method, self._prefix + path, body, headers)
+            reply = _Reply(response.status, response.reason, response.headers, response.read())
+        except _Unanswered:
+            connection.close()
+            raise
+        except (*_CLOSED, HTTPException) as error:
+            connection.close()
+            raise _CutOff(f"the answer broke off ({error!r})") from error
+        except OSError as error:
+            connection.close()
+            raise NoAnswer(str(error)) from error
+        except BaseException:
+            connection.close()
+            raise
+        if response.will_close:
+            connection.close()
+        else:
+            with self._lock:
+                self._idle.append(connection)
+        return reply
+
+    def _take(self) -> HTTPConnection | None:
+        with self._lock:
+            return self._idle.pop() if self._idle else None
+
+
+class _CutOff(NoAnswer):
+    """The connection was lost before the answer's end."""
+
+
+class _Unanswered(_CutOff):
+    """The connection was lost before the answer's beginning."""
+
+
+def _response(
+    connection: HTTPConnection, method: str, target: str, body: bytes | None, headers: Mapping[str, str]
+) -> HTTPResponse:
+    """The head of the answer. Raises _Unanswered, or what `http.client` does."""
+    if connection.sock is None:
+        connection.connect()
+    try:
+        with suppress(*_CLOSED):  # a server may answer, and close, before the body has arrived
+            connection.request(method, target, body, dict(headers))
+        return connection.getresponse()
+    except _CLOSED as error:
+        raise _Unanswered(f"the connection was closed without an answer ({error!r})") from error
+
+
+def _encode(user: User) -> bytes:
+    tolist = getattr(user.vector, "tolist", None)  # of arrays
+    fields: dict[str, Any] = {"name": user.name, "vector": tolist() if tolist else list(user.vector)}
+    if user.k is not None:
+        fields["k"] = user.k
+    if user.exclude:
+        fields["exclude"] = list(user.exclude)
+    return json.dumps(fields, separators=(",", ":"), default=float).encode()  # NumPy's numbers in a list too
+
+
+def _parse(reply: _Reply) -> Any:
+    try:
+        return json.loads(reply.body)
+    except ValueError as error:
+        raise NoAnswer(f"the answer is not JSON ({error})") from error
+
+
+def _build(reply: _Reply) -> str:
+    return reply.headers.get("X-Index-Version", "")
+
+
+def _answer(fields: Mapping[str, Any], build: str) -> Answer:
+    best, worst = (tuple(Match(**match) for match in fields[side]) for side in ("best", "worst"))
+    return Answer(fields["name"], best, worst, build)
+
+
+def _user_error(fields: Mapping[str, Any], position: int) -> UserError:
+    fault = Fault(**fields["error"])
+    member = "/".join([str(position), *fault.pointer.split("/")[2:]])
+    return UserError(fields["name"], Fault(fault.code, fault.detail, f"/{member}"))
+
+
+def _refused(reply: _Reply) -> Refused:
+    text = reply.body.decode(errors="replace")
+    try:
+        problem = json.loads(text)
+        faults = tuple(Fault(**fault) for fault in problem.get("errors", ()))
+        return Refused(reply.status, problem["title"], problem["detail"], faults, text)
+    except (ValueError, KeyError, TypeError, AttributeError):  # of a proxy, perhaps
+        return Refused(reply.status, reply.reason, text[:_LONGEST_SHOWN], (), text)
+
+
+def _retry_after(headers: Message) -> float:
+    """Seconds, from a number or a date; 0 where there is neither."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isdecimal():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

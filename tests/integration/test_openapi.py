@@ -1,0 +1,160 @@
+"""The API document says what the app does: routes, limits, and examples that are answered as it shows."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from flask import Flask
+
+from service.app import create_app
+from service.openapi import document
+from service.pages import PAGES
+from service.recommender import Recommender, Serving
+from service.settings import Limits, Settings
+from tests.api import JSON, NDJSON, Api
+from tests.fake_engine import compass
+from tests.integration.conftest import ApiOver
+
+AUTOMATIC = {"HEAD", "OPTIONS"}  # Flask's own, and the same for every route
+
+
+@pytest.fixture(scope="module")
+def sample_document(recommender: Recommender) -> dict[str, Any]:
+    return document(recommender, Settings())
+
+
+def routes_of(app: Flask) -> set[tuple[str, str]]:
+    return {(rule.rule, method) for rule in app.url_map.iter_rules() for method in (rule.methods or set()) - AUTOMATIC}
+
+
+def routes_in(api: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(path, method.upper()) for path, methods in api["paths"].items() for method in methods}
+
+
+def operations(api: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    yield from ((path, method, operation) for path in api["paths"] for method, operation in api["paths"][path].items())
+
+
+def test_the_document_has_the_routes_and_methods_of_the_app_and_no_others() -> None:
+    recommender = Recommender(compass())
+    app = create_app(Serving(recommender), Settings())
+    assert routes_in(document(recommender, Settings())) == routes_of(app)
+
+
+def test_the_document_is_valid_openapi(sample_document: dict[str, Any]) -> None:
+    assert sample_document["openapi"] == "3.1.0"
+    schemathesis.openapi.from_dict(sample_document).validate()
+
+
+def test_every_reference_leads_somewhere(sample_document: dict[str, Any]) -> None:
+    def check(node: Any) -> None:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                target: Any = sample_document
+                for name in node["$ref"].removeprefix("#/").split("/"):
+                    target = target[name]
+            for member in node.values():
+                check(member)
+        elif isinstance(node, list):
+            for member in node:
+                check(member)
+
+    check(sample_document)
+
+
+def test_the_app_serves_the_document_of_its_own_index_and_settings(
+    api_over: ApiOver, api: Api, sample_document: dict[str, Any]
+) -> None:
+    answer = api.get("/openapi.json")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, JSON)
+    assert answer.json == json.loads(json.dumps(sample_document))
+    other = api_over(Recommender(compass()), Limits(default_k=3, max_k=7, max_batch=5)).get("/openapi.json").json
+    user = other["components"]["schemas"]["User"]
+    assert user["required"] == ["name", "vector"]
+    assert (user["properties"]["vector"]["minItems"], user["properties"]["vector"]["maxItems"]) == (2, 2)
+    limits = {name: user["properties"]["k"][name] for name in ("type", "minimum", "maximum", "default")}
+    assert limits == {"type": "integer", "minimum": 1, "maximum": 7, "default": 3}
+    assert user["properties"]["exclude"]["default"] == []
+    assert other["paths"]["/batch"]["post"]["requestBody"]["content"][JSON]["schema"]["maxItems"] == 5
+
+
+def test_a_new_build_gets_a_document_of_its_own(recommender: Recommender) -> None:
+    serving = Serving(recommender)
+    client = create_app(serving, Settings()).test_client()
+    vectors = []
+    for served in (recommender, Recommender(compass()), recommender):
+        serving.recommender = served
+        vectors.append(client.get("/openapi.json").get_json()["components"]["schemas"]["User"]["properties"]["vector"])
+    assert [vector["minItems"] for vector in vectors] == [300, 2, 300]
+
+
+def test_every_example_of_a_body_is_answered_with_the_example_of_an_answer(
+    api: Api, sample_document: dict[str, Any]
+) -> None:
+    tried = 0
+    for path, method, operation in operations(sample_document):
+        answers = operation["responses"]["200"]["content"]
+        bodies = operation.get("requestBody", {"content": {JSON: None}})["content"]
+        for media_type, body in bodies.items():
+            if "example" not in answers.get(media_type, {}):
+                continue
+            headers = {"Content-Type": media_type}
+            answer = api.request(method.upper(), path, body and encoded(body["example"]), headers)
+            assert (answer.status, answer.headers["Content-Type"]) == (200, media_type)
+            expected = answers[media_type]["example"]
+            assert (answer.body.decode() if media_type == NDJSON else answer.json) == expected
+            tried += 1
+    assert tried == 8
+
+
+def encoded(example: Any) -> bytes:
+    return (example if isinstance(example, str) else json.dumps(example)).encode()
+
+
+def test_the_examples_of_a_batch_show_an_answer_and_a_failed_user(sample_document: dict[str, Any]) -> None:
+    answered, failed = sample_document["paths"]["/batch"]["post"]["responses"]["200"]["content"][JSON]["example"]
+    assert answered == sample_document["paths"]["/infer"]["post"]["responses"]["200"]["content"][JSON]["example"]
+    assert len(answered["best"]) == len(answered["worst"]) == 2
+    detail = "vector has 299 numbers, 300 are expected"
+    assert failed == {
+        "name": "zoe",
+        "error": {"code": "vector_dimension", "detail": detail, "pointer": "/1/vector"},
+    }
+
+
+@pytest.mark.parametrize(("open_metrics", "open_routes"), [(False, set()), (True, {"/metrics"})])
+def test_with_keys_the_document_asks_for_one_where_the_app_does(open_metrics: bool, open_routes: set[str]) -> None:
+    settings, recommender = Settings(api_keys=("k1",), open_metrics=open_metrics), Recommender(compass())
+    client = create_app(Serving(recommender), settings).test_client()
+    free = set()
+    for path, method, operation in operations(document(recommender, settings)):
+        refused = client.open(path, method=method.upper()).status_code == 401
+        assert refused == ("401" in operation["responses"]) == ("security" in operation), path
+        if not refused:
+            free.add(path)
+    health = {"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
+    assert free == health | open_routes | set(PAGES)
+
+
+def test_without_keys_the_document_asks_for_none(sample_document: dict[str, Any]) -> None:
+    assert [path for path, _, operation in operations(sample_document) if "401" in operation["responses"]] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type", "start"),
+    [
+        ("/docs", "text/html; charset=utf-8", b"<!doctype html>"),
+        ("/docs/docs.css", "text/css; charset=utf-8", b":root {"),
+        ("/docs/docs.js", "text/javascript; charset=utf-8", b'"use strict";'),
+    ],
+)
+def test_the_page_allows_nothing_but_its_own_files(api: Api, path: str, media_type: str, start: bytes) -> None:
+    answer = api.get(path)
+    assert (answer.status, answer.headers["Content-Type"], answer.body[: len(start)]) == (200, media_type, start)
+    policy = dict(rule.split(" ", 1) for rule in answer.headers["Content-Security-Policy"].split("; "))
+    assert (policy["default-src"], policy["script-src"], policy["style-src"]) == ("'none'", "'self'", "'self'")
+    assert b"http:" not in answer.body
+    assert b"https:" not in answer.body
+    assert b"innerHTML" not in answer.body

@@ -30,7 +30,7 @@ build-index: $(VENV)/.runtime ## build and publish an index (PRODUCTS=, QUERIES=
 	$(BUILD_INDEX)
 
 test: $(VENV)/.dev ## the whole test suite (ARGS= for pytest)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 
 soak: $(VENV)/.dev ## the long proofs: stops, reloads, kills, overload, ten minutes of load; then their figures
 	rm -f soak.jsonl

@@ -1,6 +1,9 @@
 FROM python:3.11-slim AS packages
-COPY requirements.txt .
+COPY requirements.txt requirements-dev.txt ./
+# pymilvus or pyarrow, for the service on Milvus or batches from Parquet; their versions are those that the tests ran with
+ARG EXTRA_PACKAGES=""
 RUN pip install --no-cache-dir --no-compile --prefix /packages --requirement requirements.txt \
+        --constraint requirements-dev.txt ${EXTRA_PACKAGES} \
     && find /packages -depth -type d -name tests -exec rm -rf {} +
 
 FROM python:3.11-slim AS sample-index

@@ -1,0 +1,268 @@
+"""What stands in deploy/ fits Kubernetes' schema, the image and the code."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from index_builder.__main__ import _parser as builder_parser
+from service.__main__ import _parser as service_parser
+from service.app import LIVE_ROUTES, METRICS_ROUTE, READY_ROUTES
+from service.server import _LAST_PATIENCE_SECONDS
+from service.settings import Settings, read_milvus, read_settings
+
+ROOT = Path(__file__).parent.parent.parent
+DEPLOY, DOCKERFILE = ROOT / "deploy", (ROOT / "Dockerfile").read_text()
+MANIFESTS = sorted((DEPLOY / "kubernetes").rglob("*.yaml"))
+OUR_IMAGE = re.compile(r"jetmlett(:[\w.]+)?")
+FOREIGN_KINDS = {"ServiceMonitor"}  # of operators, whose schemas are not Kubernetes' own
+SLOWEST_ANSWER_SECONDS = max(_LAST_PATIENCE_SECONDS.values())
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+
+
+def only(kind: str) -> dict[str, Any]:
+    [document] = [document for path in MANIFESTS for document in documents(path) if document["kind"] == kind]
+    return document
+
+
+def pods() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each workload's name and pod template."""
+    for document in [document for path in MANIFESTS for document in documents(path)]:
+        spec = document.get("spec", {})
+        template = spec.get("jobTemplate", {}).get("spec", spec).get("template")
+        if template:
+            yield document["metadata"]["name"], template
+
+
+PODS = dict(pods())
+CONTAINERS = [
+    pytest.param(container, id=f"{name}-{container['name']}")
+    for name, pod in PODS.items()
+    for container in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+]
+SERVICE_POD = PODS["jetmlett"]["spec"]
+[CHECK], [SERVICE] = SERVICE_POD["initContainers"], SERVICE_POD["containers"]
+
+
+def environment(container: dict[str, Any]) -> dict[str, str]:
+    return {variable["name"]: variable.get("value", "from-a-secret") for variable in container["env"]}
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    [document] = documents(DEPLOY / "compose.yaml")
+    return document["services"]
+
+
+@pytest.fixture(scope="module")
+def our_services(compose: dict[str, Any]) -> dict[str, Any]:
+    return {name: service for name, service in compose.items() if OUR_IMAGE.fullmatch(service["image"])}
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_a_manifest_fits_the_schema(path: Path) -> None:
+    checked = [document for document in documents(path) if document["kind"] not in FOREIGN_KINDS]
+    for document in checked:
+        kubernetes_validate.validate(document, "1.37", strict=True)
+    assert checked or path.stem == "service-monitor"
+
+
+def test_a_manifest_that_does_not_fit_the_schema_is_found() -> None:
+    deployment = only("Deployment")
+    deployment["spec"]["template"]["spec"]["containers"][0]["readinesProbe"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError, match="readinesProbe"):
+        kubernetes_validate.validate(deployment, "1.37", strict=True)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(DEPLOY.rglob("*.yaml")) | {DEPLOY / "README.md"}), ids=lambda path: path.name
+)
+def test_every_variable_named_exists(path: Path) -> None:
+    known = set(re.findall(r"\bRECO_[A-Z_]+", (ROOT / "service" / "settings.py").read_text()))
+    assert set(re.findall(r"\bRECO_[A-Z_]*[A-Z]\b", path.read_text())) - known == set()
+
+
+def test_the_settings_in_kubernetes_can_be_used_and_leave_time_to_drain() -> None:
+    settings = read_settings(environment(SERVICE))
+    assert (settings.artifacts, settings.log_format) == (Path("/artifacts"), "json")
+    assert SERVICE_POD["terminationGracePeriodSeconds"] >= settings.drain_seconds + SLOWEST_ANSWER_SECONDS
+    assert SERVICE_POD["terminationGracePeriodSeconds"] >= 2 * settings.drain_seconds
+    # the address must be out of use before the drain is over
+    noticed = SERVICE["readinessProbe"]["periodSeconds"] * SERVICE["readinessProbe"]["failureThreshold"]
+    assert settings.drain_seconds > noticed
+
+
+def test_the_init_container_checks_what_the_service_will_serve() -> None:
+    assert service_parser().parse_args(CHECK["args"]).run.__name__ == "_check"
+    for what in ("image", "env", "volumeMounts", "resources"):
+        assert CHECK[what] == SERVICE[what]
+
+
+def test_probes_and_ports_are_those_of_the_service() -> None:
+    [port] = SERVICE["ports"]
+    assert port == {"name": "http", "containerPort": Settings().port}
+    assert f"EXPOSE {Settings().port}\n" in DOCKERFILE
+    for probe, routes in (
+        ("startupProbe", READY_ROUTES),
+        ("readinessProbe", READY_ROUTES),
+        ("livenessProbe", LIVE_ROUTES),
+    ):
+        assert SERVICE[probe]["httpGet"]["path"] in routes
+        assert SERVICE[probe]["httpGet"]["port"] == port["name"]
+    [service_port] = only("Service")["spec"]["ports"]
+    [endpoint] = only("ServiceMonitor")["spec"]["endpoints"]
+    assert (service_port["targetPort"], endpoint["port"]) == (port["name"], service_port["name"])
+    assert endpoint["path"] == METRICS_ROUTE
+
+
+def test_everything_selects_the_pods_of_the_service_alone() -> None:
+    selectors = [
+        only("Deployment")["spec"]["selector"]["matchLabels"],
+        only("Service")["spec"]["selector"],
+        only("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        SERVICE_POD["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"],
+    ]
+    for selector in selectors:
+        chosen = [name for name, pod in PODS.items() if selector.items() <= pod["metadata"]["labels"].items()]
+        assert chosen == ["jetmlett"]
+    monitored = only("ServiceMonitor")["spec"]["selector"]["matchLabels"]
+    assert monitored.items() <= only("Service")["metadata"]["labels"].items()
+    target = only("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("Deployment", only("Deployment")["metadata"]["name"])
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_pod_runs_as_the_user_of_the_image_and_asks_the_cluster_for_nothing(name: str) -> None:
+    uid = re.search(r"useradd --uid (\d+)", DOCKERFILE)
+    assert uid is not None
+    spec = PODS[name]["spec"]
+    user = int(uid[1])
+    assert spec["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": user,
+        "runAsGroup": user,
+        "fsGroup": user,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert f"USER {user}\n" in DOCKERFILE
+    # with service links, a Service that is called reco would set RECO_PORT to tcp://...
+    assert (spec["automountServiceAccountToken"], spec["enableServiceLinks"]) == (False, False)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_container_has_no_privileges_and_known_resources(container: dict[str, Any]) -> None:
+    assert container["securityContext"] == {
+        "readOnlyRootFilesystem": True,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert {kind: set(amounts) for kind, amounts in container["resources"].items()} == {
+        "requests": {"cpu", "memory"},
+        "limits": {"cpu", "memory"},
+    }
+
+
+def test_only_the_builders_may_write_builds_and_counters_go_to_memory() -> None:
+    writable = {
+        name
+        for name, pod in PODS.items()
+        for container in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+        for mount in container["volumeMounts"]
+        if mount["name"] == "artifacts" and not mount.get("readOnly")
+    }
+    assert writable == {"jetmlett-build-index", "jetmlett-sample-index"}
+    volumes = {volume["name"]: volume for volume in SERVICE_POD["volumes"]}
+    [shared_memory] = [mount for mount in SERVICE["volumeMounts"] if mount["mountPath"] == "/dev/shm"]
+    assert volumes[shared_memory["name"]]["emptyDir"]["medium"] == "Memory"
+    assert volumes["artifacts"]["persistentVolumeClaim"]["readOnly"]
+
+
+def test_claims_named_by_pods_exist() -> None:
+    claims = {document["metadata"]["name"] for document in documents(DEPLOY / "kubernetes" / "claims.yaml")}
+    named = {
+        volume["persistentVolumeClaim"]["claimName"]
+        for pod in PODS.values()
+        for volume in pod["spec"]["volumes"]
+        if "persistentVolumeClaim" in volume
+    }
+    assert named == claims
+
+
+def test_the_cron_job_calls_the_builder_with_options_it_knows() -> None:
+    [container] = PODS["jetmlett-build-index"]["spec"]["containers"]
+    assert container["command"] == ["python", "-m", "index_builder"]
+    options = builder_parser().parse_args(container["args"])
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert {str(options.products.parent), str(options.out)} == mounts
+
+
+def test_one_revision_of_the_image_runs_everywhere() -> None:
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version is not None
+    assert {container.values[0]["image"] for container in CONTAINERS} == {f"jetmlett:{version[1]}"}
+
+
+def test_the_example_secret_is_the_one_that_the_service_reads() -> None:
+    [keys] = [variable for variable in SERVICE["env"] if variable["name"] == "RECO_API_KEYS"]
+    secret, reference = only("Secret"), keys["valueFrom"]["secretKeyRef"]
+    assert (secret["metadata"]["name"], list(secret["stringData"])) == (reference["name"], [reference["key"]])
+    assert reference["optional"]
+
+
+def test_compose_starts_the_service_alone_unless_a_profile_is_asked_for(compose: dict[str, Any]) -> None:
+    assert [name for name, service in compose.items() if "profiles" not in service] == ["reco"]
+
+
+def test_compose_confines_every_container_of_ours_and_lets_it_drain(our_services: dict[str, Any]) -> None:
+    assert set(our_services) == {"reco", "reco-milvus", "publish"}
+    for service in our_services.values():
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        grace = int(service["stop_grace_period"].removesuffix("s"))
+        drain = int(service["environment"].get("RECO_DRAIN_SECONDS", 0))
+        assert grace >= drain + SLOWEST_ANSWER_SECONDS
+        assert "healthcheck" not in service or service["command"] == ["publish"]
+
+
+def test_compose_gives_settings_that_can_be_used(our_services: dict[str, Any]) -> None:
+    for service in our_services.values():
+        given = {name: "" if value.startswith("$") else value for name, value in service["environment"].items()}
+        settings = read_settings(given)
+        assert [port.rpartition(":")[2] for port in service.get("ports", [str(settings.port)])] == [str(settings.port)]
+    publish, milvus = our_services["publish"], our_services["reco-milvus"]
+    assert service_parser().parse_args(publish["command"]).run.__name__ == "_publish"
+    assert read_milvus(publish["environment"]) == read_settings({**milvus["environment"], "RECO_API_KEYS": ""}).milvus
+
+
+def test_compose_builds_milvus_client_into_the_image_that_needs_it(our_services: dict[str, Any]) -> None:
+    assert "ARG EXTRA_PACKAGES" in DOCKERFILE
+    for name in ("reco-milvus", "publish"):
+        package = our_services[name]["build"]["args"]["EXTRA_PACKAGES"]
+        assert re.search(rf"^{package}==", (ROOT / "requirements-dev.txt").read_text(), re.MULTILINE)
+    assert "args" not in our_services["reco"]["build"]
+
+
+def test_compose_pins_the_images_of_others_and_mounts_what_exists(compose: dict[str, Any]) -> None:
+    for service in compose.values():
+        assert OUR_IMAGE.fullmatch(service["image"]) or re.search(r":\D*\d+[.-]\d+", service["image"])
+        for volume in service.get("volumes", []):
+            source = volume.partition(":")[0]
+            assert not source.startswith(".") or (DEPLOY / source).is_dir()
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool, which runs the alerts' tests, is not installed")
+def test_alerts_fire_when_they_should_and_only_then() -> None:
+    rules = DEPLOY / "prometheus" / "alerts.test.yaml"
+    run = subprocess.run(["promtool", "test", "rules", rules], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr

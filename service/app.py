@@ -24,6 +24,7 @@ from service.errors import (
     Unauthorized,
 )
 from service.lookup_requests import LookupReader
+from service.open_inference import HEADER_LENGTH, MODEL, SERVER, InferenceReader, describe_model, write_answers
 from service.openapi import ApiDocument
 from service.pages import PAGES, Page, read_pages
 from service.recommender import Recommendation, Recommender, Serving, User
@@ -33,8 +34,12 @@ from service.settings import Limits, Settings
 PROBLEM = "application/problem+json"
 LIVE_ROUTES = ("/health/live", "/v2/health/live")
 READY_ROUTES = ("/health/ready", "/v2/health/ready")
-METRICS_ROUTE = "/metrics"
-URGENT_ROUTES = frozenset({*LIVE_ROUTES, *READY_ROUTES, METRICS_ROUTE})  # answered before anything that waits
+METRICS_ROUTE, PROTOCOL_ROUTE = "/metrics", "/v2"
+MODEL_ROUTE = f"{PROTOCOL_ROUTE}/models/{MODEL}"
+MODEL_READY_ROUTE = f"{MODEL_ROUTE}/ready"
+URGENT_ROUTES = frozenset(
+    {*LIVE_ROUTES, *READY_ROUTES, MODEL_READY_ROUTE, METRICS_ROUTE}
+)  # answered before anything that waits
 INDEX_VERSION, BATCH_ERRORS = "X-Index-Version", "X-Batch-Errors"
 USERS, BUILD = "reco.users", "reco.build"  # in a request's environment: how many users it has, and whose answer it got
 _SAFETY = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
@@ -94,6 +99,7 @@ def create_app(serving: Serving, settings: Settings) -> Flask:
 
     _add_lookups(app, serving, settings)
     _add_pages(app, read_pages())
+    _add_open_inference(app, serving, settings)
 
     @app.get("/index")
     def index() -> Response:
@@ -111,18 +117,18 @@ def create_app(serving: Serving, settings: Settings) -> Flask:
         return _answer(recommender, document.of(recommender))
 
     def live() -> Response:
-        return _answer(serving.recommender, payload.write_json({"status": "live"}))
+        return _answer(serving.recommender, payload.write_json(_health("live")))
 
     def ready() -> Response:
         if serving.draining:
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the service is stopping")
         if not serving.recommender.is_available:
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, _UNAVAILABLE)
-        return _answer(serving.recommender, payload.write_json({"status": "ready"}))
+        return _answer(serving.recommender, payload.write_json(_health("ready")))
 
     for route in LIVE_ROUTES:
         app.add_url_rule(route, view_func=live)
-    for route in READY_ROUTES:
+    for route in (*READY_ROUTES, MODEL_READY_ROUTE):
         app.add_url_rule(route, view_func=ready)
 
     @app.errorhandler(EngineUnavailable)
@@ -196,6 +202,46 @@ def _add_lookups(app: Flask, serving: Serving, settings: Settings) -> None:
         return _answer(recommender, payload.write_json(lookups.places(recommender.catalogue, wanted)))
 
 
+def _add_open_inference(app: Flask, serving: Serving, settings: Settings) -> None:
+    """What clients of the Open Inference Protocol ask, besides health."""
+    reader_for = cache(partial(InferenceReader, limits=settings.limits))
+
+    @app.get(PROTOCOL_ROUTE)
+    def server() -> Response:
+        return _answer(serving.recommender, payload.write_json(SERVER))
+
+    @app.get(MODEL_ROUTE)
+    def model() -> Response:
+        recommender = serving.recommender
+        return _answer(recommender, payload.write_json(describe_model(recommender.info.dimension)))
+
+    @app.post(f"{MODEL_ROUTE}/infer")
+    def infer_tensors() -> Response:
+        recommender, body = serving.recommender, _body(settings.max_body_bytes)
+        wanted = reader_for(recommender.info.dimension).read(body, request.headers.get(HEADER_LENGTH))
+        _check_matches(wanted.users, settings.limits)
+        answers = recommender.recommend(wanted.users)
+        _count(len(answers), answers)
+        metrics.BATCH_USERS.observe(len(answers))
+        written, header_length = write_answers(wanted, answers, recommender.info.products)
+        if header_length is None:
+            return _answer(recommender, written)
+        response = _answer(recommender, written, "application/octet-stream")
+        response.headers[HEADER_LENGTH] = str(header_length)
+        return response
+
+
+def _health(state: str) -> dict[str, Any]:
+    """What says that a probe has gone well: to us, and to clients of the Open Inference Protocol."""
+    if request.path == MODEL_READY_ROUTE:
+        return {"name": MODEL, state: True}
+    return {"status": state, state: True} if _speaks_protocol(request.path) else {"status": state}
+
+
+def _speaks_protocol(path: str) -> bool:
+    return f"{path}/".startswith(f"{PROTOCOL_ROUTE}/")
+
+
 def _add_pages(app: Flask, pages: dict[str, Page]) -> None:
     def page() -> Response:
         asked = pages[request.path]
@@ -210,12 +256,16 @@ def _add_pages(app: Flask, pages: dict[str, Page]) -> None:
 
 def problem(status: HTTPStatus, detail: str, faults: Sequence[Fault] = ()) -> Response:
     """An RFC 9457 problem, with the faults of the request if there are any."""
-    return Response(problem_body(status, detail, faults), status, headers=[("Content-Type", PROBLEM), *_SAFETY])
+    body = problem_body(status, detail, request.path, faults)
+    return Response(body, status, headers=[("Content-Type", PROBLEM), *_SAFETY])
 
 
-def problem_body(status: HTTPStatus, detail: str, faults: Sequence[Fault] = ()) -> bytes:
+def problem_body(status: HTTPStatus, detail: str, path: str, faults: Sequence[Fault] = ()) -> bytes:
+    """The JSON of a problem; on a path of the Open Inference Protocol, with the `error` that its clients look for."""
     body: dict[str, Any] = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": detail}
-    return payload.write_json({**body, "errors": faults} if faults else body)
+    if faults:
+        body["errors"] = faults
+    return payload.write_json({**body, "error": detail} if _speaks_protocol(path) else body)
 
 
 def _answer(recommender: Recommender, body: bytes, mimetype: str = payload.JSON) -> Response:

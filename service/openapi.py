@@ -15,7 +15,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import fields
 
-from service import metrics, pages, payload, schemas, shapes
+from service import metrics, open_inference, pages, payload, schemas, shapes
 from service.errors import FailedUser
 from service.recommender import Recommender, User
 from service.schemas import UserReader, user_schema
@@ -142,7 +142,8 @@ def _operations(recommender: Recommender, settings: Settings) -> list[_Operation
     ndjson = {"schema": {"type": "string", "description": "One JSON value a line."}}
 
     def health(what: str, path: str, name: str, summary: str, problems: Sequence[int] = ()) -> _Operation:
-        answer = _json_media(_ref("schemas", "Status"), {"status": what})
+        example = {"status": what, what: True} if path.startswith("/v2") else {"status": what}
+        answer = _json_media(_ref("schemas", "Status"), example)
         return _Operation(
             "get", path, "health", name, summary, answer, problems=problems, needs_key=False, may_wait=False
         )
@@ -209,6 +210,7 @@ def _operations(recommender: Recommender, settings: Settings) -> list[_Operation
             "This document.",
             _json_media({"type": "object", "required": ["openapi", "info", "paths"]}),
         ),
+        *_open_inference(recommender),
         *_lookups(recommender, settings),
         *(
             _Operation(
@@ -291,6 +293,57 @@ def _lookups(recommender: Recommender, settings: Settings) -> list[_Operation]:
             body=_json_media(
                 {**_object(ids=ids, vector=_shape_of(None, user), likes=ids), "required": []},
             ),
+            problems=[422],
+        ),
+    ]
+
+
+def _open_inference(recommender: Recommender) -> list[_Operation]:
+    """The Open Inference Protocol, which has a document of its own; see `open_inference.py`."""
+    name, shape = {"type": "string"}, {"type": "array", "items": {"type": "integer"}}
+    tensors = {"type": "array", "items": _object(name=name, datatype=name, shape=shape)}
+    model, tag = f"/v2/models/{open_inference.MODEL}", "open inference protocol"
+    bytes_alone = {"type": "string", "contentMediaType": "application/octet-stream"}
+    answer = {"type": "object", "required": ["model_name", "outputs"], "properties": {"outputs": tensors}}
+    return [
+        _Operation(
+            "get",
+            "/v2",
+            tag,
+            "server",
+            "The server, and what it adds to the protocol.",
+            _json_media(_object(name=name, version=name), open_inference.SERVER),
+        ),
+        _Operation(
+            "get",
+            f"{model}/ready",
+            tag,
+            "model_ready",
+            "Whether requests should be sent here.",
+            _json_media(_object(name=name, ready={"type": "boolean"}), {"name": open_inference.MODEL, "ready": True}),
+            problems=[503],
+            needs_key=False,
+            may_wait=False,
+        ),
+        _Operation(
+            "get",
+            model,
+            tag,
+            "model",
+            "The tensors that are taken and given.",
+            _json_media(
+                _object(name=name, platform=name, inputs=tensors, outputs=tensors),
+                open_inference.describe_model(recommender.info.dimension),
+            ),
+        ),
+        _Operation(
+            "post",
+            f"{model}/infer",
+            tag,
+            "infer_tensors",
+            "The matches of the rows of a tensor, as tensors; binary tensor data works both ways.",
+            {**_json_media(answer), "application/octet-stream": {"schema": bytes_alone}},
+            body=_json_media({"type": "object", "required": ["inputs"], "properties": {"inputs": tensors}}),
             problems=[422],
         ),
     ]

@@ -284,7 +284,7 @@ class _ProblemTask(_Identified, ErrorTask):
         has_come_whole = self.request.body_rcv is None or self.request.body_rcv.completed
         if not isinstance(error, Overloaded) or not has_come_whole or server.serving.draining:
             self.set_close_on_finish()
-        body = problem_body(status, detail)
+        body = problem_body(status, detail, getattr(self.request, "path", ""))
         self.content_length = len(body)
         self.write(body)
 

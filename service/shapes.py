@@ -69,6 +69,8 @@ class Problem(_Shape):
 
 class Status(_Shape):
     status = _text("`live` or `ready`.", validate=OneOf(("live", "ready")))
+    live = fields.Boolean(metadata={"description": "Of the Open Inference Protocol."})
+    ready = fields.Boolean(metadata={"description": "Of the Open Inference Protocol."})
 
 
 class SideRecall(_Shape):

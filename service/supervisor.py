@@ -296,5 +296,5 @@ def _refuse_handshakes(listener: socket.socket) -> None:
     attach_filter = 26  # SO_ATTACH_FILTER, which Python does not name
     try:
         listener.setsockopt(socket.SOL_SOCKET, attach_filter, struct.pack("HL", len(program), ctypes.addressof(code)))
-    except OSError as error:
-        log.warning("connections cannot be refused before the end: %s", error)
+    except OSError:  # some kernels let only CAP_NET_ADMIN filter TCP
+        listener.listen(0)  # then the kernel keeps one at most, for the moment between the last accept and the end

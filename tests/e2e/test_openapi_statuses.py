@@ -1,5 +1,6 @@
 """Every status that the document lists is provoked, and comes as the document says."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from service.app import URGENT_ROUTES, create_app
 from service.openapi import document
 from service.recommender import Recommender, Serving
 from service.settings import Settings
-from tests.api import user_json
+from tests.api import VECTOR, user_json
 from tests.e2e.server import Server, answer_on, serving
 from tests.fake_engine import compass
 
@@ -34,9 +35,12 @@ GOOD = {
     "/batch": b"[" + user_json() + b"]",
     "/similar": b'{"ids":["pizza-38"]}',
     "/map": b'{"ids":["pizza-38"]}',
+    "/v2/models/reco/infer": json.dumps(
+        {"inputs": [{"name": "vectors", "datatype": "FP32", "shape": [1, 300], "data": VECTOR}]}
+    ).encode(),
 }
 GOOD_QUERY = {"/products": "?prefix=p"}
-WRONG = {"/infer": b"{}", "/batch": b"{}", "/similar": b"{}", "/map": b"[]"}
+WRONG = {"/infer": b"{}", "/batch": b"{}", "/similar": b"{}", "/map": b"[]", "/v2/models/reco/infer": b"{}"}
 
 
 @pytest.fixture(scope="module")
@@ -161,4 +165,4 @@ def test_a_stopping_service_is_not_ready_where_that_is_documented() -> None:
         if client.open(path, method=method).status_code == 503
     }
     documented = {path for path, _, statuses in operations(document(recommender, Settings())) if 503 in statuses}
-    assert unready == documented == {"/health/ready", "/v2/health/ready"}
+    assert unready == documented == {"/health/ready", "/v2/health/ready", "/v2/models/reco/ready"}

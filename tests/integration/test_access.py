@@ -46,7 +46,7 @@ def test_without_a_key_nothing_is_told(locked: Api, headers: dict[str, str], pat
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"])
 def test_health_stays_open(locked: Api, path: str) -> None:
-    assert locked.get(path).json == {"status": path.rsplit("/", 1)[1]}
+    assert locked.get(path).json["status"] == path.rsplit("/", 1)[1]
 
 
 def test_metrics_are_open_by_setting(api_over: ApiOver) -> None:

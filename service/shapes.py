@@ -16,6 +16,9 @@ FAULT_CODES = (
     "vector_elements",
     "not_json",
     "unknown_id",
+    "shape",
+    "value",
+    "vector_rows",
 )
 
 
@@ -64,6 +67,7 @@ class Problem(_Shape):
     title = _text("The phrase of the status.")
     status = fields.Integer(required=True, metadata={"description": "The status of the answer."})
     detail = _text("What is wrong with this request.")
+    error = fields.String(metadata={"description": "The detail again, where the Open Inference Protocol wants it."})
     errors = fields.List(fields.Nested(Fault), metadata={"description": "Every fault found; of status 422 only."})
 
 

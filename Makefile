@@ -16,7 +16,7 @@ IMAGE ?= jetmlett
 BUILD_INDEX = $(BIN)/python -m index_builder --products $(PRODUCTS) --out $(OUT) --recall $(RECALL) $(if $(QUERIES),--queries $(QUERIES)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve build-index test soak audit check format bench bench-serve bench-index bench-offline lock sample-data docker docker-run clean
+.PHONY: help install serve build-index test soak audit check format bench bench-serve bench-index bench-offline bench-oip lock sample-data docker docker-run clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ bench-index: $(VENV)/.dev ## compare index kinds at 2k, 20k and 200k products (S
 
 bench-offline: $(VENV)/.dev ## users/s of an offline batch against the search alone (ARGS="--users 200000" for fewer than a million)
 	$(BIN)/python -m benchmarks.offline $(ARGS)
+
+bench-oip: $(VENV)/.dev ## 1,000 users as tensors of the Open Inference Protocol, against JSON /batch
+	$(BIN)/python -m benchmarks.oip $(ARGS)
 
 lock: $(VENV)/.dev ## resolve pyproject.toml into the pinned requirements files
 	$(BIN)/pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --output-file requirements.txt pyproject.toml

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 class Matches:
     """One user's matches: `best` from the highest score down, `worst` from the lowest up.
 
-    A match is the JSON object of a product's `id` and `name` and its `score`, the cosine similarity to the user, within
-    [-1, 1] and rounded to six decimals. Equal scores stand in catalogue order on both sides.
+    A match is the compact JSON object of a product's `id` and `name` and its `score`, in this order; the score is the
+    cosine similarity to the user, within [-1, 1] and rounded to six decimals. Equal scores stand in catalogue order on
+    both sides.
     """
 
     best: list[bytes]

@@ -7,8 +7,11 @@ _ROWS_FOR_LISTS = 100_000
 _ROWS_FOR_NO_SCANS = 500_000
 
 
-def suitable_kinds(rows: int, dimension: int) -> list[list[str]]:
+def suitable_kinds(rows: int, dimension: int, compact: bool = False) -> list[list[str]]:
     """The kinds worth trying for a catalogue, list by list: the next one is for when none of a list will do.
+
+    Of large catalogues only one is tried: finer codes need fewer candidates, whose vectors lie far apart in memory; a
+    `compact` index has coarser ones, as its vectors are smaller too.
 
     Word-embedding means vary mostly in a third of their directions: scanning those with four bits each, and
     re-ranking, beats finer codes of everything. Catalogues that vary in all directions need all of them.
@@ -24,4 +27,4 @@ def suitable_kinds(rows: int, dimension: int) -> list[list[str]]:
         return [scans, whole]
     if rows < _ROWS_FOR_NO_SCANS:
         return [scans[1:3] + lookups, whole]
-    return [lookups[:1], whole]
+    return [lookups[:1] if compact else lookups[-1:], whole]

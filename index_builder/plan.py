@@ -78,7 +78,8 @@ class Planner:
         if wanted != "auto":
             index = build_index(wanted, self._vectors, self._store)
             return self._confirmed(wanted, index, {side: self._tuned(wanted, index, side) for side in SIDES})
-        for kinds in suitable_kinds(self._vectors.rows, self._vectors.dimension):
+        is_compact = not isinstance(self._store, faiss.IndexFlat)
+        for kinds in suitable_kinds(self._vectors.rows, self._vectors.dimension, is_compact):
             fastest = self._fastest(kinds) if self._users.has_more else None
             plan = fastest and self._confirmed(*fastest)
             if plan and plan.keeps_promise:

@@ -205,7 +205,7 @@ def test_two_runs_do_not_write_to_one_output(
 
 def test_a_run_that_is_interrupted_says_how_to_go_on(tmp_path: Path, artifacts: Path, source: Path) -> None:
     output = tmp_path / "matches.jsonl"
-    with start(command(artifacts, source, output, *IN_PARTS)) as process:
+    with start(command(artifacts, source, output, "--part-rows", 10)) as process:  # so many that it is not done before
         wait_until(process, lambda: bool(parts_of(output)))
         os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does
         _, err = process.communicate(timeout=60)

@@ -94,6 +94,7 @@ def test_answers_are_those_of_the_embedded_engine(
         assert [match["score"] for match in ours] == pytest.approx([match["score"] for match in theirs], abs=1.5e-6)
 
 
+@pytest.mark.soak
 def test_a_moved_alias_is_followed_with_no_failed_request(
     tmp_path: Path, publish_build: Callable[[int], str], settings: dict[str, str]
 ) -> None:
@@ -121,6 +122,7 @@ def test_a_moved_alias_is_followed_with_no_failed_request(
     assert bodies[first] != bodies[second]
 
 
+@pytest.mark.soak
 def test_an_outage_is_told_to_clients_and_probes_and_survived(
     tmp_path: Path, publish_build: Callable[[int], str], settings: dict[str, str], milvus: MilvusServer
 ) -> None:
@@ -142,6 +144,7 @@ def test_an_outage_is_told_to_clients_and_probes_and_survived(
     assert [line for line in server.log if "Traceback" in line] == []
 
 
+@pytest.mark.soak
 def test_health_answers_at_once_while_milvus_hangs(
     tmp_path: Path, publish_build: Callable[[int], str], settings: dict[str, str], milvus: MilvusServer
 ) -> None:

@@ -67,8 +67,8 @@ def test_half_a_minute_of_overload(root: Path, publish: Publish) -> None:
 
 def test_a_refusal_says_when_to_come_back_and_keeps_the_connection(root: Path, publish: Publish) -> None:
     publish(0)
-    vectors = np.random.default_rng(0).normal(size=(3000, 24)).round(3)
-    large = json.dumps([{"name": "u", "vector": row.tolist(), "k": 300} for row in vectors]).encode()
+    vectors = np.random.default_rng(0).normal(size=(1500, 24)).round(3)
+    large = json.dumps([{"name": "u", "vector": row.tolist(), "k": 200} for row in vectors]).encode()
     with serving(root, RECO_WORKERS="1", RECO_MAX_IN_FLIGHT="1", RECO_THREADS="1") as server:
         busy = server.connect()
         busy.request("POST", "/batch", large)
@@ -88,6 +88,6 @@ def test_a_refusal_says_when_to_come_back_and_keeps_the_connection(root: Path, p
         assert server.send("GET", "/health/live", None, {}).status == 200
         refused = server.send("POST", "/batch", large, {})
         check_problem(refused, 429, REFUSED)
-        assert len(json.loads(busy.getresponse().read())) == 3000
+        assert len(json.loads(busy.getresponse().read())) == 1500
         busy.close()
         waiting.close()

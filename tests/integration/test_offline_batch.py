@@ -316,6 +316,7 @@ sys.exit(status)
 """
 
 
+@pytest.mark.soak
 def test_memory_does_not_grow_with_the_number_of_users(tmp_path: Path, artifacts: Path) -> None:
     vectors = np.random.default_rng(3).normal(size=(1, DIMENSION)).tolist()[0]
     padding = "x" * 2000  # a field that is ignored: 50,000 users of 2 kB are 100 MB

@@ -162,6 +162,7 @@ def test_a_missed_target_may_be_published_and_is_told_to_everyone(
     assert client.get("/index").json["recall"] == built.manifest["recall"]
 
 
+@pytest.mark.soak
 def test_a_graph_is_tuned_by_what_it_finds(build_of: BuildOf) -> None:
     vectors = np.random.default_rng(2).normal(size=(2000, 16))
     built = build_of(products_of(vectors), index="HNSW4", recall=0.9)

@@ -69,6 +69,7 @@ def work(settings: Settings, cores: Cores, supervisor: Connection, listener: soc
     threading.Thread(target=_obey, args=(settings, cores, supervisor, serving, server), daemon=True).start()
     if not isinstance(engine, FaissEngine):
         threading.Thread(target=_follow, args=(serving, engine), daemon=True).start()
+    del engine  # a later build must not find this one still open
     server.run()
 
 

@@ -13,6 +13,7 @@ from tests.e2e.server import SECONDS, Server, serving
 from tests.faults.conftest import Publish, damaged_copy, point, questions
 from tests.faults.figures import record
 from tests.faults.load import load
+from tests.faults.test_killed_workers import workers
 
 
 def wait_for_build(server: Server, build_id: str) -> None:
@@ -72,6 +73,10 @@ def test_sighup_looks_for_a_new_build(root: Path, publish: Publish) -> None:
         os.kill(server.process.pid, signal.SIGHUP)
         wait_for_build(server, second)
         assert server.send("GET", "/index", None, {}).json["build_id"] == second
+        until = time.monotonic() + SECONDS
+        while any(first in Path(f"/proc/{worker}/maps").read_text() for worker in workers(server)):
+            assert time.monotonic() < until, "the old build is still open"
+            time.sleep(0.05)
 
 
 def test_a_rollback_is_a_deployment(root: Path, publish: Publish, capsys: pytest.CaptureFixture[str]) -> None:

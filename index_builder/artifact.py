@@ -152,10 +152,10 @@ def prune(root: Path, keep: int) -> list[str]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             (root / build_id).rename(root / f"{_DRAFT}{build_id}")  # no build any more, even if it is removed half
-            shutil.rmtree(root / f"{_DRAFT}{build_id}")
             removed.append(build_id)
-        except BlockingIOError:
-            pass
+            shutil.rmtree(root / f"{_DRAFT}{build_id}", ignore_errors=True)
+        except OSError:
+            continue  # somebody holds it, or it is not ours to remove; what has just been published is, all the same
         finally:
             os.close(lock)
     return removed

@@ -29,7 +29,7 @@ from waitress.task import ErrorTask, Task, WSGITask
 from waitress.utilities import Error, RequestEntityTooLarge
 
 from service import metrics
-from service.app import BUILD, INDEX_VERSION, PROBLEM, URGENT_ROUTES, USERS, problem_body
+from service.app import BUILD, INDEX_VERSION, PROBLEM, RETRY_SECONDS, URGENT_ROUTES, USERS, problem_body
 from service.logs import RequestLog, request_id
 from service.recommender import Serving
 from service.settings import Settings
@@ -40,7 +40,6 @@ _TURN_SECONDS = 0.005  # of small requests, before the sockets are looked at aga
 _POLL_SECONDS, _SHORT_POLL_SECONDS = 1.0, 0.01
 _PATIENCE_SECONDS = 60  # with a client that sends or takes nothing
 _LAST_PATIENCE_SECONDS = {True: 10.0, False: 1.0}  # at the end, by whether a request or an answer is under way
-_RETRY_SECONDS = 1
 _TOO_MANY = str(HTTPStatus.TOO_MANY_REQUESTS.value)
 _OTHER_FILES = 100  # that a process has open besides connections
 
@@ -202,7 +201,8 @@ class Server(TcpWSGIServer):
     def _hurry(self) -> None:
         now = time.time()
         for channel in list(self.active_channels.values()):
-            if now - channel.last_activity > _LAST_PATIENCE_SECONDS[channel.is_busy]:
+            is_ours_to_do = channel.requests and not channel.total_outbufs_len  # however long it takes
+            if not is_ours_to_do and now - channel.last_activity > _LAST_PATIENCE_SECONDS[channel.is_busy]:
                 channel.will_close = True
 
 
@@ -279,8 +279,8 @@ class _ProblemTask(_Identified, ErrorTask):
         if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             detail = f"the body is larger than the {server.max_body_bytes} bytes allowed"
         if status == HTTPStatus.TOO_MANY_REQUESTS:
-            detail = f"there is more to do than can wait; try again in {_RETRY_SECONDS} s"
-            self.response_headers.append(("Retry-After", str(_RETRY_SECONDS)))
+            detail = f"there is more to do than can wait; try again in {RETRY_SECONDS} s"
+            self.response_headers.append(("Retry-After", str(RETRY_SECONDS)))
         has_come_whole = self.request.body_rcv is None or self.request.body_rcv.completed
         if not isinstance(error, Overloaded) or not has_come_whole or server.serving.draining:
             self.set_close_on_finish()

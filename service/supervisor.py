@@ -21,7 +21,6 @@ from tempfile import mkdtemp
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from index_builder.errors import BadArtifact
 from service.cores import available_cores, shared_cores
 from service.errors import BadSetting, CannotServe
 from service.reload import BuildWatch, Verified, verify_current
@@ -84,7 +83,7 @@ def _follow(settings: Settings, workers: "_Workers", signals: "_Signals", build:
             watch.look_now()
         try:
             newer = watch.news()
-        except (BadArtifact, OSError) as error:
+        except Exception as error:  # noqa: BLE001 (whatever is wrong with a new build, the old one answers on)
             log.error("a new build is refused, the old one stays in use: %s", error)
             workers.count("failed reload")
             continue

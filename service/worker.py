@@ -12,12 +12,11 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from index_builder.artifact import open_build
-from index_builder.errors import BadArtifact
 from service import metrics
 from service.app import create_app
 from service.cores import Cores, cores_of_worker
 from service.engines.faiss_engine import FaissEngine
-from service.errors import BadSetting, EngineUnavailable
+from service.errors import BadSetting
 from service.logs import set_up_logs
 from service.recommender import Recommender, Serving
 from service.server import Server
@@ -33,10 +32,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     options = _parser().parse_args()
-    for signal_number in (
-        signal.SIGTERM,
-        signal.SIGINT,
-    ):  # they may come to all processes; the supervisor's word counts
+    for signal_number in (signal.SIGTERM, signal.SIGINT):  # may come to every process; the supervisor's word counts
         signal.signal(signal_number, signal.SIG_IGN)
     settings = read_settings(os.environ)
     set_up_logs(settings)
@@ -106,7 +102,7 @@ def _load(
 ) -> "FaissEngine | MilvusEngine | None":
     try:
         engine = _milvus_engine(settings.milvus) if settings.milvus else _faiss_engine(settings, cores, build_id)
-    except (BadArtifact, BadSetting, EngineUnavailable, OSError) as error:
+    except Exception as error:  # noqa: BLE001 (a worker that cannot serve this build still has to hear of others)
         supervisor.send(("refused", str(error)))
         return None
     supervisor.send(("serving", build_id))

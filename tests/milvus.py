@@ -1,6 +1,7 @@
 """A Milvus Lite server: the real protocol from a process of its own, which can be paused, killed and started again."""
 
 import importlib.util
+import os
 import signal
 import socket
 import subprocess
@@ -51,6 +52,7 @@ class MilvusServer:
     def paused(self) -> Iterator[None]:
         """It accepts connections, and answers nothing."""
         self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)  # until then its threads may still answer
         try:
             yield
         finally:

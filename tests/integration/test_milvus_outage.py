@@ -21,7 +21,7 @@ from tests.milvus import MilvusServer, milvus_server, needs_milvus
 pytestmark = needs_milvus
 
 TIMEOUT = 1.0
-SLACK = 1.0  # seconds that a busy machine may add
+SLACK = 5.0  # seconds that a busy machine may add
 DETAIL = "the search engine does not answer; try again in 1 s"
 USER = unit_vectors(np.arange(1.0, 1 + DIMENSION)[None])
 
@@ -72,7 +72,7 @@ def test_a_search_that_gets_no_answer_ends_with_the_timeout(server: MilvusServer
         assert message == f"Milvus at {server.uri}: no answer within 1 s (DEADLINE_EXCEEDED)"
         assert TIMEOUT <= seconds < TIMEOUT + SLACK
         assert not engine.latest().is_available
-        assert failure(engine)[1] < 0.1
+        assert failure(engine)[1] < TIMEOUT  # it does not ask again
     assert engine.latest().is_available
     assert len(engine.search(USER, 3)[0].best) == 3
 

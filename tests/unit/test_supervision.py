@@ -19,6 +19,7 @@ class Told:
 
     def __init__(self, signals: Any = None):
         self.signals, self.messages = signals, list[tuple[str, ...]]()
+        self.until = time.monotonic() + 60
 
     def attend(self) -> None:
         time.sleep(0.01)
@@ -30,8 +31,6 @@ class Told:
 
     def send(self, message: tuple[str, ...]) -> None:
         self.messages.append(message)
-
-    until = time.monotonic() + 60
 
 
 def broken(*arguments: Any, **options: Any) -> None:

@@ -2,11 +2,11 @@
 
 import hmac
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache, partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
@@ -23,18 +23,19 @@ from service.errors import (
     TooLarge,
     Unauthorized,
 )
+from service.foresight import Foreseen
 from service.lookup_requests import LookupReader
 from service.open_inference import HEADER_LENGTH, MODEL, SERVER, InferenceReader, describe_model, write_answers
 from service.openapi import ApiDocument
 from service.pages import PAGES, Page, read_pages
-from service.recommender import Recommendation, Recommender, Serving, User
+from service.recommender import Answer, Item, Recommendation, Recommender, Serving, User
 from service.schemas import UserReader
 from service.settings import Limits, Settings
 
 PROBLEM = "application/problem+json"
 LIVE_ROUTES = ("/health/live", "/v2/health/live")
 READY_ROUTES = ("/health/ready", "/v2/health/ready")
-METRICS_ROUTE, PROTOCOL_ROUTE = "/metrics", "/v2"
+SINGLE_ROUTE, METRICS_ROUTE, PROTOCOL_ROUTE = "/infer", "/metrics", "/v2"
 MODEL_ROUTE = f"{PROTOCOL_ROUTE}/models/{MODEL}"
 MODEL_READY_ROUTE = f"{MODEL_ROUTE}/ready"
 URGENT_ROUTES = frozenset(
@@ -42,6 +43,7 @@ URGENT_ROUTES = frozenset(
 )  # answered before anything that waits
 INDEX_VERSION, BATCH_ERRORS = "X-Index-Version", "X-Batch-Errors"
 USERS, BUILD = "reco.users", "reco.build"  # in a request's environment: how many users it has, and whose answer it got
+FORESEEN = "reco.foreseen"  # and the answer that was found before the app saw it
 _SAFETY = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
 _SCORES_OBSERVED = 10  # users of a batch whose best score is counted
 
@@ -57,6 +59,8 @@ _STATUS = {
 RETRY_SECONDS = 1
 _UNAVAILABLE = f"the search engine does not answer; try again in {RETRY_SECONDS} s"
 
+_Item = TypeVar("_Item", bound=Item)
+
 log = logging.getLogger(__name__)
 
 
@@ -68,33 +72,30 @@ def create_app(serving: Serving, settings: Settings) -> Flask:
     if settings.api_keys:
         app.before_request(partial(_check_key, settings))
 
-    @app.post("/infer")
+    @app.post(SINGLE_ROUTE)
     def infer() -> Response:
-        recommender, body = serving.recommender, _body(settings.max_body_bytes)
-        user = reader_for(recommender.info.dimension).read_user(body)
-        answers = recommender.recommend([user])
-        _count(1, answers)
-        return _answer(recommender, payload.write_answer(answers[0]))
+        foreseen: Foreseen | None = request.environ.get(FORESEEN)
+        if not foreseen:
+            recommender, body = serving.recommender, _body(settings.max_body_bytes)
+            user = reader_for(recommender.info.dimension).read_user(body)
+            foreseen = Foreseen(recommender, recommender.recommend([user], here=True)[0])
+        _count([foreseen.answer])
+        return _answer(foreseen.recommender, payload.write_answer(foreseen.answer))
 
     @app.post("/batch")
     def batch() -> Response:
         recommender, body = serving.recommender, _body(settings.max_body_bytes)
         reader = reader_for(recommender.info.dimension)
         lines = request.mimetype == payload.NDJSON
-        items = reader.read_lines(body) if lines else reader.read_array(body)
-        users = [item for item in items if isinstance(item, User)]
-        _check_matches(users, settings.limits)
-        answers = recommender.recommend(users)
-        _count(len(items), answers)
-        metrics.BATCH_USERS.observe(len(items))
-        for item in items:
-            if isinstance(item, FailedUser):
-                metrics.FAILED_USERS.labels(item.error.code).inc()
-        remaining = iter(answers)
-        results = [next(remaining) if isinstance(item, User) else item for item in items]
-        written = payload.write_ndjson(results) if lines else payload.write_array(results)
+        users = reader.read_lines(body) if lines else reader.read_array(body)
+        answers = recommender.recommend(_within(settings.limits, users))
+        failed = [answer for answer in answers if isinstance(answer, FailedUser)]
+        _count_batch(answers)
+        for user in failed:
+            metrics.FAILED_USERS.labels(user.error.code).inc()
+        written = payload.write_ndjson(answers) if lines else payload.write_array(answers)
         response = _answer(recommender, written, payload.NDJSON if lines else payload.JSON)
-        response.headers[BATCH_ERRORS] = str(len(items) - len(users))
+        response.headers[BATCH_ERRORS] = str(len(failed))
         return response
 
     _add_lookups(app, serving, settings)
@@ -219,10 +220,8 @@ def _add_open_inference(app: Flask, serving: Serving, settings: Settings) -> Non
     def infer_tensors() -> Response:
         recommender, body = serving.recommender, _body(settings.max_body_bytes)
         wanted = reader_for(recommender.info.dimension).read(body, request.headers.get(HEADER_LENGTH))
-        _check_matches(wanted.users, settings.limits)
-        answers = recommender.recommend(wanted.users)
-        _count(len(answers), answers)
-        metrics.BATCH_USERS.observe(len(answers))
+        answers = recommender.recommend(_within(settings.limits, wanted.users))
+        _count_batch(answers)
         written, header_length = write_answers(wanted, answers, recommender.info.products)
         if header_length is None:
             return _answer(recommender, written)
@@ -274,12 +273,17 @@ def _answer(recommender: Recommender, body: bytes, mimetype: str = payload.JSON)
     return Response(body, headers=headers, direct_passthrough=True)
 
 
-def _count(users: int, answers: Sequence[Recommendation]) -> None:
-    request.environ[USERS] = users
+def _count(answers: Sequence[Answer]) -> None:
+    request.environ[USERS] = len(answers)
     for answer in answers[:_SCORES_OBSERVED]:
-        score = payload.first_score(answer.best)
+        score = payload.first_score(answer.best) if isinstance(answer, Recommendation) else None
         if score is not None:
             metrics.BEST_SCORE.observe(score)
+
+
+def _count_batch(answers: Sequence[Answer]) -> None:
+    _count(answers)
+    metrics.BATCH_USERS.observe(len(answers))
 
 
 def _check_key(settings: Settings) -> None:
@@ -287,12 +291,17 @@ def _check_key(settings: Settings) -> None:
         return  # they hold no data, and ask for a key themselves
     if request.path in URGENT_ROUTES and (request.path != METRICS_ROUTE or settings.open_metrics):
         return
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    given = token.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
-    # Every key is compared, so that the time taken does not tell which one came close.
-    matches = [hmac.compare_digest(given.encode(), key.encode()) for key in settings.api_keys]
-    if not any(matches):
+    if not has_key(settings.api_keys, request.headers.get("Authorization", ""), request.headers.get("X-API-Key", "")):
         raise Unauthorized("an API key is needed, as Authorization: Bearer KEY or X-API-Key: KEY")
+
+
+def has_key(keys: Sequence[str], authorization: str, x_api_key: str) -> bool:
+    """Whether one of two headers holds one of the keys, or none is needed."""
+    scheme, _, token = authorization.partition(" ")
+    given = token.strip() if scheme.lower() == "bearer" else x_api_key
+    # Every key is compared, so that the time taken does not tell which one came close.
+    matches = [hmac.compare_digest(given.encode(), key.encode()) for key in keys]
+    return not keys or any(matches)
 
 
 def _body(most: int) -> bytes:
@@ -302,7 +311,11 @@ def _body(most: int) -> bytes:
     return body
 
 
-def _check_matches(users: Sequence[User], limits: Limits) -> None:
-    wanted = sum(user.k for user in users)
-    if wanted > limits.users_times_k:
-        raise TooLarge(f"the batch asks for {wanted} matches a side (users x k), {limits.users_times_k} are allowed")
+def _within(limits: Limits, users: Iterable[_Item]) -> Iterator[_Item]:
+    """The users of a batch. Raises TooLarge when they come to ask for more matches than are allowed."""
+    wanted = 0
+    for user in users:
+        wanted += user.k if isinstance(user, User) else 0
+        if wanted > limits.users_times_k:
+            raise TooLarge(f"the batch asks for more than {limits.users_times_k} matches a side (users x k)")
+        yield user

@@ -47,8 +47,8 @@ def similar(recommender: Recommender, likes: Likes) -> Recommendation:
     Raises BadRequest naming each unknown id.
     """
     taste = _mean(recommender.catalogue, likes.ids, "ids")
-    [answer] = recommender.recommend([User("", taste, likes.k, likes.exclude.union(likes.ids))])
-    return answer
+    user = User("", taste, likes.k, likes.exclude.union(likes.ids))
+    return recommender.recommend([user], here=True)[0]
 
 
 def places(catalogue: Catalogue, wanted: Places) -> dict[str, object]:

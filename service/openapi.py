@@ -16,8 +16,7 @@ from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import fields
 
 from service import metrics, open_inference, pages, payload, schemas, shapes
-from service.errors import FailedUser
-from service.recommender import Recommender, User
+from service.recommender import Recommender
 from service.schemas import UserReader, user_schema
 from service.settings import Settings
 
@@ -136,7 +135,7 @@ def _operations(recommender: Recommender, settings: Settings) -> list[_Operation
     user = _example_user(info.dimension, "mike")
     bad_user = {"name": "zoe", "vector": user["vector"][:-1], "k": _EXAMPLE_K}
     users = [user, bad_user]
-    results = [_result(recommender, reader.read_array(payload.write_json(users))[i]) for i in range(len(users))]
+    results = [*map(payload.write_answer, recommender.recommend(reader.read_array(payload.write_json(users))))]
     item = {"anyOf": [_ref("schemas", "Answer"), _ref("schemas", "FailedUser")]}
     member = {"anyOf": [_ref("schemas", "User"), {"description": "Any other value fails alone."}]}
     ndjson = {"schema": {"type": "string", "description": "One JSON value a line."}}
@@ -431,7 +430,3 @@ def _shape_of(converter: OpenAPIConverter | None, field: fields.Field, **_: Any)
 def _example_user(dimension: int, name: str) -> dict[str, Any]:
     vector = [round(math.sin(number), 1) for number in range(1, dimension + 1)]
     return {"name": name, "vector": vector, "k": _EXAMPLE_K}
-
-
-def _result(recommender: Recommender, user: User | FailedUser) -> bytes:
-    return payload.write_answer(user if isinstance(user, FailedUser) else recommender.recommend([user])[0])

@@ -43,22 +43,22 @@ def read_line(line: bytes) -> Any:
         return error
 
 
-def split_array(body: bytes) -> list[memoryview] | None:
+def split_array(body: bytes) -> list[bytes] | None:
     """The texts of the members of an array of objects, or None where the body does not look like a plain one.
 
-    Where a member ends is guessed from the first brace. If each text is JSON, the guess was right: then the texts,
-    joined by commas, are the array. If one is not, nothing is known about the body.
+    Where a member ends is guessed from the first brace. The texts before the first that is not JSON are members for
+    certain, as there is one way to read an array; what follows them is not known.
     """
     body = body.strip()
     if not (body.startswith(b"[{") and body.endswith(b"}]")):
         return None
-    view, texts, start = memoryview(body), [], 1
+    texts, start = [], 1
     while (end := body.find(b"}", start) + 1) < len(body) - 1:
         if body[end] != _COMMA:
             return None
-        texts.append(view[start:end])
+        texts.append(body[start:end])
         start = end + 1
-    return [*texts, view[start:end]]
+    return [*texts, body[start:end]]
 
 
 def write_json(value: Any) -> bytes:

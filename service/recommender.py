@@ -1,8 +1,10 @@
 """The use case: users in, their best and worst products out. Knows no HTTP."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import orjson
@@ -10,8 +12,9 @@ from numpy.typing import NDArray
 
 from index_builder.vectors import unit_vectors
 from service.engines.base import Catalogue, IndexInfo, SearchEngine
-from service.errors import CannotLookUp
+from service.errors import CannotLookUp, FailedUser
 
+_FEWEST_AT_ONCE, _MOST_AT_ONCE = 8, 128  # users that are worth a thread, and that others wait for at most
 _MOST_MATCHES_AT_ONCE = 1_000_000  # bounds the memory that long exclude lists can take
 
 
@@ -34,11 +37,17 @@ class Recommendation:
     worst: bytes
 
 
+Item = User | FailedUser
+Answer = Recommendation | FailedUser
+_Search = Future[list[Recommendation]]
+
+
 class Recommender:
     """Asks an engine for the matches of users."""
 
     def __init__(self, engine: SearchEngine):
         self._engine = engine
+        self._threads = ThreadPoolExecutor(max(1, engine.concurrency - 1), "search")  # besides those that ask
 
     @property
     def info(self) -> IndexInfo:
@@ -56,15 +65,46 @@ class Recommender:
             raise CannotLookUp(f"the {self.info.index} engine does not look products up; /infer and /batch work")
         return self._engine
 
-    def recommend(self, users: Sequence[User]) -> list[Recommendation]:
-        """One answer a user, in order; the same one whatever other users stand in the call."""
-        answers: dict[int, Recommendation] = {}
-        for depth, members in _searches(users):
-            vectors = unit_vectors(np.stack([users[i].vector for i in members]))
-            for i, matches in zip(members, self._engine.search(vectors, depth), strict=True):
-                user = users[i]
-                answers[i] = Recommendation(user.name, _array(matches.best, user), _array(matches.worst, user))
-        return [answers[i] for i in range(len(users))]
+    @overload
+    def recommend(self, users: Iterable[User], here: bool = ...) -> Sequence[Recommendation]: ...
+    @overload
+    def recommend(self, users: Iterable[Item], here: bool = ...) -> Sequence[Answer]: ...
+    def recommend(self, users: Iterable[Item], here: bool = False) -> Sequence[Answer]:
+        """One answer a user, in order; the same one whatever other users stand in the call.
+
+        A FailedUser comes back as it is. Searches begin while users still come, so it pays to read them lazily; what
+        that raises is raised here. With `here`, all is done on the calling thread, as is best for a few users.
+        """
+        items: list[Item] = []
+        searches: list[tuple[list[int], list[User], _Search]] = []
+        found: dict[int, Recommendation] = {}
+        try:
+            for places, asked in _shared_searches(users, items, 1 if here else self._engine.concurrency):
+                search = self._search_here(asked) if here else self._threads.submit(self._search, asked)
+                searches.append((places, asked, search))
+            for i, (places, asked, search) in enumerate(searches):
+                if search.cancel():  # no thread has begun it yet
+                    searches[i] = (places, asked, self._search_here(asked))
+            for places, _, search in searches:
+                found.update(zip(places, search.result(), strict=True))
+        finally:
+            for *_, search in searches:
+                search.cancel()
+        return [found[place] if isinstance(item, User) else item for place, item in enumerate(items)]
+
+    def _search_here(self, users: Sequence[User]) -> "_Search":
+        search = _Search()
+        search.set_result(self._search(users))
+        return search
+
+    def _search(self, users: Sequence[User]) -> list[Recommendation]:
+        """The answers to users of one depth."""
+        vectors = unit_vectors(np.stack([user.vector for user in users]))
+        found = self._engine.search(vectors, _depth(users[0]))
+        return [
+            Recommendation(user.name, _array(matches.best, user), _array(matches.worst, user))
+            for user, matches in zip(users, found, strict=True)
+        ]
 
 
 @dataclass
@@ -75,14 +115,29 @@ class Serving:
     draining: bool = False
 
 
-def _searches(users: Sequence[User]) -> Iterator[tuple[int, list[int]]]:
-    """Who can share a search, and its depth: a user may need k matches and as many as are excluded."""
-    members = defaultdict(list)
-    for i, user in enumerate(users):
-        members[user.k + len(user.exclude)].append(i)
-    for depth, group in members.items():
-        at_once = max(1, _MOST_MATCHES_AT_ONCE // depth)
-        yield from ((depth, group[start : start + at_once]) for start in range(0, len(group), at_once))
+def _shared_searches(
+    users: Iterable[Item], items: list[Item], concurrency: int
+) -> Iterator[tuple[list[int], list[User]]]:
+    """Users who can share a search, because it has the same depth, and their places in `items`, where all users go."""
+    waiting: defaultdict[int, tuple[list[int], list[User]]] = defaultdict(lambda: ([], []))
+    for user in users:
+        if isinstance(user, User):
+            depth = _depth(user)
+            if len(waiting[depth][0]) == min(_MOST_AT_ONCE, max(1, _MOST_MATCHES_AT_ONCE // depth)):
+                yield waiting.pop(depth)  # there are more, so that the last of them can be shared out
+            places, asked = waiting[depth]
+            places.append(len(items))
+            asked.append(user)
+        items.append(user)
+    for places, asked in waiting.values():
+        at_once = max(_FEWEST_AT_ONCE, -(-len(asked) // concurrency))
+        for start in range(0, len(asked), at_once):
+            yield places[start : start + at_once], asked[start : start + at_once]
+
+
+def _depth(user: User) -> int:
+    """A user may need k matches and as many as are excluded."""
+    return user.k + len(user.exclude)
 
 
 def _array(matches: list[bytes], user: User) -> bytes:

@@ -1,7 +1,7 @@
 """What a valid request is, as marshmallow fields whose errors are faults with codes."""
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,11 @@ from index_builder.lenient_json import BadJson
 from index_builder.vectors import BadVector, VectorFault, json_type, read_vector
 from service import payload
 from service.errors import BadRequest, FailedUser, Fault, TooLarge
-from service.recommender import User
+from service.recommender import Item, User
 from service.settings import Limits
 
 _MOST_ID_FAULTS = 20
+_READ_AT_ONCE = 64  # users
 _NOTHING: frozenset[str] = frozenset()
 _SHORTEST, _LONGEST = 1e-100, 1e100  # largest magnitudes in a vector that is neither all zeros nor beyond range
 
@@ -133,60 +134,71 @@ class UserReader:
 
     def read_user(self, body: bytes) -> User:
         """The one user of a body. Raises BadBody, or BadRequest with every fault."""
-        try:
-            [user] = self._plain_users([orjson.loads(body)], [body])
-        except orjson.JSONDecodeError:
-            user = None
-        return user or self.read(payload.read_json(body))
+        return self.read_plain_user(body) or self.read(payload.read_json(body))
 
-    def read_array(self, body: bytes) -> list[User | FailedUser]:
-        """The users of an array. Raises BadBody, BadRequest where the body is no array, or TooLarge."""
-        texts = payload.split_array(body)
-        if texts is not None and len(texts) <= self._limits.max_batch:
+    def read_plain_user(self, body: bytes) -> User | None:
+        """The one user of a body, or None where `read_user` must have a look."""
+        try:
+            return self._plain_users([orjson.loads(body)], [body])[0]
+        except orjson.JSONDecodeError:
+            return None
+
+    def read_array(self, body: bytes) -> Iterator[Item]:
+        """The users of an array, one after the other.
+
+        Raises BadBody, BadRequest where the body is no array, or TooLarge: perhaps only when users have been given.
+        """
+        texts, count = payload.split_array(body) or [], 0
+        while count < len(texts) <= self._limits.max_batch:
+            some = texts[count : count + _READ_AT_ONCE]
             try:
-                users = self._plain_users(map(orjson.loads, texts), texts)
-                return [user or self.read_member(orjson.loads(texts[i]), i) for i, user in enumerate(users)]
-            except orjson.JSONDecodeError:
-                pass  # the texts are not the members
+                values = [*map(orjson.loads, some)]
+            except orjson.JSONDecodeError:  # one is no member
+                break
+            yield from self._read_all(values, some, count)
+            count += len(some)
+        if count and count == len(texts):
+            return
         values = payload.read_json(body)
         if not isinstance(values, list):
             raise BadRequest([Fault("type", "a batch must be an array of users", "")])
         self._check_size(len(values))
-        return [self.read_member(value, i) for i, value in enumerate(values)]
+        for i in range(count, len(values)):
+            yield self.read_member(values[i], i)
 
-    def read_lines(self, body: bytes) -> list[User | FailedUser]:
+    def read_lines(self, body: bytes) -> Iterator[Item]:
         """The users of an NDJSON body, of which a line that is not JSON fails alone. Raises TooLarge."""
         lines = payload.split_lines(body)
         self._check_size(len(lines))
         return self.read_members(lines)
 
-    def read_members(self, lines: Sequence[bytes], first: int = 0) -> list[User | FailedUser]:
+    def read_members(self, lines: Sequence[bytes], first: int = 0) -> Iterator[Item]:
         """The users of any number of lines, the first of which is at position `first` of all."""
-        users = self._plain_users(map(payload.read_line, lines), lines)
-        return [user or self.read_member(payload.read_line(lines[i]), first + i) for i, user in enumerate(users)]
+        for start in range(0, len(lines), _READ_AT_ONCE):
+            some = lines[start : start + _READ_AT_ONCE]
+            yield from self._read_all([*map(payload.read_line, some)], some, first + start)
 
     def read(self, value: Any, pointer: str = "") -> User:
         """The user in the parsed JSON at `pointer` of the body; raises BadRequest with every fault."""
         return User(**load(self._schema, value, "a user", pointer))
 
-    def _plain_users(self, values: Iterable[Any], texts: Sequence[bytes | memoryview]) -> list[User | None]:
+    def _read_all(self, values: Sequence[Any], texts: Sequence[bytes], first: int) -> Iterator[Item]:
+        users = self._plain_users(values, texts)
+        return (user or self.read_member(values[i], first + i) for i, user in enumerate(users))
+
+    def _plain_users(self, values: Sequence[Any], texts: Sequence[bytes]) -> list[User | None]:
         """The user in each value, or None where `read` must have a look: at anything unusual, valid or not."""
-        shapes = [self._shape(value) for value in values]
+        shapes = [*map(self._shape, values, texts)]
         packed = b"".join([shape[1] if shape else self._zeros for shape in shapes])
         vectors = np.frombuffer(packed).reshape(-1, self._dimension)
-        plain = are_plain(vectors)
-        as_booleans = (vectors == 0.0) | (vectors == 1.0)  # which are packed as numbers
-        for i in np.flatnonzero(as_booleans.any(axis=1)).tolist():
-            text = bytes(texts[i])
-            plain[i] = plain[i] and b"true" not in text and b"false" not in text
         return [
             User(shape[0], vector, *shape[2:]) if shape and is_plain else None
-            for shape, vector, is_plain in zip(shapes, vectors, plain.tolist(), strict=True)
+            for shape, vector, is_plain in zip(shapes, vectors, are_plain(vectors).tolist(), strict=True)
         ]
 
-    def _shape(self, value: Any) -> tuple[str, bytes, int, frozenset[str]] | None:
+    def _shape(self, value: Any, text: bytes) -> tuple[str, bytes, int, frozenset[str]] | None:
         """The name, the vector as doubles, k and exclude, if they have the types of a valid user's; or None."""
-        if type(value) is not dict:
+        if type(value) is not dict or b"true" in text or b"false" in text:  # which would be packed as numbers
             return None
         name, numbers = value.get("name"), value.get("vector")
         k, exclude = value.get("k", self._limits.default_k), value.get("exclude", _NOTHING)
@@ -201,7 +213,7 @@ class UserReader:
         except (struct.error, OverflowError):
             return None
 
-    def read_member(self, value: Any, position: int) -> User | FailedUser:
+    def read_member(self, value: Any, position: int) -> Item:
         """The user in the parsed JSON at this position of a batch, or the first fault found."""
         if isinstance(value, BadJson):
             return FailedUser(None, Fault("not_json", f"the line is {value}", f"/{position}"))

@@ -6,12 +6,15 @@ large batch keeps nobody waiting. Health is answered before anything that waits.
 """
 
 import logging
+import math
 import resource
 import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from fcntl import ioctl
 from functools import cache, partial
 from http import HTTPStatus
@@ -29,18 +32,33 @@ from waitress.task import ErrorTask, Task, WSGITask
 from waitress.utilities import Error, RequestEntityTooLarge
 
 from service import metrics
-from service.app import BUILD, INDEX_VERSION, PROBLEM, RETRY_SECONDS, URGENT_ROUTES, USERS, problem_body
+from service.app import (
+    BUILD,
+    FORESEEN,
+    INDEX_VERSION,
+    PROBLEM,
+    RETRY_SECONDS,
+    SINGLE_ROUTE,
+    URGENT_ROUTES,
+    USERS,
+    has_key,
+    problem_body,
+)
+from service.connections import ConnectionCounts
+from service.foresight import Foreseen, Foresight
 from service.logs import RequestLog, request_id
 from service.recommender import Serving
 from service.settings import Settings
 
 _SMALL_BODY = 128 * 1024  # bytes; some dozens of users
 _LARGE_BODY = 256 * 1024  # bytes worth refusing before they arrive
-_TURN_SECONDS = 0.005  # of small requests, before the sockets are looked at again
+_TURN_SECONDS = 0.005  # of small requests, before the sockets are looked at again; one, while connections come
+_MOST_TOGETHER = 8  # users whom one search answers
 _POLL_SECONDS, _SHORT_POLL_SECONDS = 1.0, 0.01
 _PATIENCE_SECONDS = 60  # with a client that sends or takes nothing
 _LAST_PATIENCE_SECONDS = {True: 10.0, False: 1.0}  # at the end, by whether a request or an answer is under way
 _TOO_MANY = str(HTTPStatus.TOO_MANY_REQUESTS.value)
+_LEAVE_SECONDS, _RECENT_SECONDS = 0.01, 1.0  # a connection to other workers, and how long ago that is not repeated
 _OTHER_FILES = 100  # that a process has open besides connections
 
 log = logging.getLogger(__name__)
@@ -55,15 +73,27 @@ class Overloaded(Error):
     code, reason = HTTPStatus.TOO_MANY_REQUESTS.value, HTTPStatus.TOO_MANY_REQUESTS.phrase
 
 
+@dataclass(frozen=True)
+class Door:
+    """A listening socket that several workers share, and what one of them needs to share it fairly."""
+
+    listener: socket.socket
+    counts: ConnectionCounts
+    worker: int
+
+
 class Server(TcpWSGIServer):
-    """Serves the app on a listening socket that other processes may share."""
+    """Serves the app as one of the workers that share a listening socket."""
 
     accepting: bool
 
-    def __init__(self, app: Flask, serving: Serving, listener: socket.socket, settings: Settings):
+    def __init__(self, app: Flask, serving: Serving, door: Door, settings: Settings):
         self.serving = serving
+        self._door, self._door_rang, self._left = door, False, -math.inf
+        listener = door.listener
         self.max_body_bytes = settings.max_body_bytes
         self.lingering: set[_Channel] = set()
+        self._foresight, self._api_keys = Foresight(serving, settings.limits), settings.api_keys
         self._most_in_flight = max(1, settings.max_in_flight // settings.workers)
         self._engine_waits = settings.milvus is not None  # for a network, which nobody else may have to
         self._in_flight = self._running = 0
@@ -97,7 +127,8 @@ class Server(TcpWSGIServer):
         """Serve until `end`, and then until the last answer has been taken."""
         self._thread = threading.get_ident()
         while not (self._ending and not self.active_channels):
-            short = self.lingering or self._ending
+            self._door.counts.tell(self._door.worker, len(self.active_channels))
+            short = self.lingering or self._ending or self._leaves_connections
             waiting = self._urgent or self._small
             wasyncore.poll2(0.0 if waiting else _SHORT_POLL_SECONDS if short else _POLL_SECONDS, self._map)
             self._run_waiting()
@@ -109,10 +140,30 @@ class Server(TcpWSGIServer):
                 self._hurry()
         self._large.shutdown()
 
+    def readable(self) -> bool:
+        return bool(super().readable()) and (self._has_fewest or not self._leaves_connections)
+
+    def handle_accept(self) -> None:
+        """Accept a connection, or leave it for a moment to workers that have fewer."""
+        self._door_rang, now = True, time.monotonic()
+        if now - self._left > _RECENT_SECONDS and not self._has_fewest:
+            self._left = now
+            return
+        self._left = -math.inf
+        super().handle_accept()
+
     def end(self) -> None:
         """Accept who has already connected, finish what is under way, and return from `run`."""
         self.serving.draining = self._ending = True
         self.trigger.pull_trigger()
+
+    @property
+    def _has_fewest(self) -> bool:
+        return self._door.counts.are_fewest(self._door.worker)
+
+    @property
+    def _leaves_connections(self) -> bool:
+        return time.monotonic() - self._left < _LEAVE_SECONDS
 
     @property
     def is_full(self) -> bool:
@@ -178,14 +229,27 @@ class Server(TcpWSGIServer):
     def _run_waiting(self) -> None:
         while self._urgent:
             self._urgent.popleft().service()
-        until = time.monotonic() + _TURN_SECONDS
-        while self._small and time.monotonic() < until:
-            self._run(self._small.popleft())
+        seconds, most = (0.0, 1) if self._door_rang else (_TURN_SECONDS, _MOST_TOGETHER)
+        until, self._door_rang = time.monotonic() + seconds, False
+        while self._small:
+            together = [self._small.popleft() for _ in range(min(len(self._small), most))]
+            self._look_ahead([channel.requests[0] for channel in together])
+            for channel in together:
+                self._run(channel)
+            if time.monotonic() >= until:
+                break
         now = (self._in_flight, self._in_flight - self._running)
         if now != self._told:
             self._told = now
             metrics.IN_FLIGHT.set(now[0])
             metrics.QUEUED.set(now[1])
+
+    def _look_ahead(self, requests: Sequence["_Parser"]) -> None:
+        """Answer users who wait together by one search."""
+        users = [each for each in requests if each.is_single and has_key(self._api_keys, *each.credentials)]
+        if len(users) > 1:
+            for request, foreseen in zip(users, self._foresight.foresee([each.body for each in users]), strict=True):
+                request.foreseen = foreseen
 
     def _accept_the_rest(self) -> None:
         """Take all connections that the kernel has accepted for us, and stop listening."""
@@ -193,7 +257,7 @@ class Server(TcpWSGIServer):
             before = -1
             while before != len(self.active_channels):
                 before = len(self.active_channels)
-                self.handle_accept()
+                super().handle_accept()
             self.accepting = False
             self.del_channel()
             self.socket.close()
@@ -210,10 +274,27 @@ class _Parser(HTTPRequestParser):
     """Refuses too large a body, or a large one that there is no room for, on its headers or as it grows."""
 
     error: Error | None
+    foreseen: Foreseen | None = None
 
     def __init__(self, server: Server, adjustments: Adjustments):
         super().__init__(adjustments)
         self._server = server
+
+    @property
+    def is_single(self) -> bool:
+        """Whether this asks for the matches of one user."""
+        return bool(self.command == "POST" and self.path == SINGLE_ROUTE)
+
+    @property
+    def credentials(self) -> tuple[str, str]:
+        return self.headers.get("AUTHORIZATION", ""), self.headers.get("X_API_KEY", "")
+
+    @property
+    def body(self) -> bytes:
+        stream = self.get_body_stream()
+        body: bytes = stream.read()
+        stream.seek(0)
+        return body
 
     def parse_header(self, header_plus: bytes) -> None:
         try:
@@ -260,6 +341,11 @@ class _Task(_Identified, WSGITask):
         self.wrote_header = True
         self.content_bytes_written = len(data)
         self.channel.write_soon(head + data)
+
+    def get_environment(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environment()
+        environ[FORESEEN] = self.request.foreseen
+        return environ
 
     def build_response_header(self) -> bytes:
         if self.channel.server.serving.draining:

@@ -21,6 +21,7 @@ from tempfile import mkdtemp
 
 from prometheus_client.multiprocess import mark_process_dead
 
+from service.connections import ConnectionCounts, shared_counts
 from service.cores import available_cores, shared_cores
 from service.errors import BadSetting, CannotServe
 from service.reload import BuildWatch, Verified, verify_current
@@ -53,6 +54,7 @@ def serve(settings: Settings) -> None:
         while not signals.stops and not workers.all_serve(build.build_id):
             workers.attend()
         if not signals.stops:
+            workers.begin()
             host, port = listener.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             log.info("serving build %s on http://%s:%d", build.build_id, shown, port)
@@ -128,10 +130,11 @@ class _Workers:
     def __init__(self, settings: Settings, listener: socket.socket, counts: Path):
         self._settings, self._listener, self._counts = settings, listener, counts
         self._cores, self.core_count = shared_cores(), available_cores()
+        self._connections = shared_counts(settings.workers)
         self._workers: dict[int, _Worker] = {}
         self._restarts: dict[int, float] = {}  # when to start which worker again
         self._build_id = ""
-        self._have_served = self._ending = False
+        self._have_served = self._have_begun = self._ending = False
 
     def __enter__(self) -> "_Workers":
         return self
@@ -148,6 +151,11 @@ class _Workers:
     def load(self, build_id: str) -> None:
         self._build_id = build_id
         self.tell("load", build_id)
+
+    def begin(self) -> None:
+        """Have them accept connections: once all can, so that the first does not get those of all."""
+        self._have_begun = True
+        self.tell("begin")
 
     def tell(self, command: str, *arguments: str) -> None:
         self._ending = self._ending or command in ("drain", "end")
@@ -186,7 +194,12 @@ class _Workers:
 
     def _start(self, number: int) -> None:
         ours, theirs = Pipe()
-        descriptors = {"listener": self._listener.fileno(), "supervisor": theirs.fileno(), "cores": self._cores}
+        descriptors = {
+            "listener": self._listener.fileno(),
+            "supervisor": theirs.fileno(),
+            "cores": self._cores,
+            "connections": self._connections,
+        }
         options = {"number": number, "core-count": self.core_count, **descriptors}
         words = [f"--{name}={value}" for name, value in options.items()]
         process = subprocess.Popen(  # noqa: S603
@@ -198,6 +211,8 @@ class _Workers:
         self._workers[number] = _Worker(process, ours, time.monotonic())
         if self._build_id:
             _send(ours, ("load", self._build_id))
+        if self._have_begun:
+            _send(ours, ("begin",))
 
     def _hear(self, number: int, what: str, text: str) -> None:
         if what == "serving":
@@ -212,6 +227,7 @@ class _Workers:
     def _bury(self, number: int) -> None:
         worker = self._workers.pop(number)
         worker.connection.close()
+        ConnectionCounts(self._connections, self._settings.workers).forget(number)
         status = worker.process.wait()
         mark_process_dead(worker.process.pid, str(self._counts))  # type: ignore[no-untyped-call]
         if self._ending:

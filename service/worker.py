@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import threading
 import time
 from multiprocessing.connection import Connection
@@ -14,18 +15,20 @@ from typing import TYPE_CHECKING
 from index_builder.artifact import open_build
 from service import metrics
 from service.app import create_app
+from service.connections import ConnectionCounts
 from service.cores import Cores, cores_of_worker
 from service.engines.faiss_engine import FaissEngine
 from service.errors import BadSetting
 from service.logs import set_up_logs
 from service.recommender import Recommender, Serving
-from service.server import Server
+from service.server import Door, Server
 from service.settings import MilvusSettings, Settings, read_settings
 
 if TYPE_CHECKING:
     from service.engines.milvus_engine import MilvusEngine
 
 _FOLLOW_SECONDS = 1.0  # between two looks at the cluster
+_SWITCH_SECONDS = 0.0005  # that a thread with a search to begin or to end waits for one that reads a large batch
 
 log = logging.getLogger(__name__)
 
@@ -34,34 +37,39 @@ def main() -> None:
     options = _parser().parse_args()
     for signal_number in (signal.SIGTERM, signal.SIGINT):  # may come to every process; the supervisor's word counts
         signal.signal(signal_number, signal.SIG_IGN)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     settings = read_settings(os.environ)
     set_up_logs(settings)
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     cores = cores_of_worker(options.cores, options.core_count, options.number, settings.workers)
-    work(settings, cores, Connection(options.supervisor), socket.socket(fileno=options.listener))
+    door = Door(
+        socket.socket(fileno=options.listener), ConnectionCounts(options.connections, settings.workers), options.number
+    )
+    work(settings, cores, Connection(options.supervisor), door)
 
 
-def work(settings: Settings, cores: Cores, supervisor: Connection, listener: socket.socket) -> None:
-    """Wait for a build to serve, and serve until told to end.
+def work(settings: Settings, cores: Cores, supervisor: Connection, door: Door) -> None:
+    """Wait for a build to serve and for the word to begin, and serve until told to end.
 
-    The supervisor sends ("load", build id), ("count", event), ("drain",) and ("end",), and gets ("serving", build id)
-    or ("refused", message) for each build.
+    The supervisor sends ("load", build id), ("begin",), ("count", event), ("drain",) and ("end",), and gets
+    ("serving", build id) or ("refused", message) for each build.
     """
-    engine = None
-    while engine is None:
+    engine, may_begin = None, False
+    while not (engine and may_begin):
         try:
             command, *arguments = supervisor.recv()
         except EOFError:
             return
         if command == "end":
             return
+        may_begin = may_begin or command == "begin"
         if command == "load":
-            engine = _load(settings, cores, supervisor, *arguments)
+            engine = _load(settings, cores, supervisor, *arguments) or engine
             if engine is None and settings.milvus:
                 return  # the supervisor starts another worker, which tries again
     serving = Serving(Recommender(engine))
-    server = Server(create_app(serving, settings), serving, listener, settings)
+    server = Server(create_app(serving, settings), serving, door, settings)
     threading.Thread(target=_obey, args=(settings, cores, supervisor, serving, server), daemon=True).start()
     if not isinstance(engine, FaissEngine):
         threading.Thread(target=_follow, args=(serving, engine), daemon=True).start()
@@ -125,7 +133,9 @@ def _milvus_engine(settings: MilvusSettings) -> "MilvusEngine":
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m service.worker")
-    for name in ("number", "listener", "supervisor", "cores", "core-count"):  # the middle three are descriptors
+    for name in ("number", "core-count"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    for name in ("listener", "supervisor", "cores", "connections"):  # descriptors
         parser.add_argument(f"--{name}", type=int, required=True)
     return parser
 

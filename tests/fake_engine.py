@@ -1,5 +1,9 @@
 """An engine of a few products that remembers what it was asked."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,15 +15,31 @@ EAST, NORTH_EAST, NORTH, WEST = [1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]
 class FakeEngine:
     """Keeps the contract of `SearchEngine` over the products of `vectors`, an id to a unit vector."""
 
-    is_available = True
+    is_available, concurrency = True, 2
 
     def __init__(self, **vectors: list[float]):
         self._ids, self._vectors = list(vectors), np.array(list(vectors.values()), np.float64)
         self.info = IndexInfo("fake-build", len(vectors), self._vectors.shape[1], "fake", {"best": 1.0, "worst": 1.0})
         self.searches: list[tuple[NDArray[np.float32], int]] = []
+        self._may_answer, self._released = threading.Event(), 0
+        self._may_answer.set()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Meanwhile, searches begin and do not end, but for those of a released thread."""
+        self._may_answer.clear()
+        try:
+            yield
+        finally:
+            self._may_answer.set()
+
+    def release_this_thread(self) -> None:
+        self._released = threading.get_ident()
 
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> list[Matches]:
         self.searches.append((unit_vectors, k))
+        if threading.get_ident() != self._released:
+            self._may_answer.wait()
         scores = np.round(unit_vectors.astype(np.float64) @ self._vectors.T, 6)
         return [Matches(self._first(-row, row, k), self._first(row, row, k)) for row in scores]
 

@@ -60,6 +60,11 @@ class SearchEngine(Protocol):
         """Whether searches could be answered when last found out; says so at once."""
         ...
 
+    @property
+    def concurrency(self) -> int:
+        """How many searches at the same time are faster than one after the other."""
+        ...
+
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> list[Matches]:
         """The k best and k worst products for each row of (n, d) float32 vectors of length 1.
 

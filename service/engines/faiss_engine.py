@@ -1,9 +1,7 @@
 """The embedded engine: a FAISS build, memory-mapped into this process."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -15,11 +13,9 @@ from index_builder.ranking import Neighbours
 from service.cores import Cores
 from service.engines.base import IndexInfo, Matches, encode_matches, encode_points
 
-_FEWEST_AT_ONCE, _MOST_AT_ONCE = 8, 128  # users that are worth a thread, and that others wait for at most
-
 
 class FaissEngine:
-    """Serves one open build. A search of many users is cut in pieces, which take a core each as cores become free."""
+    """Serves one open build. A search takes a core, and waits for one."""
 
     is_available = True
 
@@ -27,7 +23,6 @@ class FaissEngine:
         self._index, self._products, self._cores = build.index, build.products, cores
         self._atlas = build.atlas
         self.sample_users: list[dict[str, Any]] = build.sample_users
-        self._threads = ThreadPoolExecutor(cores.count, "search")
         manifest = build.manifest
         self.info = IndexInfo(
             build_id=build.id,
@@ -37,13 +32,15 @@ class FaissEngine:
             recall=manifest["recall"],
         )
 
+    @property
+    def concurrency(self) -> int:
+        return self._cores.count
+
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> list[Matches]:
-        users = len(unit_vectors)
-        at_once = min(max(_FEWEST_AT_ONCE, -(-users // self._cores.count)), _MOST_AT_ONCE)
-        if users <= at_once:
-            return self._search_piece(unit_vectors, k)
-        pieces = [unit_vectors[start : start + at_once] for start in range(0, users, at_once)]
-        return [*chain.from_iterable(self._threads.map(self._search_piece, pieces, repeat(k)))]
+        with self._cores.one():
+            use_threads(1)
+            best, worst = self._index.search(unit_vectors, k)
+        return [*map(Matches, self._named(best), self._named(worst))]
 
     def starting_with(self, prefix: str, limit: int) -> list[bytes]:
         positions = self._products.starting_with(prefix, limit)
@@ -67,12 +64,6 @@ class FaissEngine:
     def _vectors(self, positions: list[int]) -> NDArray[np.float32]:
         use_threads(1)
         return self._index.vectors(self._products.rows(positions))
-
-    def _search_piece(self, unit_vectors: NDArray[np.float32], k: int) -> list[Matches]:
-        with self._cores.one():
-            use_threads(1)
-            best, worst = self._index.search(unit_vectors, k)
-        return [*map(Matches, self._named(best), self._named(worst))]
 
     def _named(self, side: Neighbours) -> list[list[bytes]]:
         users, count = side.positions.shape

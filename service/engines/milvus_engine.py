@@ -162,6 +162,8 @@ class MilvusEngine:
     An approximate index may find fewer products than asked for; both sides are then shorter.
     """
 
+    concurrency = 4  # searches take most of their time elsewhere
+
     def __init__(self, cluster: Cluster, collection: str):
         """Raises EngineUnavailable."""
         self._cluster, self._collection = cluster, collection

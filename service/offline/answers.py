@@ -6,15 +6,11 @@ from pathlib import Path
 from index_builder.artifact import Build, current_build_id, open_build
 from service.cores import cores_of_worker, shared_cores
 from service.engines.faiss_engine import FaissEngine
-from service.errors import FailedUser
-from service.recommender import Recommendation, Recommender, User
+from service.recommender import Answer, Item, Recommender, User
 from service.schemas import UserReader
 from service.settings import Limits
 
 _MOST_MATCHES = 200_000  # a side of a piece
-
-Item = User | FailedUser
-Answer = Recommendation | FailedUser
 
 
 class Answerer:
@@ -28,8 +24,7 @@ class Answerer:
     def answer(self, items: Sequence[Item]) -> Iterator[list[Answer]]:
         """The answers to all users, in order, some at a time; who could not be read is their own answer."""
         for piece in _pieces(items):
-            found = iter(self._recommender.recommend([item for item in piece if isinstance(item, User)]))
-            yield [next(found) if isinstance(item, User) else item for item in piece]
+            yield [*self._recommender.recommend(piece)]
 
 
 def open_answerer(artifacts: Path, limits: Limits, build_id: str | None = None, verified: bool = False) -> Answerer:

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from service.errors import BadBatch
-from service.offline.answers import Answerer, Item, open_answerer
+from service.offline.answers import Answerer, open_answerer
 from service.offline.record_batches import ANSWERS, answer_batch, read_users, without_unsaid
+from service.recommender import Item
 from service.settings import Limits
 
 Batch = TypeVar("Batch")  # a pyarrow.RecordBatch, a pyarrow.Table or a pandas.DataFrame

@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from service.errors import BadBatch
-from service.offline.answers import Answer, Answerer, Item
+from service.offline.answers import Answerer
 from service.offline.blocks import Block, Place
 from service.offline.record_batches import ANSWERS, answer_batch, read_users, user_columns
+from service.recommender import Answer, Item
 
 _READ_AHEAD = 2**20
 _GROUP_BYTES = 64 * 2**20

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from index_builder.errors import BadArtifact
 from service.errors import BadBatch, FailedUser
-from service.offline.answers import Answerer, Item, open_answerer
+from service.offline.answers import Answerer, open_answerer
 from service.offline.outputs import find_format, sync
 from service.payload import split_lines
+from service.recommender import Item
 from service.settings import Limits
 
 
@@ -58,7 +59,7 @@ def _answer(answerer: Answerer, task: Task, path: Path, first: int, content: byt
 
 def _users(answerer: Answerer, task: Task, first: int, content: bytes) -> list[Item]:
     if task.users == "lines":
-        return answerer.reader.read_members(split_lines(content), first)
+        return [*answerer.reader.read_members(split_lines(content), first)]
     from service.offline.parquet import users_in
 
     return users_in(content, answerer, first)

@@ -520,7 +520,7 @@ def test_rows_times_k_are_limited(api_over: ApiOver, write: Write) -> None:
     api = api_over(Recommender(compass()), limits=Limits(users_times_k=9))
     rows = np.ones((3, 2), np.float32)
     assert write(rows, parameters={"k": 3}).to(api).status == 200
-    detail = "the batch asks for 12 matches a side (users x k), 9 are allowed"
+    detail = "the batch asks for more than 9 matches a side (users x k)"
     refuse(write(rows, parameters={"k": 4}), api, 413, detail)
 
 

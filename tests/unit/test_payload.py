@@ -84,7 +84,7 @@ def test_lines_are_split_at_line_feeds_and_blank_ones_skipped() -> None:
 )
 def test_an_array_is_split_where_braces_say_so(body: bytes, texts: list[str] | None) -> None:
     split = split_array(body)
-    assert (split and [bytes(text).decode() for text in split]) == texts
+    assert (split and [text.decode() for text in split]) == texts
 
 
 def test_an_answer_is_written_as_compact_utf8_in_the_order_of_its_fields() -> None:

@@ -1,12 +1,13 @@
 """What is read quickly is what the schema reads, fault for fault."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from service import payload
+from service import payload, schemas
 from service.errors import BadBody, BadRequest, FailedUser, TooLarge
 from service.recommender import User
 from service.schemas import UserReader
@@ -75,7 +76,7 @@ def outcome(read: Any, *arguments: Any) -> Any:
 
 
 def comparable(read: Any) -> Any:
-    if isinstance(read, list):
+    if isinstance(read, list | Iterator):
         return [comparable(item) for item in read]
     if isinstance(read, User):
         return read.name, read.vector.dtype, read.vector.tolist(), read.k, read.exclude
@@ -119,16 +120,35 @@ def test_what_well_behaved_clients_send_is_read_without_the_schema(name: str) ->
     reader = UserReader(3, LIMITS)
     reader.read = None  # type: ignore[assignment, method-assign]
     assert isinstance(reader.read_user(USERS[name].encode()), User)
-    assert isinstance(reader.read_lines(" ".join(USERS[name].split()).encode())[0], User)
+    assert [type(user) for user in reader.read_lines(" ".join(USERS[name].split()).encode())] == [User]
     if name not in ("unknown fields", "braces in name"):
         assert [type(user) for user in reader.read_array(f"[{USERS[name].strip()},{GOOD}]".encode())] == [User, User]
 
 
+@pytest.mark.parametrize("odd", ["nan", "braces in name", "bad vector", "not a user"])
+@pytest.mark.parametrize("at", [0, 1, 2, 3, 4], ids=str)
+def test_an_odd_member_among_many_is_read_in_its_place(monkeypatch: pytest.MonkeyPatch, at: int, odd: str) -> None:
+    monkeypatch.setattr(schemas, "_READ_AT_ONCE", 2)
+    texts = {"nan": GOOD.replace("0.5", "NaN"), "bad vector": GOOD.replace("1,", ""), "not a user": "7"}
+    members = [GOOD.replace("ann", f"u{i}") for i in range(5)]
+    members[at] = texts.get(odd) or USERS[odd].strip()
+    expected = [comparable(slowly(payload.read_json(member.encode()), i)) for i, member in enumerate(members)]
+    assert outcome(READER.read_array, f"[{','.join(members)}]".encode()) == expected
+
+
+@pytest.mark.parametrize("end", ["]]", ",]", "", ",{}", ",{]", "x]"], ids=repr)
+def test_a_batch_that_ends_in_no_json_is_refused_whole(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    monkeypatch.setattr(schemas, "_READ_AT_ONCE", 2)
+    body = f"[{','.join([GOOD] * 5)}{end}".encode()
+    assert outcome(READER.read_array, body) == outcome(payload.read_json, body)
+    assert outcome(READER.read_array, body)[0] is BadBody
+
+
 def test_a_batch_is_counted_by_its_users_not_by_what_looks_like_their_ends() -> None:
     tricky = b'{"name":"},","vector":[1,2,3]}'
-    assert len(READER.read_array(b"[" + b",".join([tricky] * 6) + b"]")) == 6
+    assert len([*READER.read_array(b"[" + b",".join([tricky] * 6) + b"]")]) == 6
     with pytest.raises(TooLarge, match=r"^the batch has 7 users, 6 are allowed$"):
-        READER.read_array(b"[" + b",".join([GOOD.encode()] * 7) + b"]")
+        [*READER.read_array(b"[" + b",".join([GOOD.encode()] * 7) + b"]")]
 
 
 def test_the_vectors_numbers_are_those_of_the_text() -> None:

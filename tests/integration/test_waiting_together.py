@@ -1,0 +1,146 @@
+"""Users who wait at the same time are answered by one search; and workers share connections evenly."""
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from service.app import create_app
+from service.connections import ConnectionCounts, shared_counts
+from service.payload import write_answer
+from service.recommender import Recommender, Serving
+from service.schemas import UserReader
+from service.server import Door, Server
+from service.settings import Settings
+from tests.api import Answer
+from tests.e2e.server import SECONDS, answer_on
+from tests.fake_engine import EAST, NORTH, WEST, FakeEngine, compass
+
+ANN, BOB, CID = ({"name": name, "vector": vector} for name, vector in (("ann", EAST), ("bob", NORTH), ("cid", WEST)))
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A server in a thread of its own, as the first of two workers; the second is a number in the counts."""
+
+    engine: FakeEngine
+    address: tuple[str, int]
+    counts: ConnectionCounts
+
+    @contextmanager
+    def connection(self) -> Iterator[socket.socket]:
+        with socket.create_connection(self.address, timeout=SECONDS) as connection:
+            yield connection
+
+    def answers_to(self, *requests: bytes, head: str = "X: y") -> list[Answer]:
+        """What comes to requests that wait, each on a connection of its own, while an earlier one is searched."""
+        with ExitStack() as stack:
+            connections = [stack.enter_context(self.connection()) for _ in requests]
+            for connection in connections:  # each is accepted before the search
+                connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert answer_on(connection).status == 200
+            first = stack.enter_context(self.connection())
+            with self.engine.held():
+                first.sendall(post("/infer", ANN, head))
+                wait_for(lambda: len(self.engine.searches) == 1)
+                for connection, request in zip(connections, requests, strict=True):
+                    connection.sendall(request)
+            answers = [answer_on(connection) for connection in connections]
+            assert answer_on(first).status == 200
+        return answers
+
+    @property
+    def users_of_searches(self) -> list[int]:
+        """After the first search, which `answers_to` makes."""
+        return [len(vectors) for vectors, _ in self.engine.searches[1:]]
+
+
+@contextmanager
+def worker(**settings: object) -> Iterator[Worker]:
+    serving = Serving(Recommender(engine := compass()))
+    chosen = Settings(log_level="WARNING", **settings)  # type: ignore[arg-type]
+    shared = shared_counts(2)
+    counts = ConnectionCounts(shared, 2)
+    counts.tell(1, 10_000)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server(create_app(serving, chosen), serving, Door(listener, counts, 0), chosen)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            yield Worker(engine, listener.getsockname(), counts)
+        finally:
+            server.end()
+            thread.join(SECONDS)
+            server.trigger.close()
+            os.close(shared)
+    assert not thread.is_alive()
+
+
+def post(path: str, body: object, *headers: str) -> bytes:
+    sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(sent)}", *headers]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + sent
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+def alone(user: dict[str, object]) -> bytes:
+    return write_answer(Recommender(compass()).recommend([UserReader(2, Settings().limits).read(user)])[0])
+
+
+def test_one_search_answers_users_who_wait_together() -> None:
+    users: list[dict[str, object]] = [ANN, BOB, CID, {**BOB, "k": 1}, {**CID, "exclude": ["west"]}]
+    with worker() as one:
+        answers = one.answers_to(*(post("/infer", user) for user in users))
+        assert sorted(one.users_of_searches) == [1, 1, 3]
+    assert [answer.body for answer in answers] == [alone(user) for user in users]
+    assert {answer.headers["X-Index-Version"] for answer in answers} == {"fake-build"}
+
+
+def test_whatever_else_waits_is_answered_as_ever() -> None:
+    with worker() as one:
+        answers = one.answers_to(
+            post("/infer", ANN),
+            post("/infer", {"name": "cid", "vector": [1.0]}),
+            post("/infer", b"{"),
+            post("/batch", [BOB, ANN]),
+            post("/infer", BOB),
+            b"GET /infer HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"POST /infer HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000000\r\n\r\n",
+        )
+    assert [answer.status for answer in answers] == [200, 422, 400, 200, 200, 405, 413]
+    assert [answers[0].body, answers[4].body] == [alone(ANN), alone(BOB)]
+    assert answers[3].body == b"[" + alone(BOB) + b"," + alone(ANN) + b"]"
+
+
+def test_nobody_without_a_key_takes_part_in_a_search() -> None:
+    key = "X-API-Key: secret"
+    with worker(api_keys=("secret",)) as one:
+        answers = one.answers_to(
+            post("/infer", ANN), post("/infer", BOB, key), post("/infer", CID, "Authorization: Bearer secret"), head=key
+        )
+        assert one.users_of_searches == [2]
+    assert [answer.status for answer in answers] == [401, 200, 200]
+    assert [answer.body for answer in answers[1:]] == [alone(BOB), alone(CID)]
+
+
+def test_a_new_connection_is_left_to_a_worker_that_has_fewer_but_not_for_long() -> None:
+    with worker() as one, one.connection() as first:
+        first.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer_on(first).status == 200
+        one.counts.tell(1, 0)
+        began = time.monotonic()
+        with one.connection() as second:
+            second.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert answer_on(second).status == 200
+        assert time.monotonic() - began > 0.009
+        wait_for(lambda: not one.counts.are_fewest(0))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,3 +42,20 @@ def tight_server(sample_artifacts: Path) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def tight_api(tight_server: Server, recommender: Recommender) -> Api:
     return Api(tight_server.send, recommender)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    from tests.e2e.browser import started
+
+    with started() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(browser: Any, server: Server) -> Iterator[Any]:
+    """A function that opens a page of a service, and fails the test where the page complains."""
+    from tests.e2e.browser import opening
+
+    with opening(browser, server) as open_page:
+        yield open_page

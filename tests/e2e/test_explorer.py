@@ -3,10 +3,9 @@
 import io
 import json
 import re
-import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,65 +17,17 @@ from service.app import create_app
 from service.recommender import Recommender, Serving
 from service.settings import Settings
 from tests.catalogues import write_lines
+from tests.e2e.browser import OpenPage, playwright
 from tests.e2e.server import ROOT, Server, serving
 from tests.fake_engine import compass
 from tests.sample import read_products
-
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed (pip install -r requirements-dev.txt)"
-)
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (apt-get install chromium)")
 
 PICTURES = ROOT / "test-output" / "explorer"
 HOSTILE = '<img src=x onerror="window.hacked = 1">'
 SCRIPT = "</script><script>window.hacked = 1</script>"
 QUOTES = "it's a \"quoted\" 'name' & $(rm) `x`"
 MINUS = "\N{MINUS SIGN}"
-OpenPage = Callable[..., Any]
 Answer = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(browser: Any, server: Server) -> Iterator[OpenPage]:
-    """A function that opens the explorer; whatever the page complains about or loads from elsewhere fails the test."""
-    complaints: list[str] = []
-    contexts = []
-
-    def open_page(
-        served: Server = server, width: int = 1440, height: int = 900, dark: bool = False, wait: bool = True
-    ) -> Any:
-        context = browser.new_context(
-            viewport={"width": width, "height": height},
-            color_scheme="dark" if dark else "light",
-            permissions=["clipboard-read", "clipboard-write"],
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        origin = f"http://127.0.0.1:{served.port}/"
-        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
-        page.on("request", lambda asked: asked.url.startswith(origin) or complaints.append(f"elsewhere: {asked.url}"))
-        page.complaints = complaints
-        page.goto(origin)
-        if wait:
-            page.locator("#marks button").first.wait_for()
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
 
 
 @pytest.fixture(scope="module")
@@ -399,7 +350,7 @@ def test_negative_scores_reach_left_of_zero(hostile_server: Server, open_page: O
 
 def test_a_service_with_keys_is_explored_with_one(sample_artifacts: Path, open_page: OpenPage) -> None:
     with serving(sample_artifacts, RECO_API_KEYS="secret", RECO_WORKERS="1") as server:
-        page = open_page(server, wait=False)
+        page = open_page(server, shown_first="#key")
         page.locator("#key").fill("secret")
         page.keyboard.press("Enter")
         page.locator("#marks button").first.wait_for()
@@ -420,7 +371,7 @@ def test_an_engine_that_looks_nothing_up_is_explored_with_vectors(open_page: Ope
     with make_server("127.0.0.1", 0, with_whole_bodies, threaded=True) as served:
         threading.Thread(target=served.serve_forever).start()
         try:
-            page = open_page(served, wait=False)
+            page = open_page(served, shown_first="#vector")
             playwright.expect(page.locator("#vector")).to_be_visible()
             assert page.locator("#modes input:disabled").count() == 2
             page.locator("#vector").fill("[3, 4]")

@@ -3,14 +3,18 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 
+from index_builder import plan
 from index_builder.__main__ import main
 from index_builder.artifact import Build, open_current
 from index_builder.build import BuildRequest, build
 from index_builder.errors import BadPlan, LowRecall
+from index_builder.index import SearchSettings
 from index_builder.vectors import unit_vectors
 from service.app import create_app
 from service.recommender import Recommender, Serving
@@ -65,6 +69,26 @@ def test_a_catalogue_with_fewer_directions_than_dimensions_gets_a_kind_that_uses
     assert built.manifest["recall"]["kept"] is True
     for side in ("best", "worst"):
         assert built.manifest["recall"][side][0]["lower_bound"] >= 0.99
+
+
+def test_a_busy_moment_while_a_kind_is_tuned_does_not_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = ["Reduce32,PQ32x4fs", "Reduce40,PQ40x4fs"]
+    monkeypatch.setattr(plan, "suitable_kinds", lambda *arguments: [kinds])
+    timed: list[int] = []  # the dimensions that each index scans, as often as it was timed
+
+    def seconds(planner: plan.Planner, index: Any, side: str, settings: SearchSettings) -> float:
+        if not isinstance(faiss.downcast_index(index), faiss.IndexRefine):
+            return 100.0
+        scanned = faiss.downcast_index(faiss.downcast_index(index).base_index).index.d
+        timed.append(scanned)
+        is_busy = len(timed) <= 2  # while the first kind is tuned, on both sides
+        return 1e-3 * scanned * (10.0 if is_busy else 1.0)
+
+    monkeypatch.setattr(plan.Planner, "_seconds", seconds)
+    np.savez(tmp_path / "p.npz", names=np.arange(3000).astype(str), vectors=clustered(3000))
+    build(BuildRequest(products=tmp_path / "p.npz", out=tmp_path / "a"))
+    assert timed[:4] == [32, 32, 40, 40]
+    assert open_current(tmp_path / "a").manifest["index"]["factory"] == kinds[0]
 
 
 def test_users_whom_the_planner_never_saw_get_the_promised_recall(built: Build) -> None:

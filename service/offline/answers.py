@@ -24,7 +24,7 @@ class Answerer:
     def answer(self, items: Sequence[Item]) -> Iterator[list[Answer]]:
         """The answers to all users, in order, some at a time; who could not be read is their own answer."""
         for piece in _pieces(items):
-            yield [*self._recommender.recommend(piece)]
+            yield [*self._recommender.recommend(piece, here=True)]
 
 
 def open_answerer(artifacts: Path, limits: Limits, build_id: str | None = None, verified: bool = False) -> Answerer:

@@ -155,7 +155,7 @@ def prune(root: Path, keep: int) -> list[str]:
             removed.append(build_id)
             shutil.rmtree(root / f"{_DRAFT}{build_id}", ignore_errors=True)
         except OSError:
-            continue  # somebody holds it, or it is not ours to remove; what has just been published is, all the same
+            continue  # somebody holds it, or it is not ours to remove
         finally:
             os.close(lock)
     return removed

@@ -1,7 +1,7 @@
 """The pipeline: read, normalise, plan, build, measure, publish."""
 
 import hashlib
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,8 @@ def build(request: BuildRequest) -> dict[str, Any]:
                 "golden_queries": golden_queries,
             }
         )
-        artifact.prune(request.out, request.keep)
+        with suppress(OSError):  # what has been published is, even where older builds cannot be found or removed
+            artifact.prune(request.out, request.keep)
         return manifest
 
 

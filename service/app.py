@@ -12,6 +12,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from service import lookups, metrics, payload
+from service.dynamic_batching import Answered
 from service.errors import (
     BadBody,
     BadRequest,
@@ -23,7 +24,6 @@ from service.errors import (
     TooLarge,
     Unauthorized,
 )
-from service.foresight import Foreseen
 from service.lookup_requests import LookupReader
 from service.open_inference import HEADER_LENGTH, MODEL, SERVER, InferenceReader, describe_model, write_answers
 from service.openapi import ApiDocument
@@ -43,7 +43,7 @@ URGENT_ROUTES = frozenset(
 )  # answered before anything that waits
 INDEX_VERSION, BATCH_ERRORS = "X-Index-Version", "X-Batch-Errors"
 USERS, BUILD = "reco.users", "reco.build"  # in a request's environment: how many users it has, and whose answer it got
-FORESEEN = "reco.foreseen"  # and the answer that was found before the app saw it
+ANSWERED = "reco.answered"  # and the answer that was found before the app saw it
 _SAFETY = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
 _SCORES_OBSERVED = 10  # users of a batch whose best score is counted
 
@@ -74,13 +74,13 @@ def create_app(serving: Serving, settings: Settings) -> Flask:
 
     @app.post(SINGLE_ROUTE)
     def infer() -> Response:
-        foreseen: Foreseen | None = request.environ.get(FORESEEN)
-        if not foreseen:
+        answered: Answered | None = request.environ.get(ANSWERED)
+        if not answered:
             recommender, body = serving.recommender, _body(settings.max_body_bytes)
             user = reader_for(recommender.info.dimension).read_user(body)
-            foreseen = Foreseen(recommender, recommender.recommend([user], here=True)[0])
-        _count([foreseen.answer])
-        return _answer(foreseen.recommender, payload.write_answer(foreseen.answer))
+            answered = Answered(recommender, recommender.recommend([user], here=True)[0])
+        _count([answered.answer])
+        return _answer(answered.recommender, payload.write_answer(answered.answer))
 
     @app.post("/batch")
     def batch() -> Response:

@@ -33,8 +33,8 @@ from waitress.utilities import Error, RequestEntityTooLarge
 
 from service import metrics
 from service.app import (
+    ANSWERED,
     BUILD,
-    FORESEEN,
     INDEX_VERSION,
     PROBLEM,
     RETRY_SECONDS,
@@ -45,7 +45,7 @@ from service.app import (
     problem_body,
 )
 from service.connections import ConnectionCounts
-from service.foresight import Foreseen, Foresight
+from service.dynamic_batching import Answered, DynamicBatcher
 from service.logs import RequestLog, request_id
 from service.recommender import Serving
 from service.settings import Settings
@@ -74,10 +74,10 @@ class Overloaded(Error):
 
 
 @dataclass(frozen=True)
-class Door:
+class SharedListener:
     """A listening socket that several workers share, and what one of them needs to share it fairly."""
 
-    listener: socket.socket
+    socket: socket.socket
     counts: ConnectionCounts
     worker: int
 
@@ -87,13 +87,12 @@ class Server(TcpWSGIServer):
 
     accepting: bool
 
-    def __init__(self, app: Flask, serving: Serving, door: Door, settings: Settings):
+    def __init__(self, app: Flask, serving: Serving, listener: SharedListener, settings: Settings):
         self.serving = serving
-        self._door, self._door_rang, self._left = door, False, -math.inf
-        listener = door.listener
+        self._listener, self._has_callers, self._left = listener, False, -math.inf
         self.max_body_bytes = settings.max_body_bytes
         self.lingering: set[_Channel] = set()
-        self._foresight, self._api_keys = Foresight(serving, settings.limits), settings.api_keys
+        self._batcher, self._api_keys = DynamicBatcher(serving, settings.limits), settings.api_keys
         self._most_in_flight = max(1, settings.max_in_flight // settings.workers)
         self._engine_waits = settings.milvus is not None  # for a network, which nobody else may have to
         self._in_flight = self._running = 0
@@ -108,7 +107,7 @@ class Server(TcpWSGIServer):
         self._routes = frozenset(rule.rule for rule in app.url_map.iter_rules())
         received_at_most = 2 * settings.max_body_bytes  # with the framing of chunks, which the limit does not count
         adjustments = Adjustments(
-            sockets=[listener],
+            sockets=[listener.socket],
             max_request_body_size=received_at_most,
             # Bodies and answers stay in memory: the file system may be read-only.
             inbuf_overflow=received_at_most,
@@ -119,15 +118,16 @@ class Server(TcpWSGIServer):
             clear_untrusted_proxy_headers=False,  # no header of a proxy is trusted or read
             ident=None,
         )
-        family = (listener.family, listener.type, listener.proto, listener.getsockname())
-        super().__init__(app, {}, True, listener, self, adjustments, family, bind_socket=False)
+        shared = listener.socket
+        family = (shared.family, shared.type, shared.proto, shared.getsockname())
+        super().__init__(app, {}, True, shared, self, adjustments, family, bind_socket=False)
         self.channel_class = _Channel
 
     def run(self) -> None:
         """Serve until `end`, and then until the last answer has been taken."""
         self._thread = threading.get_ident()
         while not (self._ending and not self.active_channels):
-            self._door.counts.tell(self._door.worker, len(self.active_channels))
+            self._listener.counts.tell(self._listener.worker, len(self.active_channels))
             short = self.lingering or self._ending or self._leaves_connections
             waiting = self._urgent or self._small
             wasyncore.poll2(0.0 if waiting else _SHORT_POLL_SECONDS if short else _POLL_SECONDS, self._map)
@@ -145,7 +145,7 @@ class Server(TcpWSGIServer):
 
     def handle_accept(self) -> None:
         """Accept a connection, or leave it for a moment to workers that have fewer."""
-        self._door_rang, now = True, time.monotonic()
+        self._has_callers, now = True, time.monotonic()
         if now - self._left > _RECENT_SECONDS and not self._has_fewest:
             self._left = now
             return
@@ -159,7 +159,7 @@ class Server(TcpWSGIServer):
 
     @property
     def _has_fewest(self) -> bool:
-        return self._door.counts.are_fewest(self._door.worker)
+        return self._listener.counts.are_fewest(self._listener.worker)
 
     @property
     def _leaves_connections(self) -> bool:
@@ -229,11 +229,11 @@ class Server(TcpWSGIServer):
     def _run_waiting(self) -> None:
         while self._urgent:
             self._urgent.popleft().service()
-        seconds, most = (0.0, 1) if self._door_rang else (_TURN_SECONDS, _MOST_TOGETHER)
-        until, self._door_rang = time.monotonic() + seconds, False
+        seconds, most = (0.0, 1) if self._has_callers else (_TURN_SECONDS, _MOST_TOGETHER)
+        until, self._has_callers = time.monotonic() + seconds, False
         while self._small:
             together = [self._small.popleft() for _ in range(min(len(self._small), most))]
-            self._look_ahead([channel.requests[0] for channel in together])
+            self._answer_together([channel.requests[0] for channel in together])
             for channel in together:
                 self._run(channel)
             if time.monotonic() >= until:
@@ -244,12 +244,12 @@ class Server(TcpWSGIServer):
             metrics.IN_FLIGHT.set(now[0])
             metrics.QUEUED.set(now[1])
 
-    def _look_ahead(self, requests: Sequence["_Parser"]) -> None:
-        """Answer users who wait together by one search."""
+    def _answer_together(self, requests: Sequence["_Parser"]) -> None:
+        """Find the answers to users who wait together by one search; the app will write them."""
         users = [each for each in requests if each.is_single and has_key(self._api_keys, *each.credentials)]
         if len(users) > 1:
-            for request, foreseen in zip(users, self._foresight.foresee([each.body for each in users]), strict=True):
-                request.foreseen = foreseen
+            for request, answered in zip(users, self._batcher.answer([each.body for each in users]), strict=True):
+                request.answered = answered
 
     def _accept_the_rest(self) -> None:
         """Take all connections that the kernel has accepted for us, and stop listening."""
@@ -274,7 +274,7 @@ class _Parser(HTTPRequestParser):
     """Refuses too large a body, or a large one that there is no room for, on its headers or as it grows."""
 
     error: Error | None
-    foreseen: Foreseen | None = None
+    answered: Answered | None = None
 
     def __init__(self, server: Server, adjustments: Adjustments):
         super().__init__(adjustments)
@@ -344,7 +344,7 @@ class _Task(_Identified, WSGITask):
 
     def get_environment(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environment()
-        environ[FORESEEN] = self.request.foreseen
+        environ[ANSWERED] = self.request.answered
         return environ
 
     def build_response_header(self) -> bytes:

@@ -21,7 +21,7 @@ from service.engines.faiss_engine import FaissEngine
 from service.errors import BadSetting
 from service.logs import set_up_logs
 from service.recommender import Recommender, Serving
-from service.server import Door, Server
+from service.server import Server, SharedListener
 from service.settings import MilvusSettings, Settings, read_settings
 
 if TYPE_CHECKING:
@@ -43,13 +43,13 @@ def main() -> None:
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     cores = cores_of_worker(options.cores, options.core_count, options.number, settings.workers)
-    door = Door(
+    listener = SharedListener(
         socket.socket(fileno=options.listener), ConnectionCounts(options.connections, settings.workers), options.number
     )
-    work(settings, cores, Connection(options.supervisor), door)
+    work(settings, cores, Connection(options.supervisor), listener)
 
 
-def work(settings: Settings, cores: Cores, supervisor: Connection, door: Door) -> None:
+def work(settings: Settings, cores: Cores, supervisor: Connection, listener: SharedListener) -> None:
     """Wait for a build to serve and for the word to begin, and serve until told to end.
 
     The supervisor sends ("load", build id), ("begin",), ("count", event), ("drain",) and ("end",), and gets
@@ -69,7 +69,7 @@ def work(settings: Settings, cores: Cores, supervisor: Connection, door: Door) -
             if engine is None and settings.milvus:
                 return  # the supervisor starts another worker, which tries again
     serving = Serving(Recommender(engine))
-    server = Server(create_app(serving, settings), serving, door, settings)
+    server = Server(create_app(serving, settings), serving, listener, settings)
     threading.Thread(target=_obey, args=(settings, cores, supervisor, serving, server), daemon=True).start()
     if not isinstance(engine, FaissEngine):
         threading.Thread(target=_follow, args=(serving, engine), daemon=True).start()

@@ -3,8 +3,8 @@
 import json
 from dataclasses import replace
 
-from service.app import FORESEEN, create_app
-from service.foresight import Foreseen, Foresight
+from service.app import ANSWERED, create_app
+from service.dynamic_batching import Answered, DynamicBatcher
 from service.payload import write_answer
 from service.recommender import Recommender, Serving
 from service.settings import Limits, Settings
@@ -19,9 +19,9 @@ def body(name: str, vector: list[float], **fields: object) -> bytes:
 
 def answers(engine: FakeEngine, *bodies: bytes) -> list[bytes | None]:
     serving = Serving(Recommender(engine))
-    foreseen = Foresight(serving, LIMITS).foresee(bodies)
-    assert all(each.recommender is serving.recommender for each in foreseen if each)
-    return [each and write_answer(each.answer) for each in foreseen]
+    answered = DynamicBatcher(serving, LIMITS).answer(bodies)
+    assert all(each.recommender is serving.recommender for each in answered if each)
+    return [each and write_answer(each.answer) for each in answered]
 
 
 def alone(request: bytes) -> bytes:
@@ -61,11 +61,11 @@ def test_a_search_that_fails_is_left_for_the_app() -> None:
 
 def test_a_new_build_answers_who_comes_after_it() -> None:
     serving = Serving(Recommender(compass()))
-    foresight = Foresight(serving, LIMITS)
+    batcher = DynamicBatcher(serving, LIMITS)
     serving.recommender = Recommender(FakeEngine(up=[1.0, 0.0, 0.0], down=[-1.0, 0.0, 0.0]))
-    old, new = foresight.foresee([body("ann", EAST), body("bob", [1.0, 2.0, 3.0])])
+    old, new = batcher.answer([body("ann", EAST), body("bob", [1.0, 2.0, 3.0])])
     assert old is None
-    assert isinstance(new, Foreseen)
+    assert isinstance(new, Answered)
     assert new.recommender is serving.recommender
 
 
@@ -73,9 +73,9 @@ def test_the_answer_names_the_build_that_gave_it_whatever_is_served_by_now() -> 
     older = compass()
     older.info = replace(older.info, build_id="older")
     serving = Serving(Recommender(older))
-    [foreseen] = Foresight(serving, LIMITS).foresee([body("ann", EAST)])
+    [answered] = DynamicBatcher(serving, LIMITS).answer([body("ann", EAST)])
     serving.recommender = Recommender(FakeEngine(up=EAST, down=WEST))
     client = create_app(serving, Settings(limits=LIMITS)).test_client()
-    response = client.post("/infer", data=body("ann", EAST), environ_overrides={FORESEEN: foreseen})
+    response = client.post("/infer", data=body("ann", EAST), environ_overrides={ANSWERED: answered})
     assert response.headers["X-Index-Version"] == "older"
     assert response.data == alone(body("ann", EAST))

@@ -10,14 +10,14 @@ from service.settings import Limits
 
 
 @dataclass(frozen=True, slots=True)
-class Foreseen:
+class Answered:
     """The answer to a user, and who gave it."""
 
     recommender: Recommender
     answer: Recommendation
 
 
-class Foresight:
+class DynamicBatcher:
     """Answers the bodies of requests that the app has yet to see. What the app finds amiss, and what fails, is left
     for it to answer."""
 
@@ -25,7 +25,7 @@ class Foresight:
         self._serving = serving
         self._reader_for = cache(partial(UserReader, limits=limits))
 
-    def foresee(self, bodies: Sequence[bytes]) -> list[Foreseen | None]:
+    def answer(self, bodies: Sequence[bytes]) -> list[Answered | None]:
         """One for each body, or None for what is left."""
         recommender = self._serving.recommender
         reader = self._reader_for(recommender.info.dimension)
@@ -34,4 +34,4 @@ class Foresight:
             answers = iter(recommender.recommend([user for user in users if user], here=True))
         except Exception:  # noqa: BLE001 (each request meets it again, and says so in its own answer)
             return [None] * len(bodies)
-        return [Foreseen(recommender, next(answers)) if user else None for user in users]
+        return [Answered(recommender, next(answers)) if user else None for user in users]

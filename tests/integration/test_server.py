@@ -14,7 +14,7 @@ from service.connections import ConnectionCounts, shared_counts
 from service.payload import write_answer
 from service.recommender import Recommender, Serving
 from service.schemas import UserReader
-from service.server import Door, Server
+from service.server import Server, SharedListener
 from service.settings import Settings
 from tests.api import Answer
 from tests.e2e.server import SECONDS, answer_on
@@ -67,7 +67,7 @@ def worker(**settings: object) -> Iterator[Worker]:
     counts = ConnectionCounts(shared, 2)
     counts.tell(1, 10_000)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Server(create_app(serving, chosen), serving, Door(listener, counts, 0), chosen)
+        server = Server(create_app(serving, chosen), serving, SharedListener(listener, counts, 0), chosen)
         thread = threading.Thread(target=server.run)
         thread.start()
         try:

@@ -65,9 +65,13 @@ def work(settings: Settings, cores: Cores, supervisor: Connection, listener: Sha
             return
         may_begin = may_begin or command == "begin"
         if command == "load":
-            engine = _load(settings, cores, supervisor, *arguments) or engine
-            if engine is None and settings.milvus:
+            loaded = _load(settings, cores, supervisor, *arguments)
+            if loaded:
+                engine = loaded
+                supervisor.send(("serving", *arguments))
+            elif settings.milvus:
                 return  # the supervisor starts another worker, which tries again
+            del loaded  # a later build must not find this one still open
     serving = Serving(Recommender(engine))
     server = Server(create_app(serving, settings), serving, listener, settings)
     threading.Thread(target=_obey, args=(settings, cores, supervisor, serving, server), daemon=True).start()
@@ -86,7 +90,9 @@ def _obey(settings: Settings, cores: Cores, supervisor: Connection, serving: Ser
             return
         if command == "load":
             engine = _load(settings, cores, supervisor, *arguments)
-            serving.recommender = Recommender(engine) if engine else serving.recommender
+            if engine:
+                serving.recommender = Recommender(engine)
+                supervisor.send(("serving", *arguments))  # not before: who hears it may ask
         elif command == "count":
             metrics.EVENTS[arguments[0]].inc()
         elif command == "drain":
@@ -113,7 +119,6 @@ def _load(
     except Exception as error:  # noqa: BLE001 (a worker that cannot serve this build still has to hear of others)
         supervisor.send(("refused", str(error)))
         return None
-    supervisor.send(("serving", build_id))
     return engine
 
 

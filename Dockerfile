@@ -9,6 +9,7 @@ RUN pip install --no-cache-dir --no-compile --prefix /packages --requirement req
 FROM python:3.11-slim AS sample-index
 COPY --from=packages /packages /usr/local
 WORKDIR /app
+COPY retrieval retrieval
 COPY index_builder index_builder
 COPY data/products.jsonl.gz data/users_batch.json data/
 RUN python -m index_builder --products data/products.jsonl.gz --queries data/users_batch.json --out artifacts
@@ -16,6 +17,7 @@ RUN python -m index_builder --products data/products.jsonl.gz --queries data/use
 FROM python:3.11-slim
 COPY --from=packages /packages /usr/local
 WORKDIR /app
+COPY retrieval retrieval
 COPY index_builder index_builder
 COPY service service
 RUN python -m compileall -q /usr/local/lib/python3.11/site-packages index_builder service \

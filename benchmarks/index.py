@@ -20,8 +20,8 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.catalogues import mixtures, sample_products, sample_users, write_catalogue, write_users
 from benchmarks.machine import machine
-from index_builder.artifact import open_current
-from index_builder.vectors import unit_vectors
+from retrieval.artifact.store import open_current
+from retrieval.vectors import unit_vectors
 
 SIZES = (2_000, 20_000, 200_000)
 HNSW_SIZES = (20_000, 200_000)

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from benchmarks.catalogues import mixtures, sample_users, write_catalogue, write_users
 from benchmarks.machine import machine
-from index_builder.artifact import open_current
-from index_builder.index import ProductIndex, use_threads
-from index_builder.vectors import unit_vectors
+from retrieval.artifact.store import open_current
+from retrieval.search.index import ProductIndex, use_threads
+from retrieval.vectors import unit_vectors
 
 ROOT = Path(__file__).parent.parent
 CORES = len(os.sched_getaffinity(0))

@@ -28,9 +28,9 @@ from threadpoolctl import threadpool_limits
 from benchmarks.catalogues import mixtures, sample_users, write_catalogue, write_users
 from benchmarks.machine import machine
 from benchmarks.open_loop import open_loop
-from index_builder.artifact import open_current
-from index_builder.index import ProductIndex
-from index_builder.vectors import unit_vectors
+from retrieval.artifact.store import open_current
+from retrieval.search.index import ProductIndex
+from retrieval.vectors import unit_vectors
 
 ROOT = Path(__file__).parent.parent
 CONNECTIONS, BATCHES = (1, 16, 64), (1, 32, 128, 1000)

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.catalogues import write_catalogue, write_users
 from benchmarks.machine import machine
-from index_builder.artifact import open_current
+from retrieval.artifact.store import open_current
 
 _KINDS = [("fp32", "negated"), ("fp32", "shared"), ("fp16", "negated"), ("fp16", "shared")]
 

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from index_builder.build import BuildRequest, build
-from index_builder.errors import IndexBuilderError
+from index_builder.pipeline import BuildRequest, build
+from retrieval.errors import IndexBuilderError
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,14 +9,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from index_builder import lenient_json
-from index_builder.errors import BadCatalogue
-from index_builder.products import ProductWriter
 from index_builder.progress import progress
-from index_builder.ranking import RowAssigner, RowGroups
-from index_builder.rows import read_rows
-from index_builder.unit_matrix import UnitMatrix
-from index_builder.vectors import BadVector, json_type, read_vector, unit_vectors
+from retrieval.artifact.products import ProductWriter
+from retrieval.errors import BadCatalogue
+from retrieval.records import lenient_json
+from retrieval.records.rows import read_rows
+from retrieval.records.vector_file import UnitMatrix
+from retrieval.search.ranking import RowAssigner, RowGroups
+from retrieval.vectors import BadVector, json_type, read_vector, unit_vectors
 
 VECTORS = "unit_vectors.f32"  # scratch, no part of a build
 _BLOCK_ROWS = 4096

@@ -7,13 +7,11 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index_builder.index import ProductIndex
-from index_builder.ranking import RowGroups
-from index_builder.unit_matrix import UnitMatrix
-from index_builder.vectors import unit_vectors
+from retrieval.records.vector_file import UnitMatrix
+from retrieval.search.index import ProductIndex
+from retrieval.search.ranking import TOLERANCE, RowGroups
+from retrieval.vectors import unit_vectors
 
-TOLERANCE = 1e-5  # a product counts as found when its score is within this of the exact k-th score
-SIDES = ("best", "worst")
 _ONE_SIDED_95_PERCENT = 1.645
 _AT_ONCE = 64  # users, to bound memory
 

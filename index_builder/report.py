@@ -8,9 +8,8 @@ import numpy as np
 import orjson
 
 from index_builder.catalogue import Catalogue
-from index_builder.plan import Plan
-from index_builder.ranking import Neighbours
-from index_builder.recall import SIDES
+from index_builder.tuning import Plan
+from retrieval.search.ranking import SIDES, Neighbours
 
 FACTS, PICTURE = "recall.json", "recall.svg"
 _QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)

@@ -10,10 +10,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index_builder.errors import BadPlan
-from index_builder.index import exact_rows
 from index_builder.progress import progress
-from index_builder.unit_matrix import BLOCK_ROWS, UnitMatrix
+from retrieval.errors import BadPlan
+from retrieval.records.vector_file import BLOCK_ROWS, UnitMatrix
+from retrieval.search.index import exact_rows
 
 FLAT = "Flat"
 STORAGES = {"fp32": "Flat", "fp16": "SQfp16"}

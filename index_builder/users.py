@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index_builder.errors import BadQueries
-from index_builder.lenient_json import BadJson
 from index_builder.recall import synthetic_users
-from index_builder.rows import read_rows
-from index_builder.unit_matrix import UnitMatrix
-from index_builder.vectors import BadVector, read_vector, unit_vectors
+from retrieval.errors import BadQueries
+from retrieval.records.lenient_json import BadJson
+from retrieval.records.rows import read_rows
+from retrieval.records.vector_file import UnitMatrix
+from retrieval.vectors import BadVector, read_vector, unit_vectors
 
 FEWEST = 300  # with fewer, a recall of 0.99 cannot be told from one of 0.97
 _TUNING, _CONFIRMING, _MOST_SYNTHETIC = 300, 1000, 5000

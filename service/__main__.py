@@ -5,13 +5,13 @@ import os
 import sys
 from pathlib import Path
 
-from index_builder.artifact import current_build_id, open_current, roll_back
-from index_builder.errors import BadArtifact
+from retrieval.artifact.store import current_build_id, open_current, roll_back
+from retrieval.errors import BadArtifact
 from service.errors import ServiceError
-from service.logs import set_up_logs
 from service.offline.job import BatchRequest, run_batch
 from service.settings import MILVUS_INDEXES, read_milvus, read_settings
-from service.supervisor import serve
+from service.workers.logs import set_up_logs
+from service.workers.supervisor import serve
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,7 +61,7 @@ def _batch(options: argparse.Namespace) -> None:
 
 def _publish(options: argparse.Namespace) -> None:
     try:
-        from service.publish import Layout, publish
+        from service.engines.publish import Layout, publish
     except ModuleNotFoundError as error:
         raise ServiceError(f"{error}; pip install 'jetmlett[milvus]'") from None
     given = {"RECO_MILVUS_URI": options.uri, "RECO_MILVUS_ALIAS": options.alias, "RECO_MILVUS_TIMEOUT": options.timeout}

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from index_builder.vectors import unit_vectors
+from retrieval.vectors import unit_vectors
 from service.engines.base import Catalogue, IndexInfo, SearchEngine
 from service.errors import CannotLookUp, FailedUser
 

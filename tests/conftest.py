@@ -11,8 +11,8 @@ from typing import Any
 import faiss
 import pytest
 
-from index_builder.artifact import Build, open_current
-from index_builder.build import BuildRequest, build
+from index_builder.pipeline import BuildRequest, build
+from retrieval.artifact.store import Build, open_current
 
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp()  # before anything imports prometheus_client
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index_builder.artifact import Build
-from index_builder.index import use_threads
-from index_builder.ranking import Neighbours
+from retrieval.artifact.store import Build
+from retrieval.search.index import use_threads
+from retrieval.search.ranking import Neighbours
 from service.cores import Cores
 from service.engines.base import IndexInfo, Matches, encode_matches, encode_points
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from index_builder.artifact import Build, current_build_id, open_build
+from retrieval.artifact.store import Build, current_build_id, open_build
 from service.cores import cores_of_worker, shared_cores
 from service.engines.faiss_engine import FaissEngine
+from service.http.schemas import UserReader
 from service.recommender import Answer, Item, Recommender, User
-from service.schemas import UserReader
 from service.settings import Limits
 
 _MOST_MATCHES = 200_000  # a side of a piece

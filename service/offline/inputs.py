@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from index_builder.rows import PARQUET, first_character, peek, plain
+from retrieval.records.rows import PARQUET, first_character, peek, plain
 from service.errors import BadBatch
 from service.offline.blocks import Block, Place
 

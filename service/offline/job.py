@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from index_builder.artifact import open_current
+from retrieval.artifact.store import open_current
 from service.errors import BadBatch
 from service.offline.blocks import Block, Place
 from service.offline.inputs import open_users

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import BadBatch
-from service.payload import write_ndjson
+from service.http.payload import write_ndjson
 from service.recommender import Answer
 
 _GZIP_LEVEL = 1  # 6 us a user and 19 % of the size; level 6 takes 17 us for 16 %

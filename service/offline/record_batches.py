@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from service.errors import BadBatch, FailedUser
+from service.http.schemas import are_plain
 from service.offline.answers import Answerer
 from service.recommender import Answer, Item, User
-from service.schemas import are_plain
 
 _MATCHES = pa.list_(pa.struct([("id", pa.string()), ("name", pa.string()), ("score", pa.float64())]))
 

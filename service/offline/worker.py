@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from index_builder.errors import BadArtifact
+from retrieval.errors import BadArtifact
 from service.errors import BadBatch, FailedUser
+from service.http.payload import split_lines
 from service.offline.answers import Answerer, open_answerer
 from service.offline.outputs import find_format, sync
-from service.payload import split_lines
 from service.recommender import Item
 from service.settings import Limits
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from index_builder.artifact import Build
+from retrieval.artifact.store import Build
 from service.recommender import Recommender
-from tests.api import Api
-from tests.e2e.server import Server, serving
-from tests.engines import engine_of
+from tests.support.api import Api
+from tests.support.engines import engine_of
+from tests.support.server import Server, serving
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ def tight_api(tight_server: Server, recommender: Recommender) -> Api:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    from tests.e2e.browser import started
+    from tests.support.browser import started
 
     with started() as browser:
         yield browser
@@ -55,7 +55,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def open_page(browser: Any, server: Server) -> Iterator[Any]:
     """A function that opens a page of a service, and fails the test where the page complains."""
-    from tests.e2e.browser import opening
+    from tests.support.browser import opening
 
     with opening(browser, server) as open_page:
         yield open_page

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.api import Answer, Api, array, check_problem, user_json
-from tests.e2e.server import Server, answer_on
+from tests.support.api import Answer, Api, array, check_problem, user_json
+from tests.support.server import Server, answer_on
 
 MEGABYTE = 2**20
 TOO_LARGE = "the body is larger than the {} bytes allowed"

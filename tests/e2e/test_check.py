@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from index_builder.artifact import current_build_id
+from retrieval.artifact.store import current_build_id
 from service.__main__ import main
-from tests.e2e.server import environment
+from tests.support.server import environment
 
 
 def check(monkeypatch: pytest.MonkeyPatch, artifacts: Path, **settings: str) -> int:

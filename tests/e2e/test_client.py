@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from client.jetmlett_client import Answer, Client, Fault, Match, Refused, User, UserError
-from service.payload import write_answer
+from service.http.payload import write_answer
 from service.recommender import Recommendation, Recommender
 from service.recommender import User as Asked
 from tests.conftest import USERS
-from tests.e2e.server import ROOT, Server, serving
+from tests.support.server import ROOT, Server, serving
 
 
 @pytest.fixture(scope="module")

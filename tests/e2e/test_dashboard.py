@@ -10,8 +10,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.api import array, user_json
-from tests.e2e.server import Server
+from tests.support.api import array, user_json
+from tests.support.server import Server
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboards" / "jetmlett.json").read_text())

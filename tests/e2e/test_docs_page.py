@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.browser import OpenPage, playwright
-from tests.e2e.server import ROOT, Server, serving
+from tests.support.browser import OpenPage, playwright
+from tests.support.server import ROOT, Server, serving
 
 PICTURES = ROOT / "test-output" / "docs"
 FIRST = "#operations section"

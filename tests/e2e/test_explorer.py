@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from werkzeug.serving import make_server
 
-from index_builder.build import BuildRequest, build
-from service.app import create_app
+from index_builder.pipeline import BuildRequest, build
+from service.http.app import create_app
 from service.recommender import Recommender, Serving
 from service.settings import Settings
-from tests.catalogues import write_lines
-from tests.e2e.browser import OpenPage, playwright
-from tests.e2e.server import ROOT, Server, serving
-from tests.fake_engine import compass
-from tests.sample import read_products
+from tests.support.browser import OpenPage, playwright
+from tests.support.catalogues import write_lines
+from tests.support.fake_engine import compass
+from tests.support.sample import read_products
+from tests.support.server import ROOT, Server, serving
 
 PICTURES = ROOT / "test-output" / "explorer"
 HOSTILE = '<img src=x onerror="window.hacked = 1">'

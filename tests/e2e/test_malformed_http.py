@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.api import Api, check_problem, user_json
-from tests.e2e.server import Server, answer_on
+from tests.support.api import Api, check_problem, user_json
+from tests.support.server import Server, answer_on
 
 HEAD = b"POST /infer HTTP/1.1\r\nHost: localhost\r\n"
 

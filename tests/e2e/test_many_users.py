@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index_builder.build import BuildRequest, build
-from tests.catalogues import products_of, write_lines
-from tests.e2e.server import exchange, serving
+from index_builder.pipeline import BuildRequest, build
+from tests.support.catalogues import products_of, write_lines
+from tests.support.server import exchange, serving
 
 CONNECTIONS, PRODUCTS, DIMENSION, K = 64, 300, 8, 5
 

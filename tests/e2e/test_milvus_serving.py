@@ -13,10 +13,10 @@ import pytest
 
 from service.__main__ import main
 from service.settings import MilvusSettings
-from tests.api import Answer, check_problem, user_json
-from tests.e2e.server import SECONDS, Server, serving
-from tests.integration.published import DIMENSION, publish
-from tests.milvus import MilvusServer, milvus_server, needs_milvus
+from tests.support.api import Answer, check_problem, user_json
+from tests.support.milvus import MilvusServer, milvus_server, needs_milvus
+from tests.support.published import DIMENSION, publish
+from tests.support.server import SECONDS, Server, serving
 
 pytestmark = needs_milvus
 
@@ -34,8 +34,8 @@ def milvus(tmp_path: Path) -> Iterator[MilvusServer]:
 @pytest.fixture
 def publish_build(tmp_path: Path, milvus: MilvusServer) -> Callable[[int], str]:
     """A function that builds thirty products and publishes them to Milvus; gives the build id."""
-    from service.publish import Layout
-    from service.publish import publish as publish_to_milvus
+    from service.engines.publish import Layout
+    from service.engines.publish import publish as publish_to_milvus
 
     def publish_build(seed: int) -> str:
         build_id = publish(tmp_path / "artifacts", seed)["build_id"]

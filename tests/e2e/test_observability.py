@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.api import array, user_json
-from tests.e2e.server import Server, exchange, serving
+from tests.support.api import array, user_json
+from tests.support.server import Server, exchange, serving
 
 REQUESTS = 40
 

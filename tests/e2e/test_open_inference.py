@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index_builder.artifact import Build
+from retrieval.artifact.store import Build
 from service.recommender import Recommender
-from tests.api import Api, check_problem
-from tests.e2e.server import Server, serving
-from tests.engines import engine_of
-from tests.tensors import INFER, as_binary, read_tensors
+from tests.support.api import Api, check_problem
+from tests.support.engines import engine_of
+from tests.support.server import Server, serving
+from tests.support.tensors import INFER, as_binary, read_tensors
 
 ROWS = 150
 

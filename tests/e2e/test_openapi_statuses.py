@@ -15,13 +15,13 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from service.app import URGENT_ROUTES, create_app
-from service.openapi import document
+from service.http.app import URGENT_ROUTES, create_app
+from service.http.openapi import document
 from service.recommender import Recommender, Serving
 from service.settings import Settings
-from tests.api import VECTOR, user_json
-from tests.e2e.server import Server, answer_on, serving
-from tests.fake_engine import compass
+from tests.support.api import VECTOR, user_json
+from tests.support.fake_engine import compass
+from tests.support.server import Server, answer_on, serving
 
 CONFORMANCE = [
     status_code_conformance,

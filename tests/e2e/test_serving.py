@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.payload import write_answer
+from service.http.payload import write_answer
 from service.recommender import Recommender, User
-from tests.api import JSON, NDJSON, Api, array, check_problem, user_json
-from tests.e2e.server import Server, exchange, serving
+from tests.support.api import JSON, NDJSON, Api, array, check_problem, user_json
+from tests.support.server import Server, exchange, serving
 
 THREADS = 16
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.__main__ import main
-from tests.e2e.server import COMMAND, ROOT, SECONDS, environment
+from tests.support.server import COMMAND, ROOT, SECONDS, environment
 
 NUMBERS = {
     "RECO_PORT": "from 0 to 65535",

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index_builder.artifact import Build, open_build
-from index_builder.build import BuildRequest, build
-from service.payload import write_answer
+from index_builder.pipeline import BuildRequest, build
+from retrieval.artifact.store import Build, open_build
+from service.http.payload import write_answer
 from service.recommender import Recommender, User
-from tests.catalogues import products_of, write_lines
-from tests.engines import engine_of
-from tests.faults.load import Question
+from tests.support.catalogues import products_of, write_lines
+from tests.support.engines import engine_of
+from tests.support.load import Question
 
 PRODUCTS, DIMENSION, K = 500, 24, 10
 USERS = np.random.default_rng(1).normal(size=(200, DIMENSION))

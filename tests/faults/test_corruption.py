@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from index_builder.artifact import open_build, open_current
-from index_builder.errors import BadArtifact
-from tests.faults.figures import record
-from tests.faults.served import answers_of
-from tests.integration.published import current, edit_manifest, publish
+from retrieval.artifact.store import open_build, open_current
+from retrieval.errors import BadArtifact
+from tests.support.figures import record
+from tests.support.published import current, edit_manifest, publish
+from tests.support.served import answers_of
 
 Damage = Callable[[random.Random, bytes, bytes], bytes]
 MISSING = object()

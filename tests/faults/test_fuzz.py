@@ -28,11 +28,11 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from index_builder.build import BuildRequest, build
-from tests.api import JSON, NDJSON
-from tests.catalogues import products_of, write_lines
-from tests.e2e.server import Server, serving
-from tests.faults.figures import record
+from index_builder.pipeline import BuildRequest, build
+from tests.support.api import JSON, NDJSON
+from tests.support.catalogues import products_of, write_lines
+from tests.support.figures import record
+from tests.support.server import Server, serving
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 DIMENSION = 4  # few numbers a vector: more cases a second, and as many ways to be wrong

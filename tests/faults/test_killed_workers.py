@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.server import SECONDS, Server, serving
 from tests.faults.conftest import Publish, questions
-from tests.faults.figures import record
-from tests.faults.load import load
+from tests.support.figures import record
+from tests.support.load import load
+from tests.support.server import SECONDS, Server, serving
 
 
 def workers(server: Server) -> list[int]:

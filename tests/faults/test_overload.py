@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.api import check_problem
-from tests.e2e.server import Server, serving
 from tests.faults.conftest import Publish, questions
-from tests.faults.figures import record
-from tests.faults.load import Load, load
+from tests.support.api import check_problem
+from tests.support.figures import record
+from tests.support.load import Load, load
+from tests.support.server import Server, serving
 
 IN_FLIGHT = 8
 REFUSED = "there is more to do than can wait; try again in 1 s"

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.faults.figures import record
-from tests.faults.struck_builder import READING, Outcome
-from tests.faults.workshop import Tally, Workshop, Workshops, workshops
+from tests.support.crash_harness import Tally, Workshop, Workshops, workshops
+from tests.support.fault_injection import READING, Outcome
+from tests.support.figures import record
 
 KILLED, CUT_SHORT = -signal.SIGKILL, -signal.SIGXFSZ
 KINDS = {

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from index_builder.artifact import build_ids, prune
+from retrieval.artifact.store import build_ids, prune
 from service.__main__ import main
-from tests.e2e.server import SECONDS, Server, serving
 from tests.faults.conftest import Publish, damaged_copy, point, questions
-from tests.faults.figures import record
-from tests.faults.load import load
 from tests.faults.test_killed_workers import workers
+from tests.support.figures import record
+from tests.support.load import load
+from tests.support.server import SECONDS, Server, serving
 
 
 def wait_for_build(server: Server, build_id: str) -> None:

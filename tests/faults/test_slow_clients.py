@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.e2e.server import serving
 from tests.faults.conftest import Publish, questions
-from tests.faults.figures import record
-from tests.faults.load import load
+from tests.support.figures import record
+from tests.support.load import load
+from tests.support.server import serving
 
 HEAD = b"POST /infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n{"
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.server import serving
 from tests.faults.conftest import Publish, questions
-from tests.faults.figures import record
-from tests.faults.load import load
+from tests.support.figures import record
+from tests.support.load import load
+from tests.support.server import serving
 
 
 def stop_under_load(root: Path, publish: Publish, stops: int, connections: int) -> None:

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from index_builder.artifact import Build
-from service.app import create_app
+from retrieval.artifact.store import Build
+from service.http.app import create_app
 from service.recommender import Recommender, Serving
 from service.settings import Limits, Settings
-from tests.api import Answer, Api
-from tests.engines import engine_of
-from tests.sample import SampleProducts, read_products
+from tests.support.api import Answer, Api
+from tests.support.engines import engine_of
+from tests.support.sample import SampleProducts, read_products
 
 ApiOver = Callable[..., Api]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.api import Api, check_problem, user_json
 from tests.integration.conftest import ApiOver
+from tests.support.api import Api, check_problem, user_json
 
 KEYS = ("old-key", "new-key")
 NEEDED = "an API key is needed, as Authorization: Bearer KEY or X-API-Key: KEY"

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index_builder.artifact import Build
 from index_builder.recall import summarise
+from retrieval.artifact.store import Build
 from service.recommender import Recommender
-from tests.api import JSON, Api, array, check_problem, user_json
-from tests.fake_engine import EAST, BrokenEngine
 from tests.integration.conftest import ApiOver
+from tests.support.api import JSON, Api, array, check_problem, user_json
+from tests.support.fake_engine import EAST, BrokenEngine
 
 GOOD = user_json(vector=EAST, k=1)
 GOOD_ANSWER = (

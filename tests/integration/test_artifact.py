@@ -12,11 +12,11 @@ import faiss
 import numpy as np
 import pytest
 
-from index_builder.artifact import draft, open_current
-from index_builder.build import BuildRequest, build
-from index_builder.errors import BadCatalogue
-from index_builder.vectors import unit_vectors
-from tests.integration.published import DIMENSION, PRODUCTS, current, file_facts, manifest_checksum, publish
+from index_builder.pipeline import BuildRequest, build
+from retrieval.artifact.store import draft, open_current
+from retrieval.errors import BadCatalogue
+from retrieval.vectors import unit_vectors
+from tests.support.published import DIMENSION, PRODUCTS, current, file_facts, manifest_checksum, publish
 
 REPORT = {"recall.json"}  # holds the times that searches took
 

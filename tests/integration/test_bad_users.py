@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.api import VECTOR, Api, Fault, user_json, user_text, vector_text
+from tests.support.api import VECTOR, Api, Fault, user_json, user_text, vector_text
 
 NO_DIRECTION = Fault("/vector", "vector_zero", "vector is all zeros, which has no direction")
 

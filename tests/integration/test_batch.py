@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.api import Api, Fault, array, user_json, user_text, vector_text
+from tests.support.api import Api, Fault, array, user_json, user_text, vector_text
 
 
 def error_item(name: str | None, pointer: str, code: str, detail: str) -> bytes:

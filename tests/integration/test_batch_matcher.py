@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from index_builder.build import BuildRequest, build
+from index_builder.pipeline import BuildRequest, build
 from service.errors import BadBatch
 from service.offline.matcher import SPARK_SCHEMA, BatchMatcher
 from service.offline.record_batches import ANSWERS
 from service.recommender import Recommender
-from tests.catalogues import products_of, write_lines
-from tests.offline_runs import answer_lines
-from tests.oracle import Oracle
+from tests.support.catalogues import products_of, write_lines
+from tests.support.offline_runs import answer_lines
+from tests.support.oracle import Oracle
 
 needs_pandas = pytest.mark.skipif(importlib.util.find_spec("pandas") is None, reason="pandas is not installed")
 

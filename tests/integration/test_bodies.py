@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.api import JSON, NDJSON, VECTOR, Api, Fault, array, user_json, user_text, vector_text
+from tests.support.api import JSON, NDJSON, VECTOR, Api, Fault, array, user_json, user_text, vector_text
 
 EMPTY = "the body is empty, JSON is expected"
 TOO_DEEP = "the body is nested too deeply"

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index_builder.artifact import Build, open_current
-from index_builder.build import BuildRequest, build
-from index_builder.errors import BadCatalogue, BadQueries, IndexBuilderError
+from index_builder.pipeline import BuildRequest, build
 from index_builder.recall import summarise
-from index_builder.vectors import unit_vectors
-from tests.catalogues import products_of, write_lines
+from retrieval.artifact.store import Build, open_current
+from retrieval.errors import BadCatalogue, BadQueries, IndexBuilderError
+from retrieval.vectors import unit_vectors
+from tests.support.catalogues import products_of, write_lines
 
 VECTORS = np.random.default_rng(0).normal(size=(120, 12))
 USERS = np.random.default_rng(1).normal(size=(25, 12))

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index_builder.artifact import open_current
-from index_builder.build import BuildRequest, build
-from tests.catalogues import products_of, write_lines
+from index_builder.pipeline import BuildRequest, build
+from retrieval.artifact.store import open_current
+from tests.support.catalogues import products_of, write_lines
 
 TOP = Path(__file__).parent.parent.parent
 DRAW = np.random.default_rng(0)

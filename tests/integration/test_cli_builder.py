@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from index_builder.__main__ import main
-from index_builder.artifact import open_current
-from tests.catalogues import products_of, write_lines
+from retrieval.artifact.store import open_current
+from tests.support.catalogues import products_of, write_lines
 
 PRODUCTS = products_of(np.random.default_rng(0).normal(size=(1200, 8)))
 TOP = Path(__file__).parent.parent.parent

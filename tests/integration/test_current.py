@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from index_builder.artifact import open_current
-from index_builder.errors import BadArtifact
-from tests.integration.published import current, publish
+from retrieval.artifact.store import open_current
+from retrieval.errors import BadArtifact
+from tests.support.published import current, publish
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from index_builder.artifact import open_current
-from index_builder.errors import BadArtifact
-from tests.integration.published import current, edit_manifest, file_facts, publish
+from retrieval.artifact.store import open_current
+from retrieval.errors import BadArtifact
+from tests.support.published import current, edit_manifest, file_facts, publish
 
 FILES = [
     "best.faiss",

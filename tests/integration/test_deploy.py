@@ -13,9 +13,9 @@ import yaml
 
 from index_builder.__main__ import _parser as builder_parser
 from service.__main__ import _parser as service_parser
-from service.app import LIVE_ROUTES, METRICS_ROUTE, READY_ROUTES
-from service.server import _LAST_PATIENCE_SECONDS
+from service.http.app import LIVE_ROUTES, METRICS_ROUTE, READY_ROUTES
 from service.settings import Settings, read_milvus, read_settings
+from service.workers.server import _LAST_PATIENCE_SECONDS
 
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY, DOCKERFILE = ROOT / "deploy", (ROOT / "Dockerfile").read_text()

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.api import Api
 from tests.integration.conftest import SampleProducts
-from tests.oracle import Oracle
-from tests.sample import read_personas
+from tests.support.api import Api
+from tests.support.oracle import Oracle
+from tests.support.sample import read_personas
 
 
 @dataclass(frozen=True)

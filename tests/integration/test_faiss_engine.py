@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from index_builder.artifact import Build
+from retrieval.artifact.store import Build
 from service.engines.faiss_engine import FaissEngine
-from tests.engine_contract import EngineContract, Products
-from tests.engines import engine_of
+from tests.support.engine_contract import EngineContract, Products
+from tests.support.engines import engine_of
 
 
 class TestOnOneCore(EngineContract):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from service.settings import Limits
-from tests.api import VECTOR, Api, Fault, array, user_json
 from tests.integration.conftest import ApiOver, SampleProducts
-from tests.oracle import Oracle
+from tests.support.api import VECTOR, Api, Fault, array, user_json
+from tests.support.oracle import Oracle
 
 
 @pytest.mark.parametrize("path", ["/infer", "/batch"])

@@ -10,15 +10,15 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 
-from index_builder.artifact import Build
+from retrieval.artifact.store import Build
 from service.recommender import Recommender
 from service.settings import Limits
-from tests.api import JSON, PROBLEM, Answer, Api, Fault, check_problem, user_json
-from tests.engines import engine_of
-from tests.fake_engine import compass
 from tests.integration.conftest import ApiOver
-from tests.oracle import Oracle, unit
-from tests.sample import SampleProducts
+from tests.support.api import JSON, PROBLEM, Answer, Api, Fault, check_problem, user_json
+from tests.support.engines import engine_of
+from tests.support.fake_engine import compass
+from tests.support.oracle import Oracle, unit
+from tests.support.sample import SampleProducts
 
 POINT_ERROR = 2e-4  # float32 arithmetic and rounding to four decimals
 HOSTILE = '<img src=x onerror="alert(1)">'
@@ -310,7 +310,7 @@ PAGES = {
     "/explorer.js": "text/javascript; charset=utf-8",
     "/explorer.svg": "image/svg+xml",
 }
-FILES = Path(__file__).parent.parent.parent / "service" / "explorer"
+FILES = Path(__file__).parent.parent.parent / "service" / "http" / "static" / "explorer"
 
 
 class TestPages:

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index_builder.artifact import Build
-from index_builder.vectors import unit_vectors
+from retrieval.artifact.store import Build
+from retrieval.vectors import unit_vectors
 from service.engines.base import SearchEngine
 from service.errors import TooLarge
 from service.recommender import Recommender, User
 from service.settings import MILVUS_INDEXES, MilvusSettings
-from tests.catalogues import products_of
-from tests.engine_contract import EngineContract, Products, positions
-from tests.engines import engine_of
-from tests.matches import matches_in
-from tests.milvus import MilvusServer, milvus_server, needs_milvus
+from tests.support.catalogues import products_of
+from tests.support.engine_contract import EngineContract, Products, positions
+from tests.support.engines import engine_of
+from tests.support.matches import matches_in
+from tests.support.milvus import MilvusServer, milvus_server, needs_milvus
 
 pytestmark = needs_milvus
 
@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
 def engine_over(server: MilvusServer, tmp_path: Path, build_of: Callable[..., Build]) -> EngineOver:
     """A function that builds, publishes to Milvus, and opens what the alias names."""
     from service.engines.milvus_engine import open_engine
-    from service.publish import Layout, publish
+    from service.engines.publish import Layout, publish
 
     numbers = itertools.count()
 

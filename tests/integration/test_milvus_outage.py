@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index_builder.vectors import unit_vectors
-from service.app import create_app
+from retrieval.vectors import unit_vectors
 from service.errors import EngineUnavailable
+from service.http.app import create_app
 from service.recommender import Recommender, Serving
 from service.settings import MilvusSettings, Settings
-from tests.api import Answer, check_problem, user_json
-from tests.integration.published import DIMENSION, publish
-from tests.milvus import MilvusServer, milvus_server, needs_milvus
+from tests.support.api import Answer, check_problem, user_json
+from tests.support.milvus import MilvusServer, milvus_server, needs_milvus
+from tests.support.published import DIMENSION, publish
 
 pytestmark = needs_milvus
 
@@ -29,8 +29,8 @@ USER = unit_vectors(np.arange(1.0, 1 + DIMENSION)[None])
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[MilvusServer]:
     """A server with a published build, for this test alone."""
-    from service.publish import Layout
-    from service.publish import publish as publish_to_milvus
+    from service.engines.publish import Layout
+    from service.engines.publish import publish as publish_to_milvus
 
     publish(tmp_path / "artifacts")
     with milvus_server(tmp_path / "milvus") as server:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index_builder.artifact import open_current
+from retrieval.artifact.store import open_current
 from service.__main__ import main
 from service.errors import CannotPublish, EngineUnavailable
 from service.settings import MilvusSettings
-from tests.catalogues import products_of, write_lines
-from tests.integration.published import PRODUCTS, publish
-from tests.milvus import MilvusServer, milvus_server, needs_milvus
+from tests.support.catalogues import products_of, write_lines
+from tests.support.milvus import MilvusServer, milvus_server, needs_milvus
+from tests.support.published import PRODUCTS, publish
 
 pytestmark = needs_milvus
 
@@ -173,9 +173,9 @@ def test_a_build_in_use_is_not_given_another_index(run: Publish, cluster: Any, r
 
 
 def test_a_product_whose_name_milvus_cannot_keep_fails_the_publish(server: MilvusServer, tmp_path: Path) -> None:
-    from index_builder.build import BuildRequest, build
-    from service.publish import Layout
-    from service.publish import publish as publish_to_milvus
+    from index_builder.pipeline import BuildRequest, build
+    from service.engines.publish import Layout
+    from service.engines.publish import publish as publish_to_milvus
 
     products = products_of(np.eye(3))
     products[1]["name"] = "x" * 70_000

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.api import Api, array, user_json, user_text
+from tests.support.api import Api, array, user_json, user_text
 
 
 @pytest.mark.parametrize(

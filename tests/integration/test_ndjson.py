@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.api import NDJSON, Answer, Api, check_problem, user_json
+from tests.support.api import NDJSON, Answer, Api, check_problem, user_json
 
 
 def send(api: Api, body: bytes, errors: int = 0) -> Answer:

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from index_builder.build import BuildRequest, build
+from index_builder.pipeline import BuildRequest, build
 from service.__main__ import main
 from service.recommender import Recommender
-from tests.catalogues import products_of, write_lines
-from tests.offline_runs import answer_lines, run, run_command, write_users
-from tests.oracle import Oracle
+from tests.support.catalogues import products_of, write_lines
+from tests.support.offline_runs import answer_lines, run, run_command, write_users
+from tests.support.oracle import Oracle
 
 DIMENSION, PRODUCTS = 6, 40
 PART_ROWS = 200

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from index_builder.build import BuildRequest, build
+from index_builder.pipeline import BuildRequest, build
 from service.errors import BadBatch
 from service.offline.job import BatchRequest, run_batch
-from tests.catalogues import products_of, write_lines
-from tests.offline_runs import TOP, command, run, settings_for, start, write_users
+from tests.support.catalogues import products_of, write_lines
+from tests.support.offline_runs import TOP, command, run, settings_for, start, write_users
 
 DIMENSION, PARTS, PART_ROWS = 6, 20, 200
 IN_PARTS = ("--part-rows", PART_ROWS)

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index_builder.artifact import Build
+from retrieval.artifact.store import Build
 from service.recommender import Recommender
 from service.settings import Limits
-from tests.api import JSON, Api, Fault, check_problem
-from tests.engines import engine_of
-from tests.fake_engine import FakeEngine, compass
 from tests.integration.conftest import ApiOver, SampleProducts
-from tests.oracle import Oracle
-from tests.tensors import HEADER_LENGTH, INFER, NAMES, Sent, as_binary, as_json, read_tensors
+from tests.support.api import JSON, Api, Fault, check_problem
+from tests.support.engines import engine_of
+from tests.support.fake_engine import FakeEngine, compass
+from tests.support.oracle import Oracle
+from tests.support.tensors import HEADER_LENGTH, INFER, NAMES, Sent, as_binary, as_json, read_tensors
 
 EAST_AND_NORTH = np.array([[2, 0], [0, 3]], np.float32)
 WAYS = pytest.mark.parametrize("write", [as_json, as_binary])

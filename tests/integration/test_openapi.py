@@ -8,14 +8,14 @@ import pytest
 import schemathesis
 from flask import Flask
 
-from service.app import create_app
-from service.openapi import document
-from service.pages import PAGES
+from service.http.app import create_app
+from service.http.openapi import document
+from service.http.pages import PAGES
 from service.recommender import Recommender, Serving
 from service.settings import Limits, Settings
-from tests.api import JSON, NDJSON, Api
-from tests.fake_engine import compass
 from tests.integration.conftest import ApiOver
+from tests.support.api import JSON, NDJSON, Api
+from tests.support.fake_engine import compass
 
 AUTOMATIC = {"HEAD", "OPTIONS"}  # Flask's own, and the same for every route
 

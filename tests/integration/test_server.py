@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from service.app import create_app
-from service.connections import ConnectionCounts, shared_counts
-from service.payload import write_answer
+from service.http.app import create_app
+from service.http.payload import write_answer
+from service.http.schemas import UserReader
 from service.recommender import Recommender, Serving
-from service.schemas import UserReader
-from service.server import Server, SharedListener
 from service.settings import Settings
-from tests.api import Answer
-from tests.e2e.server import SECONDS, answer_on
-from tests.fake_engine import EAST, NORTH, WEST, FakeEngine, compass
+from service.workers.connections import ConnectionCounts, shared_counts
+from service.workers.server import Server, SharedListener
+from tests.support.api import Answer
+from tests.support.fake_engine import EAST, NORTH, WEST, FakeEngine, compass
+from tests.support.server import SECONDS, answer_on
 
 ANN, BOB, CID = ({"name": name, "vector": vector} for name, vector in (("ann", EAST), ("bob", NORTH), ("cid", WEST)))
 

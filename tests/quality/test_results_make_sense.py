@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index_builder.artifact import Build
+from retrieval.artifact.store import Build
 from service.recommender import Recommender, User
-from tests.engines import engine_of
-from tests.matches import matches_in
-from tests.sample import SampleProducts, read_products
+from tests.support.engines import engine_of
+from tests.support.matches import matches_in
+from tests.support.sample import SampleProducts, read_products
 
 SIDES = ("best", "worst")
 K = 10

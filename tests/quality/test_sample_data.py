@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.sample import SampleProducts, read_personas, read_products
+from tests.support.sample import SampleProducts, read_personas, read_products
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,85 @@
+"""Reads the rows of a data file: JSON lines, a JSON array, NPZ, NPY or Parquet, told apart by content.
+
+All but Parquet may be gzipped.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from retrieval.errors import BadRows
+from retrieval.records import lenient_json
+from retrieval.records.columns import npy_rows, npz_rows, parquet_rows
+
+_GZIP, _ZIP, _NPY, PARQUET = b"\x1f\x8b", b"PK", b"\x93NUMPY", b"PAR1"
+
+Row = tuple[str, Any]
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Yield (place, value) for each row: "line 3" and what the line held, or the `lenient_json.BadJson` met there.
+
+    Blank lines are skipped. Rows of files that hold columns are objects whose vectors are arrays (d,).
+    Raises BadRows where the file as a whole cannot be read.
+    """
+    try:
+        with path.open("rb") as file, closing(plain(file)) as stream:
+            start = peek(stream, 6)
+            if start.startswith(_ZIP):
+                yield from npz_rows(path, stream)
+            elif start.startswith(_NPY):
+                yield from npy_rows(path, stream)
+            elif start.startswith(PARQUET):
+                yield from parquet_rows(path)
+            elif first_character(stream) == b"[":
+                yield from _array_rows(path, stream)
+            else:
+                yield from _line_rows(stream)
+    except (OSError, EOFError, zlib.error) as error:  # gzip reports a damaged stream as any of them
+        raise BadRows(f"{path}: cannot be read: {error}") from error
+
+
+def plain(file: BinaryIO) -> BinaryIO:
+    """What a file holds, which may be gzipped."""
+    return gzip.open(file) if peek(file, 2) == _GZIP else file  # type: ignore[return-value]
+
+
+def peek(stream: BinaryIO, count: int) -> bytes:
+    """The first bytes of a stream, which is then at its start again."""
+    start = stream.read(count)
+    stream.seek(0)
+    return start
+
+
+def first_character(stream: BinaryIO) -> bytes:
+    """The first byte that is neither space nor part of a byte order mark; the stream is then at its start again."""
+    character = stream.read(1)
+    while character and character in b" \t\r\n\xef\xbb\xbf":
+        character = stream.read(1)
+    stream.seek(0)
+    return character
+
+
+def _line_rows(stream: BinaryIO) -> Iterator[Row]:
+    for number, line in enumerate(stream, 1):
+        if line.strip():
+            yield f"line {number}", _loads(line)
+
+
+def _array_rows(path: Path, stream: BinaryIO) -> Iterator[Row]:
+    try:
+        rows = lenient_json.loads(stream.read())
+    except lenient_json.BadJson as error:
+        raise BadRows(f"{path}: {error}") from None
+    for number, row in enumerate(rows, 1):
+        yield f"item {number}", row
+
+
+def _loads(line: bytes) -> Any:
+    try:
+        return lenient_json.loads(line)
+    except lenient_json.BadJson as error:
+        return error

@@ -1,0 +1,126 @@
+"""Puts index rows in the order of an answer: by score in millionths, then by catalogue position."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIDES = ("best", "worst")
+TOLERANCE = 1e-5  # a product counts as found when its score is within this of the exact k-th score
+UNITS = 10**6  # scores are compared and reported in millionths
+_POSITION_BITS = 40
+_NO_PRODUCT = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The products nearest to each query on one side: `positions` in the catalogue and cosine `scores`, both (n, k).
+
+    Best or worst first; scores are multiples of 1e-6 within [-1, 1], equal ones stand in catalogue order.
+    """
+
+    positions: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RowGroups:
+    """Which products share an index row: those of row r are `products[starts[r]:starts[r + 1]]`, in catalogue order."""
+
+    starts: NDArray[np.integer]
+    products: NDArray[np.integer]
+
+    @property
+    def row_count(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def product_count(self) -> int:
+        return len(self.products)
+
+    def row_of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The index row of each catalogue position, in the shape of `positions`."""
+        rows = np.empty(self.product_count, np.int64)
+        rows[self.products] = np.repeat(np.arange(self.row_count), np.diff(self.starts))
+        return rows[positions]
+
+
+class RowAssigner:
+    """Gives identical vectors one row: rows are numbered in the order in which their vectors first come."""
+
+    def __init__(self) -> None:
+        self._rows: dict[bytes, int] = {}
+        self._row_of_product: list[NDArray[np.int64]] = []
+
+    def assign(self, unit_vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Take the next products' vectors (n, d); tells which of them (n,) are the first of their row."""
+        before = len(self._rows)
+        rows = np.fromiter(map(self._row, unit_vectors), np.int64, len(unit_vectors))
+        self._row_of_product.append(rows)
+        first = np.zeros(len(rows), bool)
+        _, places = np.unique(rows, return_index=True)
+        first[places] = rows[places] >= before
+        return first
+
+    def groups(self) -> RowGroups:
+        row_of_product = np.concatenate([np.empty(0, np.int64), *self._row_of_product])
+        products = np.argsort(row_of_product, kind="stable")
+        starts = np.searchsorted(row_of_product[products], np.arange(len(self._rows) + 1))
+        return RowGroups(starts, products)
+
+    def _row(self, vector: NDArray[np.float32]) -> int:
+        return self._rows.setdefault(hashlib.blake2b(vector.data, digest_size=16).digest(), len(self._rows))
+
+
+def rank(rows: NDArray[np.int64], millionths: NDArray[np.int64], groups: RowGroups, k: int) -> NDArray[np.int64]:
+    """The k first products of the rows (n, m) found for each query, as sort keys (n, k); a row of -1 is none."""
+    found = rows >= 0
+    if groups.product_count == groups.row_count:
+        keys = _key(millionths, rows)
+        keys[~found] = _NO_PRODUCT
+    else:
+        sizes = np.where(found, groups.starts[rows + 1] - groups.starts[rows], 0).astype(np.int64)
+        sizes = np.minimum(sizes, k)  # one row's products share one score, so only its first k can count
+        sizes[millionths < _lowest_needed(millionths, sizes, k)] = 0
+        keys = _product_keys(groups, rows, millionths, sizes, k)
+    keys.sort(axis=1)
+    return keys[:, :k]
+
+
+def positions_of(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    return keys & ((1 << _POSITION_BITS) - 1)
+
+
+def scores_of(keys: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The scores of sort keys; that of a key that stands for no product is below -1."""
+    return (UNITS - (keys >> _POSITION_BITS)) / UNITS
+
+
+def _lowest_needed(millionths: NDArray[np.int64], sizes: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    """The score (n, 1) at which each query has k products together; rows below it need not be spelled out."""
+    order = np.argsort(-millionths, axis=1, kind="stable")
+    reached = np.take_along_axis(sizes, order, axis=1).cumsum(axis=1) >= k
+    last_needed = np.where(reached.any(axis=1), reached.argmax(axis=1), -1)
+    return np.take_along_axis(millionths, np.take_along_axis(order, last_needed[:, None], axis=1), axis=1)
+
+
+def _product_keys(
+    groups: RowGroups, rows: NDArray[np.int64], millionths: NDArray[np.int64], sizes: NDArray[np.int64], k: int
+) -> NDArray[np.int64]:
+    """The sort keys of the first `sizes` products of each row, side by side for each query; the rest is padding."""
+    ends = sizes.cumsum(axis=1)
+    keys = np.full((len(rows), int(ends[:, -1].max(initial=k))), _NO_PRODUCT)
+    counts = sizes.ravel()
+    query = np.repeat(np.arange(len(rows)).repeat(rows.shape[1]), counts)
+    within_row = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
+    column = np.repeat((ends - sizes).ravel(), counts) + within_row
+    first = groups.starts[rows].astype(np.int64)
+    products = groups.products[np.repeat(first.ravel(), counts) + within_row]
+    keys[query, column] = _key(np.repeat(millionths.ravel(), counts), products)
+    return keys
+
+
+def _key(millionths: NDArray[np.int64], positions: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Keys that sort by falling score, then by rising position."""
+    return ((UNITS - millionths) << _POSITION_BITS) | positions

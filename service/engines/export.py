@@ -1,0 +1,36 @@
+"""What another engine takes over from an open build: its products, and the answers to hold it to."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from retrieval.artifact import golden
+from retrieval.artifact.store import Build
+
+Answers = list[dict[str, float]]  # a score for each product id, query by query
+ProductBlock = tuple[int, list[bytes], NDArray[np.float32]]
+
+
+def product_blocks(build: Build, most: int) -> Iterator[ProductBlock]:
+    """All products in catalogue order, at most `most` at a time: the first one's catalogue position, their open JSON
+    (`ProductTable.heads`) and their unit vectors (n, d). Shows how far it has come."""
+    row_of_product = build.products.groups.row_of(np.arange(len(build.products)))
+    starts = range(0, len(row_of_product), most)
+    for start in tqdm(starts, desc="products", disable=None, leave=False):
+        rows = row_of_product[start : start + most]
+        yield start, build.products.heads(np.arange(start, start + len(rows))), build.index.vectors(rows)
+
+
+def check_golden(
+    build: Build, what: str, search: Callable[[NDArray[np.float32], int], tuple[Answers, Answers]]
+) -> None:
+    """Replay the golden queries in another engine: `search` takes unit vectors (n, d) and k, and gives both sides.
+
+    Raises BadArtifact naming `what` was searched where the answers are not those recorded.
+    """
+    queries = build.manifest["golden_queries"]
+    found = search(np.array([query["vector"] for query in queries], np.float32), golden.MATCHES)
+    for side, answers in zip(("best", "worst"), found, strict=True):
+        golden.hold(f"{what}, {side} side", [query[side] for query in queries], answers)

@@ -1,9 +1,0 @@
-"""Engines as tests make them."""
-
-from index_builder.artifact import Build
-from service.cores import cores_of_worker, shared_cores
-from service.engines.faiss_engine import FaissEngine
-
-
-def engine_of(build: Build, cores: int = 1) -> FaissEngine:
-    return FaissEngine(build, cores_of_worker(shared_cores(), cores, 0, 1))

@@ -1,0 +1,237 @@
+"""The builder chooses an index that keeps its promise, or says that it does not."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pytest
+
+from index_builder import tuning
+from index_builder.__main__ import main
+from index_builder.pipeline import BuildRequest, build
+from retrieval.artifact.store import Build, open_current
+from retrieval.errors import BadPlan, LowRecall
+from retrieval.search.index import SearchSettings
+from retrieval.vectors import unit_vectors
+from service.http.app import create_app
+from service.recommender import Recommender, Serving
+from service.settings import Settings
+from tests.support.catalogues import products_of, write_lines
+from tests.support.engines import engine_of
+from tests.support.indexes import check_exact
+
+BuildOf = Callable[..., Build]
+NOISE = np.random.default_rng(7).normal(size=(1000, 16))
+
+
+def clustered(count: int) -> np.ndarray:
+    """Means of a few of many words, all of which lie near a subspace of half the directions."""
+    draw = np.random.default_rng(0)
+    words = draw.normal(size=(400, 24)) @ np.linalg.qr(draw.normal(size=(48, 24)))[0].T
+    mixtures = words[draw.integers(0, 400, size=(count, 3))].mean(axis=1)
+    return mixtures + draw.normal(scale=0.02, size=(count, 48))
+
+
+def fresh_users(vectors: np.ndarray, count: int) -> np.ndarray:
+    draw = np.random.default_rng(99)
+    return unit_vectors(vectors[draw.integers(0, len(vectors), size=(count, 3))].mean(axis=1))
+
+
+def recalls(built: Build, vectors: np.ndarray, users: np.ndarray) -> list[float]:
+    """Recall at 10 of each side, by NumPy alone."""
+    cosines = users.astype(np.float64) @ unit_vectors(vectors).T.astype(np.float64)
+    shares = []
+    for sign, found in zip((1, -1), built.index.search(users, 10), strict=True):
+        kth = np.partition(sign * cosines, -10, axis=1)[:, -10]
+        reached = np.take_along_axis(sign * cosines, found.positions, axis=1) >= kth[:, None] - 1e-5
+        shares.append(float(reached.mean()))
+    return shares
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("clustered")
+    np.savez(directory / "p.npz", names=np.arange(8000).astype(str), vectors=clustered(8000))
+    build(BuildRequest(products=directory / "p.npz", out=directory / "artifacts"))
+    return directory / "artifacts"
+
+
+@pytest.fixture(scope="module")
+def built(root: Path) -> Build:
+    return open_current(root)
+
+
+def test_a_catalogue_with_fewer_directions_than_dimensions_gets_a_kind_that_uses_it(built: Build) -> None:
+    assert built.manifest["index"]["factory"] != "Flat"
+    assert built.manifest["recall"]["kept"] is True
+    for side in ("best", "worst"):
+        assert built.manifest["recall"][side][0]["lower_bound"] >= 0.99
+
+
+def test_a_busy_moment_while_a_kind_is_tuned_does_not_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = ["Reduce32,PQ32x4fs", "Reduce40,PQ40x4fs"]
+    monkeypatch.setattr(tuning, "suitable_kinds", lambda *arguments: [kinds])
+    timed: list[int] = []  # the dimensions that each index scans, as often as it was timed
+
+    def seconds(planner: tuning.Planner, index: Any, side: str, settings: SearchSettings) -> float:
+        if not isinstance(faiss.downcast_index(index), faiss.IndexRefine):
+            return 100.0
+        scanned = faiss.downcast_index(faiss.downcast_index(index).base_index).index.d
+        timed.append(scanned)
+        is_busy = len(timed) <= 2  # while the first kind is tuned, on both sides
+        return 1e-3 * scanned * (10.0 if is_busy else 1.0)
+
+    monkeypatch.setattr(tuning.Planner, "_seconds", seconds)
+    np.savez(tmp_path / "p.npz", names=np.arange(3000).astype(str), vectors=clustered(3000))
+    build(BuildRequest(products=tmp_path / "p.npz", out=tmp_path / "a"))
+    assert timed[:4] == [32, 32, 40, 40]
+    assert open_current(tmp_path / "a").manifest["index"]["factory"] == kinds[0]
+
+
+def test_users_whom_the_planner_never_saw_get_the_promised_recall(built: Build) -> None:
+    vectors = clustered(8000)
+    best, worst = recalls(built, vectors, fresh_users(vectors, 500))
+    assert best >= 0.98
+    assert worst >= 0.98
+
+
+def test_the_report_holds_what_was_measured_and_chosen(built: Build, root: Path) -> None:
+    report = json.loads((root / built.id / "recall.json").read_text())
+    manifest = built.manifest
+    assert (report["recall"], report["index"]) == (manifest["recall"], manifest["index"]["factory"])
+    assert {side: report["chosen"][side]["settings"] for side in ("best", "worst")} == manifest["index"]["search"]
+    assert {point["factory"] for point in report["measured"]} >= {"Flat", report["index"]}
+    assert {point["side"] for point in report["measured"]} == {"best", "worst"}
+    for side, sign in (("best", -1), ("worst", 1)):
+        quantiles = list(report["scores"][side].values())
+        assert list(report["scores"][side]) == ["0%", "1%", "25%", "50%", "75%", "99%", "100%"]
+        assert quantiles == sorted(quantiles)
+        assert sign * quantiles[3] < 0
+    norms = np.linalg.norm(clustered(8000), axis=1)
+    assert report["catalogue"].pop("norms") == pytest.approx(
+        dict(zip(report["scores"]["best"], np.quantile(norms, [0, 0.01, 0.25, 0.5, 0.75, 0.99, 1]), strict=True))
+    )
+    assert report["catalogue"] == {
+        "products": 8000,
+        "dropped_rows": 0,
+        "groups_of_identical_vectors": 0,
+        "products_in_such_groups": 0,
+        "largest_group": 1,
+    }
+
+
+def test_vectors_that_vary_in_all_directions_get_what_keeps_the_promise(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(1).normal(size=(8000, 64))
+    np.savez(tmp_path / "p.npz", names=np.arange(8000).astype(str), vectors=vectors)
+    manifest = build(BuildRequest(products=tmp_path / "p.npz", out=tmp_path / "artifacts"))
+    assert manifest["recall"]["kept"] is True
+    assert min(recalls(open_current(tmp_path / "artifacts"), vectors, fresh_users(vectors, 300))) >= 0.98
+
+
+@pytest.mark.parametrize(("recall", "kinds"), [(1.0, {"Flat"}), (0.0, None)], ids=["all", "none"])
+def test_the_ends_of_the_scale_can_be_asked_for(tmp_path: Path, recall: float, kinds: set[str] | None) -> None:
+    np.savez(tmp_path / "p.npz", names=np.arange(5200).astype(str), vectors=clustered(5200))
+    manifest = build(BuildRequest(products=tmp_path / "p.npz", out=tmp_path / "artifacts", recall=recall))
+    assert kinds is None or manifest["index"]["factory"] in kinds
+    assert (manifest["recall"]["target"], manifest["recall"]["kept"]) == (recall, True)
+
+
+@pytest.mark.parametrize("recall", ["1.5", "-0.1", "nan", "inf", "x", ""])
+def test_what_is_no_share_is_wrong_usage(recall: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--products", "x", "--out", str(tmp_path / "a"), f"--recall={recall}"])
+    assert caught.value.code == 2
+    assert "argument --recall: " in capsys.readouterr().err
+
+
+def miss(tmp_path: Path, *more: str) -> int:
+    """Ask of coarse codes what it cannot do."""
+    products = write_lines(tmp_path / "p.jsonl", products_of(NOISE))
+    arguments = ["--index", "IVF16,PQ2x4fs", "--recall", "0.99999", *more]
+    return main(["--products", str(products), "--out", str(tmp_path / "artifacts"), *arguments])
+
+
+def test_a_kind_that_misses_its_target_publishes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    older = build(BuildRequest(products=write_lines(tmp_path / "old", products_of(NOISE)), out=tmp_path / "artifacts"))
+    before = sorted((tmp_path / "artifacts").iterdir())
+    capsys.readouterr()
+    assert miss(tmp_path) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: --index IVF16,PQ2x4fs misses the recall of 0.99999 asked for: best ")
+    assert ", worst " in err
+    assert "--allow-low-recall" in err
+    assert err.endswith("\nnothing was published\n")
+    assert sorted((tmp_path / "artifacts").iterdir()) == before
+    assert open_current(tmp_path / "artifacts").manifest == older
+
+
+def test_a_kind_that_misses_its_target_raises_low_recall(tmp_path: Path) -> None:
+    products = write_lines(tmp_path / "p.jsonl", products_of(NOISE))
+    with pytest.raises(LowRecall, match=r"best \d\.\d{4} \(at least \d\.\d{4}\), worst \d\.\d{4} \(at least"):
+        build(BuildRequest(products=products, out=tmp_path / "a", index="IVF16,PQ2x4fs", recall=0.99999))
+
+
+def test_a_missed_target_may_be_published_and_is_told_to_everyone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert miss(tmp_path, "--allow-low-recall") == 0
+    assert "promise     NOT KEPT: recall@10 of at least 0.99999 on each side" in capsys.readouterr().out
+    built = open_current(tmp_path / "artifacts")
+    assert (built.manifest["recall"]["target"], built.manifest["recall"]["kept"]) == (0.99999, False)
+    client = create_app(Serving(Recommender(engine_of(built))), Settings()).test_client()
+    assert client.get("/index").json["recall"] == built.manifest["recall"]
+
+
+@pytest.mark.soak
+def test_a_graph_is_tuned_by_what_it_finds(build_of: BuildOf) -> None:
+    vectors = np.random.default_rng(2).normal(size=(2000, 16))
+    built = build_of(products_of(vectors), index="HNSW4", recall=0.9)
+    assert built.manifest["recall"]["kept"] is True
+    assert min(recalls(built, vectors, fresh_users(vectors, 300))) >= 0.89
+
+
+@pytest.mark.parametrize(
+    ("count", "dimension"), [(1, 2), (2, 2), (5, 3), (15, 7), (17, 7), (60, 2), (60, 301), (60, 1024)], ids=str
+)
+def test_auto_answers_small_catalogues_of_any_dimension_exactly(build_of: BuildOf, count: int, dimension: int) -> None:
+    vectors = np.random.default_rng(3).normal(size=(count, dimension))
+    built = build_of(products_of(vectors))
+    assert built.manifest["index"]["factory"] == "Flat"
+    check_exact(built.index, vectors, np.random.default_rng(4).normal(size=(5, dimension)), 10)
+
+
+@pytest.mark.parametrize(("count", "dimension"), [(17, 7), (60, 2), (60, 301), (60, 1024), (400, 3)], ids=str)
+def test_a_compressed_kind_can_be_had_for_small_catalogues(build_of: BuildOf, count: int, dimension: int) -> None:
+    vectors = np.random.default_rng(3).normal(size=(count, dimension))
+    built = build_of(products_of(vectors), index="Reduce2,PQ2x4fs")
+    assert built.manifest["index"]["factory"] == "Reduce2,PQ2x4fs"
+    check_exact(built.index, vectors, np.random.default_rng(4).normal(size=(5, dimension)), 10)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 15])
+def test_fewer_vectors_than_training_needs_are_refused(build_of: BuildOf, count: int) -> None:
+    vectors = np.random.default_rng(3).normal(size=(count, 7))
+    with pytest.raises(BadPlan, match=r"^--index Reduce2,PQ2x4fs: FAISS cannot build it: "):
+        build_of(products_of(vectors), index="Reduce2,PQ2x4fs")
+
+
+@pytest.mark.parametrize(
+    ("identical", "index"), [(300, "auto"), (300, "HNSW32"), (150, "auto"), (150, "PQ4x4fs")], ids=str
+)
+def test_catalogues_of_identical_products(build_of: BuildOf, index: str, identical: int) -> None:
+    vectors = np.random.default_rng(5).normal(size=(300, 8))
+    vectors[:identical] = vectors[0]
+    check_exact(build_of(products_of(vectors), index=index).index, vectors, vectors[[0, 299]] + 0.1, 200)
+
+
+def test_a_large_catalogue_of_few_distinct_vectors(build_of: BuildOf) -> None:
+    distinct = np.random.default_rng(6).normal(size=(700, 8))
+    vectors = distinct[np.random.default_rng(6).integers(0, 700, 6000)]
+    built = build_of(products_of(vectors))
+    report = built.manifest
+    assert (report["products"], report["distinct_vectors"], report["index"]["factory"]) == (6000, 700, "Flat")
+    check_exact(built.index, vectors, distinct[:5] + 0.1, 30)

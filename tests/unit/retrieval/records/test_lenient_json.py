@@ -1,0 +1,73 @@
+"""The JSON that builder and service read."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from retrieval.records.lenient_json import BadJson, loads
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"a": [1, 2.5, -0.0, None, True, "é☕"]}, [], "text", 0, None, {"": {"nested": [[]]}}],
+    ids=repr,
+)
+def test_ordinary_json_is_read_as_ever(value: Any) -> None:
+    assert loads(json.dumps(value).encode()) == value
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (b"Infinity", math.inf),
+        (b"-Infinity", -math.inf),
+        (b"1e400", math.inf),
+        (b"-1e400", -math.inf),
+        (b"7" * 5000, math.inf),
+        (b"-" + b"7" * 5000, -math.inf),
+        (b"1" + b"0" * 309, math.inf),
+        (b"1e-400", 0.0),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_numbers_beyond_float_range_become_infinite(number: bytes, expected: float) -> None:
+    assert loads(b'{"vector": [1, ' + number + b"]}") == {"vector": [1, expected]}
+
+
+def test_nan_is_read_as_nan() -> None:
+    [first, second] = loads(b"[NaN, 2]")
+    assert math.isnan(first)
+    assert second == 2
+
+
+def test_integers_within_float_range_stay_integers_beside_a_nan() -> None:
+    assert loads(b"[NaN, 12345678901234567890123]")[1] == 12345678901234567890123
+
+
+def test_a_lone_surrogate_stays_in_its_string() -> None:
+    assert loads(b'["\\ud83c"]') == ["\ud83c"]
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    assert loads(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "not JSON: Expecting value: line 1 column 1 (char 0)"),
+        (b"hello", "not JSON: Expecting value: line 1 column 1 (char 0)"),
+        (b"[1] [2]", "not JSON: Extra data: line 1 column 5 (char 4)"),
+        (b'{"a" 1}', "not JSON: Expecting ':' delimiter: line 1 column 6 (char 5)"),
+        (b'["\xff"]', "not UTF-8: invalid start byte at byte 2"),
+        (b'["\xed\xa0\x80"]', "not UTF-8: invalid continuation byte at byte 2"),
+        (b"[" * 200_000, "nested too deeply"),
+    ],
+    ids=["nothing", "a word", "two values", "no colon", "a byte", "a surrogate in UTF-8", "200,000 brackets"],
+)
+def test_what_is_no_json_is_refused_saying_where(text: bytes, message: str) -> None:
+    with pytest.raises(BadJson) as caught:
+        loads(text)
+    assert str(caught.value) == message

@@ -1,0 +1,82 @@
+"""Products of equal rounded score stand in catalogue order, however many tie and however deep they lie."""
+
+import numpy as np
+import pytest
+
+from retrieval.search.index import ProductIndex
+from retrieval.vectors import unit_vectors
+from tests.support.indexes import index_over
+
+COUNT = 20_000
+MARGIN = 0.3  # of a millionth: how far an exact score stays from where rounding would turn
+
+
+def near_identical_directions() -> np.ndarray:
+    """Distinct 2-d vectors close to east, whose cosines with east are 1.000000, 0.999999, … without a doubt."""
+    draw = np.random.default_rng(0)
+    angles = draw.uniform(-2.5e-3, 2.5e-3, 3 * COUNT)
+    units = unit_vectors(np.stack([np.cos(angles), np.sin(angles)], axis=1))
+    units = np.unique(units, axis=0)
+    millionths = units[:, 0].astype(np.float64) * 1e6
+    clear = units[np.abs(millionths - np.rint(millionths)) < 0.5 - MARGIN]
+    return draw.permutation(clear)[:COUNT]
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    return near_identical_directions()
+
+
+@pytest.fixture(scope="module")
+def index(vectors: np.ndarray) -> ProductIndex:
+    return index_over(vectors)
+
+
+def ranked(vectors: np.ndarray, user: np.ndarray, sign: int) -> list[tuple[float, int]]:
+    """Every (score, position), best or worst first, from cosines in float64."""
+    scores = np.round(unit_vectors(vectors).astype(np.float64) @ user, 6)
+    return sorted(zip(scores.tolist(), range(len(scores)), strict=True), key=lambda pair: (-sign * pair[0], pair[1]))
+
+
+def found(index: ProductIndex, users: np.ndarray, k: int) -> list[list[list[tuple[float, int]]]]:
+    return [
+        [list(zip(*pair, strict=True)) for pair in zip(side.scores.tolist(), side.positions.tolist(), strict=True)]
+        for side in index.search(users.astype(np.float32), k)
+    ]
+
+
+def test_the_catalogue_is_as_hard_as_it_should_be(vectors: np.ndarray, index: ProductIndex) -> None:
+    assert (len(vectors), index.groups.row_count) == (COUNT, COUNT)
+    best = ranked(vectors, np.array([1.0, 0.0]), 1)
+    assert [score for score, _ in best[:5000]] == [1.0] * 5000
+    assert [position for _, position in best[:3]] != [0, 1, 2]
+
+
+@pytest.mark.parametrize("k", [1, 10, 1000, COUNT, COUNT + 1])
+def test_thousands_of_tied_products_stand_in_catalogue_order(vectors: np.ndarray, index: ProductIndex, k: int) -> None:
+    east = np.array([1.0, 0.0])
+    assert found(index, east[None], k) == [[ranked(vectors, east, 1)[:k]], [ranked(vectors, east, -1)[:k]]]
+
+
+def test_the_opposite_user_sees_the_sides_swapped(vectors: np.ndarray, index: ProductIndex) -> None:
+    west = np.array([-1.0, 0.0])
+    assert found(index, west[None], 50) == [[ranked(vectors, west, 1)[:50]], [ranked(vectors, west, -1)[:50]]]
+
+
+def test_users_who_need_a_deep_search_do_not_change_the_others(vectors: np.ndarray, index: ProductIndex) -> None:
+    east, north = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    batch = np.stack([north, east, -north, -east] * 10)
+    alone = [found(index, user[None], 10) for user in batch[:4]]
+    assert found(index, batch, 10) == [[alone[i % 4][side][0] for i in range(40)] for side in (0, 1)]
+
+
+@pytest.mark.parametrize("k", [1, 6, 7, 50])
+def test_ties_that_reach_across_the_last_place_are_cut_by_position(k: int) -> None:
+    """All score 0.6 with the user but differ in direction, so that the index holds each by itself."""
+    angles = np.random.default_rng(1).uniform(0, 2 * np.pi, 3000)
+    cone = np.stack([np.full(3000, 0.6), 0.8 * np.cos(angles), 0.8 * np.sin(angles)], axis=1)
+    cone[[100, 2900]] = [[0.7, 0.0, 0.1], [-0.6, 0.8, 0.0]]
+    best, worst = (side.positions[0].tolist() for side in index_over(cone).search(np.eye(1, 3, dtype=np.float32), k))
+    rest = [position for position in range(3000) if position not in (100, 2900)]
+    assert best == [100, *rest][:k]
+    assert worst == [2900, *rest][:k]

@@ -1,0 +1,81 @@
+"""Answers found before the app is asked for them."""
+
+import json
+from dataclasses import replace
+
+from service.http.app import ANSWERED, create_app
+from service.http.dynamic_batching import Answered, DynamicBatcher
+from service.http.payload import write_answer
+from service.recommender import Recommender, Serving
+from service.settings import Limits, Settings
+from tests.support.fake_engine import EAST, NORTH, WEST, BrokenEngine, FakeEngine, compass
+
+LIMITS = Limits(default_k=2)
+
+
+def body(name: str, vector: list[float], **fields: object) -> bytes:
+    return json.dumps({"name": name, "vector": vector, **fields}).encode()
+
+
+def answers(engine: FakeEngine, *bodies: bytes) -> list[bytes | None]:
+    serving = Serving(Recommender(engine))
+    answered = DynamicBatcher(serving, LIMITS).answer(bodies)
+    assert all(each.recommender is serving.recommender for each in answered if each)
+    return [each and write_answer(each.answer) for each in answered]
+
+
+def alone(request: bytes) -> bytes:
+    [answer] = answers(compass(), request)
+    assert answer
+    return answer
+
+
+def test_users_who_wait_together_get_the_answers_that_they_get_alone() -> None:
+    requests = [
+        body("ann", EAST),
+        body("bob", NORTH, k=1),
+        body("cid", WEST, exclude=["west"]),
+        body("dot", NORTH, k=3),
+        body("eve", WEST),
+    ]
+    assert answers(compass(), *requests) == [alone(request) for request in requests]
+    assert b'"name":"bob","best":[{"id":"north","name":"the north","score":1.0}]' in alone(requests[1])
+
+
+def test_users_of_one_depth_share_one_search() -> None:
+    engine = compass()
+    answers(engine, body("ann", EAST), body("bob", NORTH), body("cid", WEST))
+    assert [(len(vectors), k) for vectors, k in engine.searches] == [(3, 2)]
+
+
+def test_what_is_amiss_is_left_for_the_app_and_harms_nobody() -> None:
+    ann, bob = body("ann", EAST), body("bob", NORTH)
+    odd = [b"", b"{", b"[]", body("cid", [1.0]), body("cid", EAST, k=0), body("cid", [0, 0]), body("cid", [True, 0])]
+    assert answers(compass(), ann, *odd, bob) == [alone(ann), *[None] * len(odd), alone(bob)]
+
+
+def test_a_search_that_fails_is_left_for_the_app() -> None:
+    engine = BrokenEngine(east=EAST, west=WEST)
+    assert answers(engine, body("ann", EAST), body("bob", WEST)) == [None, None]
+
+
+def test_a_new_build_answers_who_comes_after_it() -> None:
+    serving = Serving(Recommender(compass()))
+    batcher = DynamicBatcher(serving, LIMITS)
+    serving.recommender = Recommender(FakeEngine(up=[1.0, 0.0, 0.0], down=[-1.0, 0.0, 0.0]))
+    old, new = batcher.answer([body("ann", EAST), body("bob", [1.0, 2.0, 3.0])])
+    assert old is None
+    assert isinstance(new, Answered)
+    assert new.recommender is serving.recommender
+
+
+def test_the_answer_names_the_build_that_gave_it_whatever_is_served_by_now() -> None:
+    older = compass()
+    older.info = replace(older.info, build_id="older")
+    serving = Serving(Recommender(older))
+    [answered] = DynamicBatcher(serving, LIMITS).answer([body("ann", EAST)])
+    serving.recommender = Recommender(FakeEngine(up=EAST, down=WEST))
+    client = create_app(serving, Settings(limits=LIMITS)).test_client()
+    response = client.post("/infer", data=body("ann", EAST), environ_overrides={ANSWERED: answered})
+    assert response.headers["X-Index-Version"] == "older"
+    assert response.data == alone(body("ann", EAST))

@@ -1,0 +1,160 @@
+"""What is read quickly is what the schema reads, fault for fault."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.errors import BadBody, BadRequest, FailedUser, TooLarge
+from service.http import payload, schemas
+from service.http.schemas import UserReader
+from service.recommender import User
+from service.settings import Limits
+
+LIMITS = Limits(default_k=7, max_k=50, max_batch=6)
+READER = UserReader(3, LIMITS)
+GOOD = '{"name":"ann","vector":[1,0.5,-2e-3]}'
+
+USERS = {
+    "plain": GOOD,
+    "spaced": ' {\n "name" : "ann" , "vector" : [ 1 , 0 , 0 ] } ',
+    "k": '{"name":"ann","vector":[1,2,3],"k":50}',
+    "exclude": '{"name":"ann","vector":[1,2,3],"exclude":["a","b","a"]}',
+    "exclude nothing": '{"name":"ann","vector":[1,2,3],"exclude":[]}',
+    "unknown fields": '{"name":"ann","vector":[1,2,3],"likes":["tea"],"x":{"vector":[]}}',
+    "repeated field": '{"name":"ann","vector":[],"vector":[1,2,3]}',
+    "braces in name": '{"name":"},{","vector":[1,2,3]}',
+    "true as a name": '{"name":"true","vector":[1,2,3]}',
+    "surrogate": '{"name":"\\ud800","vector":[1,2,3]}',
+    "tiny": '{"name":"ann","vector":[1e-300,0,0]}',
+    "denormal": '{"name":"ann","vector":[5e-324,0,0]}',
+    "huge": '{"name":"ann","vector":[1e300,1e300,0]}',
+    "integers beyond 64 bits": '{"name":"ann","vector":[123456789012345678901234567890,0,0]}',
+    "no name": '{"vector":[1,2,3]}',
+    "name null": '{"name":null,"vector":[1,2,3]}',
+    "name a number": '{"name":1,"vector":[1,2,3]}',
+    "no vector": '{"name":"ann"}',
+    "vector null": '{"name":"ann","vector":null}',
+    "vector an object": '{"name":"ann","vector":{}}',
+    "vector a string": '{"name":"ann","vector":"abc"}',
+    "too short": '{"name":"ann","vector":[1,2]}',
+    "too long": '{"name":"ann","vector":[1,2,3,4]}',
+    "zeros": '{"name":"ann","vector":[0,-0.0,0]}',
+    "a boolean": '{"name":"ann","vector":[1,true,3]}',
+    "another": '{"name":"ann","vector":[1,2,false]}',
+    "a string": '{"name":"ann","vector":[1,"2",3]}',
+    "a null": '{"name":"ann","vector":[1,null,3]}',
+    "a list": '{"name":"ann","vector":[1,[2],3]}',
+    "NaN": '{"name":"ann","vector":[1,NaN,3]}',
+    "1e400": '{"name":"ann","vector":[1,1e400,3]}',
+    "k zero": '{"name":"ann","vector":[1,2,3],"k":0}',
+    "k too large": '{"name":"ann","vector":[1,2,3],"k":51}',
+    "k a float": '{"name":"ann","vector":[1,2,3],"k":5.0}',
+    "k true": '{"name":"ann","vector":[1,2,3],"k":true}',
+    "k null": '{"name":"ann","vector":[1,2,3],"k":null}',
+    "exclude null": '{"name":"ann","vector":[1,2,3],"exclude":null}',
+    "exclude a string": '{"name":"ann","vector":[1,2,3],"exclude":"a"}',
+    "exclude a number": '{"name":"ann","vector":[1,2,3],"exclude":["a",1]}',
+    "all wrong": '{"name":2,"vector":[1],"k":"x","exclude":{}}',
+    "an array": "[]",
+    "a number": "1",
+    "null": "null",
+}
+BODIES = {"empty": "", "not JSON": "{", "two": GOOD + GOOD, "encoded twice": json.dumps(GOOD)}
+
+
+def outcome(read: Any, *arguments: Any) -> Any:
+    """What a call gives or raises, in a form that compares."""
+    try:
+        return comparable(read(*arguments))
+    except (BadBody, TooLarge) as error:
+        return type(error), str(error)
+    except BadRequest as error:
+        return error.faults
+
+
+def comparable(read: Any) -> Any:
+    if isinstance(read, list | Iterator):
+        return [comparable(item) for item in read]
+    if isinstance(read, User):
+        return read.name, read.vector.dtype, read.vector.tolist(), read.k, read.exclude
+    return read
+
+
+def slowly(value: Any, position: int) -> User | FailedUser:
+    try:
+        return READER.read(value, f"/{position}")
+    except BadRequest as error:
+        name = value.get("name") if isinstance(value, dict) else None
+        return FailedUser(name if isinstance(name, str) else None, error.faults[0])
+
+
+@pytest.mark.parametrize("body", [*USERS.values(), *BODIES.values()], ids=[*USERS, *BODIES])
+def test_a_body_is_read_as_the_schema_reads_it(body: str) -> None:
+    text = body.encode()
+    assert outcome(READER.read_user, text) == outcome(lambda: READER.read(payload.read_json(text)))
+
+
+@pytest.mark.parametrize("user", USERS.values(), ids=USERS)
+@pytest.mark.parametrize("separator", [",", ", ", " ,\n"], ids=["tight", "spaced", "wide"])
+def test_an_array_is_read_as_its_members_are(user: str, separator: str) -> None:
+    text = f"[{separator.join([GOOD, user, GOOD])}]"
+    members = payload.read_json(text.encode())
+    expected = [comparable(slowly(member, i)) for i, member in enumerate(members)]
+    assert outcome(READER.read_array, text.encode()) == expected
+
+
+@pytest.mark.parametrize("user", USERS.values(), ids=USERS)
+def test_lines_are_read_as_their_values_are(user: str) -> None:
+    lines = [GOOD, " ".join(user.split()), GOOD]
+    expected = [comparable(slowly(payload.read_json(line.encode()), i)) for i, line in enumerate(lines)]
+    assert outcome(READER.read_lines, "\n".join(lines).encode()) == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "spaced", "k", "exclude", "exclude nothing", "unknown fields", "braces in name"]
+)
+def test_what_well_behaved_clients_send_is_read_without_the_schema(name: str) -> None:
+    reader = UserReader(3, LIMITS)
+    reader.read = None  # type: ignore[assignment, method-assign]
+    assert isinstance(reader.read_user(USERS[name].encode()), User)
+    assert [type(user) for user in reader.read_lines(" ".join(USERS[name].split()).encode())] == [User]
+    if name not in ("unknown fields", "braces in name"):
+        assert [type(user) for user in reader.read_array(f"[{USERS[name].strip()},{GOOD}]".encode())] == [User, User]
+
+
+@pytest.mark.parametrize("odd", ["nan", "braces in name", "bad vector", "not a user"])
+@pytest.mark.parametrize("at", [0, 1, 2, 3, 4], ids=str)
+def test_an_odd_member_among_many_is_read_in_its_place(monkeypatch: pytest.MonkeyPatch, at: int, odd: str) -> None:
+    monkeypatch.setattr(schemas, "_READ_AT_ONCE", 2)
+    texts = {"nan": GOOD.replace("0.5", "NaN"), "bad vector": GOOD.replace("1,", ""), "not a user": "7"}
+    members = [GOOD.replace("ann", f"u{i}") for i in range(5)]
+    members[at] = texts.get(odd) or USERS[odd].strip()
+    expected = [comparable(slowly(payload.read_json(member.encode()), i)) for i, member in enumerate(members)]
+    assert outcome(READER.read_array, f"[{','.join(members)}]".encode()) == expected
+
+
+@pytest.mark.parametrize("end", ["]]", ",]", "", ",{}", ",{]", "x]"], ids=repr)
+def test_a_batch_that_ends_in_no_json_is_refused_whole(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    monkeypatch.setattr(schemas, "_READ_AT_ONCE", 2)
+    body = f"[{','.join([GOOD] * 5)}{end}".encode()
+    assert outcome(READER.read_array, body) == outcome(payload.read_json, body)
+    assert outcome(READER.read_array, body)[0] is BadBody
+
+
+def test_a_batch_is_counted_by_its_users_not_by_what_looks_like_their_ends() -> None:
+    tricky = b'{"name":"},","vector":[1,2,3]}'
+    assert len([*READER.read_array(b"[" + b",".join([tricky] * 6) + b"]")]) == 6
+    with pytest.raises(TooLarge, match=r"^the batch has 7 users, 6 are allowed$"):
+        [*READER.read_array(b"[" + b",".join([GOOD.encode()] * 7) + b"]")]
+
+
+def test_the_vectors_numbers_are_those_of_the_text() -> None:
+    draw = np.random.default_rng(0)
+    reader = UserReader(300, LIMITS)
+    for scale in (1e-150, 1e-5, 1, 1e5, 1e150):
+        numbers = (draw.normal(size=300) * scale).tolist()
+        user = reader.read_user(json.dumps({"name": "ann", "vector": numbers}).encode())
+        assert user.vector.tolist() == numbers

@@ -1,0 +1,148 @@
+"""Cores are held by one search at a time, in this process and in others, and never outlive who holds them."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from service import cores
+from service.cores import Cores, available_cores, cores_of_worker, shared_cores
+
+ROOT = Path(__file__).parents[3]
+SECONDS = 20
+HOLD = """
+import sys
+from service.cores import cores_of_worker
+with cores_of_worker(int(sys.argv[1]), 2, int(sys.argv[2]), 2).one():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def held_by_a_process(shared: int, worker: int) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the core of one of two workers until its stdin is closed."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(shared), str(worker)],
+        cwd=ROOT,
+        pass_fds=[shared],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+
+
+@pytest.mark.parametrize(("workers", "own"), [(1, [[0, 1, 2]]), (2, [[0, 2], [1]]), (3, [[0], [1], [2]])])
+def test_every_core_is_some_workers_own(workers: int, own: list[list[int]]) -> None:
+    shared = shared_cores()
+    assert [cores_of_worker(shared, 3, worker, workers)._own for worker in range(workers)] == own
+
+
+def test_workers_beyond_the_cores_share_them() -> None:
+    shared = shared_cores()
+    assert [cores_of_worker(shared, 2, worker, 5)._own for worker in range(5)] == [[0], [1], [0], [1], [0]]
+
+
+def waits(cores: Cores) -> bool:
+    """Whether a search has to wait for a core."""
+    took = threading.Event()
+
+    def take() -> None:
+        with cores.one():
+            took.set()
+
+    threading.Thread(target=take, daemon=True).start()
+    return not took.wait(0.2)
+
+
+def test_a_process_may_hold_all_cores_while_they_are_idle() -> None:
+    shared = shared_cores()
+    first, second = (cores_of_worker(shared, 3, worker, 2) for worker in range(2))
+    with first.one(), first.one(), first.one():
+        assert waits(first)
+        assert waits(second)
+    with second.one(), first.one(), second.one():
+        assert waits(first)
+        assert waits(second)
+
+
+def test_a_core_that_is_given_back_is_idle_again() -> None:
+    shared = shared_cores()
+    first, second = (cores_of_worker(shared, 2, worker, 2) for worker in range(2))
+    for ours in (first, second, first):
+        with ours.one(), ours.one():
+            pass
+        with pytest.raises(ZeroDivisionError), ours.one():
+            raise ZeroDivisionError
+
+
+def test_a_core_in_use_is_waited_for() -> None:
+    alone = Cores(shared_cores(), 1, [0])
+    order: list[str] = []
+
+    def take() -> None:
+        with alone.one():
+            order.append("second")
+
+    with alone.one():
+        waiting = threading.Thread(target=take)
+        waiting.start()
+        waiting.join(0.2)
+        order.append("first")
+    waiting.join(SECONDS)
+    assert order == ["first", "second"]
+
+
+def test_a_core_that_another_process_holds_is_not_taken() -> None:
+    shared = shared_cores()
+    ours = cores_of_worker(shared, 2, 0, 2)
+    with held_by_a_process(shared, 1) as other:
+        with ours.one():
+            assert waits(ours)
+        other.communicate("", SECONDS)
+        with ours.one(), ours.one():
+            pass
+
+
+def test_a_process_that_is_killed_gives_its_core_back() -> None:
+    shared = shared_cores()
+    ours = cores_of_worker(shared, 2, 0, 2)
+    with held_by_a_process(shared, 0) as other:
+        with ours.one():
+            assert waits(ours)
+        other.send_signal(signal.SIGKILL)
+        other.wait(SECONDS)
+    with ours.one(), ours.one():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("cpu.max", "150000 100000\n", 1),
+        ("cpu.max", "250000 100000\n", 2),
+        ("cpu.max", "50000 100000\n", 1),
+        ("cpu.max", "9900000 100000\n", 4),
+        ("cpu.max", "max 100000\n", 4),
+        ("cpu.cfs_quota_us", "200000\n", 2),
+        ("cpu.cfs_quota_us", "-1\n", 4),
+        ("nothing", "", 4),
+    ],
+)
+def test_a_containers_quota_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    monkeypatch.setattr(cores, "_QUOTAS", (tmp_path / "cpu.max", tmp_path / "cpu.cfs_quota_us"))
+    (tmp_path / name).write_text(content)
+    (tmp_path / "cpu.cfs_period_us").write_text("100000\n")
+    assert available_cores() == expected

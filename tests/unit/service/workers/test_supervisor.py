@@ -1,0 +1,93 @@
+"""What must not end a service: a new build that fails in an unforeseen way, and a long request while stopping."""
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from retrieval.artifact import store
+from service.settings import Settings
+from service.workers import reload, supervisor, worker
+from service.workers.server import Server
+from tests.support.published import publish
+
+
+class Told:
+    """Stands for the workers, or for the supervisor's end of a pipe, and remembers what it was told."""
+
+    def __init__(self, signals: Any = None):
+        self.signals, self.messages = signals, list[tuple[str, ...]]()
+        self.until = time.monotonic() + 60
+
+    def attend(self) -> None:
+        time.sleep(0.01)
+        if self.messages or time.monotonic() > self.until:
+            self.signals.stops.append(15)
+
+    def count(self, event: str) -> None:
+        self.messages.append(("count", event))
+
+    def send(self, message: tuple[str, ...]) -> None:
+        self.messages.append(message)
+
+
+def broken(*arguments: Any, **options: Any) -> None:
+    raise RuntimeError("index page 4711 is gone")
+
+
+def test_a_build_that_fails_in_an_unforeseen_way_is_a_failed_reload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path / "a")
+    monkeypatch.setattr(reload, "open_build", broken)
+    signals = supervisor._Signals()
+    workers = Told(signals)
+    served = reload.Verified("another", supervisor.ExitStack())
+    supervisor._follow(Settings(artifacts=tmp_path / "a"), workers, signals, served)  # type: ignore[arg-type]
+    assert workers.messages == [("count", "failed reload")]
+
+
+def test_a_worker_refuses_what_it_fails_to_open_in_an_unforeseen_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "open_build", broken)
+    told: Any = Told()
+    cores: Any = None
+    assert worker._load(Settings(), cores, told, "b") is None
+    assert told.messages == [("refused", "index page 4711 is gone")]
+
+
+def channel(requests: int, unsent: int, idle_seconds: float) -> SimpleNamespace:
+    return SimpleNamespace(
+        requests=[None] * requests,
+        total_outbufs_len=unsent,
+        is_busy=bool(requests or unsent),
+        last_activity=time.time() - idle_seconds,
+        will_close=False,
+    )
+
+
+def test_at_the_end_only_clients_are_hurried() -> None:
+    computing, stuck = channel(1, 0, 3600), channel(1, 10, 60)
+    taking, idle, fresh = channel(0, 10, 1), channel(0, 0, 5), channel(0, 0, 0)
+    server: Any = SimpleNamespace(active_channels=dict(enumerate([computing, stuck, taking, idle, fresh])))
+    Server._hurry(server)
+    assert [each.will_close for each in (computing, stuck, taking, idle, fresh)] == [False, True, False, True, False]
+
+
+def test_a_build_that_cannot_be_removed_does_not_undo_a_publish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "a"
+    builds = [publish(root, seed=seed)["build_id"] for seed in (0, 1)]
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.name == builds[0]:
+            raise PermissionError(13, "not yours")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    newest = publish(root, seed=2, keep=1)["build_id"]
+    assert store.current_build_id(root) == newest
+    assert store.build_ids(root) == [builds[0], newest]

@@ -27,7 +27,8 @@ _GOLDEN_QUERIES, _GOLDEN_SEED = 8, 2
 class BuildRequest:
     """What to build from, and where to. `recall` is the share of the ten best, and of the ten worst, products that an
     index must find; `index` is "auto" or a kind (`training.py`), `storage` "fp32" or "fp16", `worst` "negated" or
-    "shared", `on_bad_row` "fail" or "drop"; of old builds, `keep` stay, this one included."""
+    "shared", `on_bad_row` "fail" or "drop"; of old builds, `keep` stay, this one included.
+    """
 
     products: Path
     out: Path
@@ -44,7 +45,8 @@ class BuildRequest:
 
 def build(request: BuildRequest) -> dict[str, Any]:
     """Build, publish and return the manifest. Raises an IndexBuilderError, and leaves the build in use alone, where
-    anything is wrong."""
+    anything is wrong.
+    """
     with ExitStack() as stack:
         draft = stack.enter_context(store.draft(request.out))
         catalogue = read_catalogue(request.products, draft.directory, request.on_bad_row)

@@ -19,7 +19,8 @@ _AT_ONCE = 64  # users, to bound memory
 @dataclass(frozen=True)
 class TopRows:
     """The rows of highest exact score for each user, highest first: scores, row numbers, and how many products
-    stand up to each of them, all (u, m)."""
+    stand up to each of them, all (u, m).
+    """
 
     scores: NDArray[np.float32]
     rows: NDArray[np.int64]

@@ -77,7 +77,8 @@ class Planner:
 
     def choose(self, wanted: str) -> Plan:
         """The plan for `--index`: an explicit kind tuned as well as it goes, or, of the kinds that suit the catalogue,
-        the one that answers both sides soonest. `auto` ends at the exact scan, so it does not miss the target."""
+        the one that answers both sides soonest. `auto` ends at the exact scan, so it does not miss the target.
+        """
         if wanted != "auto":
             index = build_index(wanted, self._vectors, self._store)
             return self._confirmed(wanted, index, {side: self._tuned(wanted, index, side) for side in SIDES})

@@ -18,7 +18,8 @@ _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 @dataclass(frozen=True)
 class Limits:
     """What one request may ask for; k counts matches a side, `users_times_k` those of a whole batch, `max_ids` the
-    products that it names, `max_completions` those that complete a prefix."""
+    products that it names, `max_completions` those that complete a prefix.
+    """
 
     default_k: int = 10
     max_k: int = 1000
@@ -50,7 +51,8 @@ class Settings:
     """Where to listen, what to serve, with how many processes and threads for large requests in each, and how much to
     take: `max_in_flight` requests, running or waiting, in all processes together. With `api_keys`, a client must
     present one of them, except for health and, with `open_metrics`, metrics. With `milvus`, it answers instead of the
-    current build in `artifacts`."""
+    current build in `artifacts`.
+    """
 
     artifacts: Path = Path("artifacts")
     host: str = "0.0.0.0"

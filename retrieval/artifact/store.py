@@ -143,7 +143,8 @@ def roll_back(root: Path) -> str:
 
 def prune(root: Path, keep: int) -> list[str]:
     """Remove builds but the newest `keep`, the current one, and those that somebody holds; returns the ids of the
-    removed ones."""
+    removed ones.
+    """
     removed = []
     for build_id in build_ids(root)[:-keep]:
         if build_id == current_build_id(root):

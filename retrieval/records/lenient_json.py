@@ -14,7 +14,8 @@ class BadJson(ValueError):
 
 def loads(text: bytes) -> Any:
     """Parse UTF-8 text. `NaN`, `Infinity`, `1e400` and integers beyond float range become non-finite floats, and a
-    lone surrogate stays in its string, so that each is judged as a value by whoever reads the field."""
+    lone surrogate stays in its string, so that each is judged as a value by whoever reads the field.
+    """
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:

@@ -32,7 +32,8 @@ _LIST_STEPS = 12  # from all lists down to a forty-fifth of them
 @dataclass(frozen=True)
 class SearchSettings:
     """How hard one side of an approximate index looks: rows to re-rank exactly, at least `candidates` and at least
-    `per_match` for each row asked for, picked from `nprobe` lists where the index has lists."""
+    `per_match` for each row asked for, picked from `nprobe` lists where the index has lists.
+    """
 
     candidates: int = 0
     per_match: float = 1.0

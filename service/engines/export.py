@@ -15,7 +15,8 @@ ProductBlock = tuple[int, list[bytes], NDArray[np.float32]]
 
 def product_blocks(build: Build, most: int) -> Iterator[ProductBlock]:
     """All products in catalogue order, at most `most` at a time: the first one's catalogue position, their open JSON
-    (`ProductTable.heads`) and their unit vectors (n, d). Shows how far it has come."""
+    (`ProductTable.heads`) and their unit vectors (n, d). Shows how far it has come.
+    """
     row_of_product = build.products.groups.row_of(np.arange(len(build.products)))
     starts = range(0, len(row_of_product), most)
     for start in tqdm(starts, desc="products", disable=None, leave=False):

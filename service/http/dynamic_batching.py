@@ -19,7 +19,8 @@ class Answered:
 
 class DynamicBatcher:
     """Answers the bodies of requests that the app has yet to see. What the app finds amiss, and what fails, is left
-    for it to answer."""
+    for it to answer.
+    """
 
     def __init__(self, serving: Serving, limits: Limits):
         self._serving = serving

@@ -35,7 +35,8 @@ _STAGES = {"train": faiss.IndexPQFastScan, "add": faiss.IndexHNSWFlat}
 @dataclass(frozen=True)
 class Order:
     """Run the builder with `arguments`, and strike it: `kill` or `fail` its file operation number `at` under `within`,
-    or cut its files at `largest_file` bytes, or kill it `delay` seconds after `stage` begins ("start" is the first)."""
+    or cut its files at `largest_file` bytes, or kill it `delay` seconds after `stage` begins ("start" is the first).
+    """
 
     arguments: list[str]
     within: str
@@ -49,7 +50,8 @@ class Order:
 @dataclass(frozen=True)
 class Outcome:
     """How a builder ended: its exit code, negative where a signal ended it; its operations and stages, each as (what,
-    seconds, path); inodes it had synced; what it printed to stderr."""
+    seconds, path); inodes it had synced; what it printed to stderr.
+    """
 
     code: int
     operations: list[tuple[str, float, str]]

@@ -61,7 +61,7 @@ def _batch(options: argparse.Namespace) -> None:
 
 def _publish(options: argparse.Namespace) -> None:
     try:
-        from service.engines.publish import Layout, publish
+        from service.engines.milvus_publish import Layout, publish
     except ModuleNotFoundError as error:
         raise ServiceError(f"{error}; pip install 'jetmlett[milvus]'") from None
     given = {"RECO_MILVUS_URI": options.uri, "RECO_MILVUS_ALIAS": options.alias, "RECO_MILVUS_TIMEOUT": options.timeout}

@@ -1,45 +1,70 @@
-"""The use case: users in, their best and worst products out. Knows no HTTP."""
+"""The use case: users in, their best and worst products out. Knows no HTTP and no JSON."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import overload
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from retrieval.search.ranking import Neighbours
 from retrieval.vectors import unit_vectors
 from service.engines.base import Catalogue, IndexInfo, SearchEngine
 from service.errors import CannotLookUp, FailedUser
 
-_FEWEST_AT_ONCE, _MOST_AT_ONCE = 8, 128  # users that are worth a thread, and that others wait for at most
-_MOST_MATCHES_AT_ONCE = 1_000_000  # bounds the memory that long exclude lists can take
+MAX_USERS_PER_SEARCH = 128  # More make others wait longer for a core, and take no less time each.
+_MIN_USERS_PER_SEARCH = 8  # Fewer are not worth a thread.
+_MAX_MATCHES_PER_SEARCH = 1_000_000  # Long exclude lists make a search deep; this bounds its memory.
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A valid request: `vector` (d,), finite and not all zeros; `k` matches a side, none of them in `exclude`."""
+    """What a valid request asks beside its vector: `k` matches a side, none of them in `exclude`."""
 
     name: str
-    vector: NDArray[np.float64]
     k: int
     exclude: frozenset[str] = frozenset()
+
+    @property
+    def depth(self) -> int:
+        """How many products a side may be needed: k matches and as many as are excluded."""
+        return self.k + len(self.exclude)
+
+
+Item = User | FailedUser
+
+
+@dataclass(frozen=True, slots=True)
+class UserBlock:
+    """Users in a row, with a FailedUser where one could not be read.
+
+    `vectors` (m, d) has a row for each User, in their order: finite float64, not all zeros.
+    """
+
+    items: Sequence[Item]
+    vectors: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """One side of an answer, in its order: catalogue positions (m,), and cosine scores (m,) rounded to six decimals."""
+
+    positions: NDArray[np.int64]
+    scores: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """The answer to one user: `best` and `worst` are JSON arrays of matches (`engines/base.py`)."""
+    """The answer to one user: `best` from the highest score down, `worst` from the lowest up."""
 
     name: str
-    best: bytes
-    worst: bytes
+    best: Matches
+    worst: Matches
 
 
-Item = User | FailedUser
 Answer = Recommendation | FailedUser
-_Search = Future[list[Recommendation]]
 
 
 class Recommender:
@@ -47,7 +72,8 @@ class Recommender:
 
     def __init__(self, engine: SearchEngine):
         self._engine = engine
-        self._threads = ThreadPoolExecutor(max(1, engine.concurrency - 1), "search")  # besides those that ask
+        self.prefixes = engine.prefixes
+        self._threads = ThreadPoolExecutor(max(1, engine.concurrency - 1), "search")  # The calling thread searches too.
 
     @property
     def info(self) -> IndexInfo:
@@ -55,7 +81,7 @@ class Recommender:
 
     @property
     def is_available(self) -> bool:
-        """Whether the engine could answer when last found out."""
+        """Whether the engine's last search or probe was answered."""
         return self._engine.is_available
 
     @property
@@ -65,46 +91,64 @@ class Recommender:
             raise CannotLookUp(f"the {self.info.index} engine does not look products up; /infer and /batch work")
         return self._engine
 
-    @overload
-    def recommend(self, users: Iterable[User], here: bool = ...) -> Sequence[Recommendation]: ...
-    @overload
-    def recommend(self, users: Iterable[Item], here: bool = ...) -> Sequence[Answer]: ...
-    def recommend(self, users: Iterable[Item], here: bool = False) -> Sequence[Answer]:
-        """One answer a user, in order; the same one whatever other users stand in the call.
+    def recommend_one(self, user: User, vector: NDArray[np.float64]) -> Recommendation:
+        """Return the answer to one user, found on the calling thread."""
+        [answer] = self._run(_Search([0], [user], vector[None]))
+        return answer
 
-        A FailedUser comes back as it is. Searches begin while users still come, so it pays to read them lazily; what
-        that raises is raised here. With `here`, all is done on the calling thread, as is best for a few users.
+    def recommend_inline(self, block: UserBlock) -> list[Answer]:
+        """Return one answer an item, in order, found on the calling thread: the fast way for a few users."""
+        answers: list[Answer | User] = list(block.items)
+        for search in _searches_of(block):
+            for place, answer in zip(search.places, self._run(search), strict=True):
+                answers[place] = answer
+        return answers  # type: ignore[return-value]  # every User has been replaced
+
+    def recommend(self, blocks: Iterable[UserBlock]) -> list[Answer]:
+        """Return one answer an item, in order; the same one whatever other users stand in the call.
+
+        Searches begin while blocks are still being read, so it pays to read them lazily; what that raises is raised
+        here.
         """
         items: list[Item] = []
-        searches: list[tuple[list[int], list[User], _Search]] = []
+        searches: list[tuple[_Search, Future[list[Recommendation]]]] = []
         found: dict[int, Recommendation] = {}
         try:
-            for places, asked in _shared_searches(users, items, 1 if here else self._engine.concurrency):
-                search = self._search_here(asked) if here else self._threads.submit(self._search, asked)
-                searches.append((places, asked, search))
-            for i, (places, asked, search) in enumerate(searches):
-                if search.cancel():  # no thread has begun it yet
-                    searches[i] = (places, asked, self._search_here(asked))
-            for places, _, search in searches:
-                found.update(zip(places, search.result(), strict=True))
+            for search in _plan_searches(blocks, items, self._engine.concurrency):
+                searches.append((search, self._threads.submit(self._run, search)))
+            for search, future in searches:
+                if future.cancel():  # No thread has begun it yet.
+                    found.update(zip(search.places, self._run(search), strict=True))
+            for search, future in searches:
+                if not future.cancelled():
+                    found.update(zip(search.places, future.result(), strict=True))
         finally:
-            for *_, search in searches:
-                search.cancel()
+            for _, future in searches:
+                future.cancel()
         return [found[place] if isinstance(item, User) else item for place, item in enumerate(items)]
 
-    def _search_here(self, users: Sequence[User]) -> "_Search":
-        search = _Search()
-        search.set_result(self._search(users))
-        return search
-
-    def _search(self, users: Sequence[User]) -> list[Recommendation]:
-        """The answers to users of one depth."""
-        vectors = unit_vectors(np.stack([user.vector for user in users]))
-        found = self._engine.search(vectors, _depth(users[0]))
+    def _run(self, search: "_Search") -> list[Recommendation]:
+        best, worst = self._engine.search(unit_vectors(search.vectors), search.users[0].depth)
         return [
-            Recommendation(user.name, _array(matches.best, user), _array(matches.worst, user))
-            for user, matches in zip(users, found, strict=True)
+            Recommendation(user.name, self._select(best, i, user), self._select(worst, i, user))
+            for i, user in enumerate(search.users)
         ]
+
+    def _select(self, side: Neighbours, row: int, user: User) -> Matches:
+        """Return a user's first k matches that are not excluded."""
+        positions, scores = side.positions[row], side.scores[row]
+        if len(positions) and positions[-1] < 0:  # padding
+            found = int(np.count_nonzero(positions >= 0))
+            positions, scores = positions[:found], scores[:found]
+        if user.exclude:
+            kept = [product["id"] not in user.exclude for product in read_products(self.prefixes(positions))]
+            positions, scores = positions[kept][: user.k], scores[kept][: user.k]
+        return Matches(positions, scores)
+
+
+def read_products(prefixes: list[bytes]) -> list[dict[str, str]]:
+    """Return the `id` and `name` in each product's JSON prefix."""
+    return orjson.loads(b"[" + b",".join([prefix + b"}" for prefix in prefixes]) + b"]")
 
 
 @dataclass
@@ -115,32 +159,59 @@ class Serving:
     draining: bool = False
 
 
-def _shared_searches(
-    users: Iterable[Item], items: list[Item], concurrency: int
-) -> Iterator[tuple[list[int], list[User]]]:
-    """Users who can share a search, because it has the same depth, and their places in `items`, where all users go."""
-    waiting: defaultdict[int, tuple[list[int], list[User]]] = defaultdict(lambda: ([], []))
-    for user in users:
-        if isinstance(user, User):
-            depth = _depth(user)
-            if len(waiting[depth][0]) == min(_MOST_AT_ONCE, max(1, _MOST_MATCHES_AT_ONCE // depth)):
-                yield waiting.pop(depth)  # there are more, so that the last of them can be shared out
-            places, asked = waiting[depth]
-            places.append(len(items))
-            asked.append(user)
-        items.append(user)
-    for places, asked in waiting.values():
-        at_once = max(_FEWEST_AT_ONCE, -(-len(asked) // concurrency))
-        for start in range(0, len(asked), at_once):
-            yield places[start : start + at_once], asked[start : start + at_once]
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """Users who share a search, as it has the same depth for each: their places among all items, and vectors (n, d)."""
+
+    places: list[int]
+    users: list[User]
+    vectors: NDArray[np.float64]
+
+    def join(self, other: "_Search") -> "_Search":
+        return _Search(
+            self.places + other.places, self.users + other.users, np.concatenate([self.vectors, other.vectors])
+        )
+
+    def split(self, size: int) -> Iterator["_Search"]:
+        for start in range(0, len(self.users), size):
+            part = slice(start, start + size)
+            yield _Search(self.places[part], self.users[part], self.vectors[part])
 
 
-def _depth(user: User) -> int:
-    """A user may need k matches and as many as are excluded."""
-    return user.k + len(user.exclude)
+def _searches_of(block: UserBlock, first: int = 0) -> Iterator[_Search]:
+    """Yield the searches of a block whose first item is at place `first` of all: some for each depth."""
+    places = [place for place, item in enumerate(block.items, first) if isinstance(item, User)]
+    users = [item for item in block.items if isinstance(item, User)]
+    rows_of_depth: defaultdict[int, list[int]] = defaultdict(list)
+    for row, user in enumerate(users):
+        rows_of_depth[user.depth].append(row)
+    if len(rows_of_depth) == 1:
+        yield from _Search(places, users, block.vectors).split(_max_users(users[0].depth))
+        return
+    for depth, rows in rows_of_depth.items():
+        search = _Search([places[row] for row in rows], [users[row] for row in rows], block.vectors[rows])
+        yield from search.split(_max_users(depth))
 
 
-def _array(matches: list[bytes], user: User) -> bytes:
-    if user.exclude:
-        matches = [match for match in matches if orjson.loads(match)["id"] not in user.exclude][: user.k]
-    return b"[" + b",".join(matches) + b"]"
+def _plan_searches(blocks: Iterable[UserBlock], items: list[Item], concurrency: int) -> Iterator[_Search]:
+    """Yield searches as full as they may be, and add all items to `items`.
+
+    The last search of each depth is held back until all is read, to be divided between the cores.
+    """
+    pending: dict[int, _Search] = {}
+    for block in blocks:
+        for search in _searches_of(block, len(items)):
+            depth = search.users[0].depth
+            waiting = pending.pop(depth, None)
+            if waiting and len(waiting.users) + len(search.users) <= _max_users(depth):
+                search = waiting.join(search)
+            elif waiting:
+                yield waiting
+            pending[depth] = search
+        items += block.items
+    for search in pending.values():
+        yield from search.split(max(_MIN_USERS_PER_SEARCH, -(-len(search.users) // concurrency)))
+
+
+def _max_users(depth: int) -> int:
+    return min(MAX_USERS_PER_SEARCH, max(1, _MAX_MATCHES_PER_SEARCH // depth))

@@ -5,33 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
-
-@dataclass(frozen=True, slots=True)
-class Matches:
-    """One user's matches: `best` from the highest score down, `worst` from the lowest up.
-
-    A match is the compact JSON object of a product's `id` and `name` and its `score`, in this order; the score is the
-    cosine similarity to the user, within [-1, 1] and rounded to six decimals. Equal scores stand in catalogue order on
-    both sides.
-    """
-
-    best: list[bytes]
-    worst: list[bytes]
-
-
-def encode_matches(heads: list[bytes], scores: NDArray[np.float64]) -> list[bytes]:
-    """Matches from the products' JSON, left open after `id` and `name`, and a score (m,) for each."""
-    numbers = orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
-    tails = (b',"score":' + numbers.replace(b",", b'}\n,"score":') + b"}").split(b"\n")
-    return [head + tail for head, tail in zip(heads, tails)]  # noqa: B905 (no heads still make one tail)
-
-
-def encode_points(heads: list[bytes], points: NDArray[np.float32]) -> list[bytes]:
-    """Products with their map points (m, 2), from their JSON, left open after `id` and `name`."""
-    return [b'%b,"x":%.4f,"y":%.4f}' % (head, x, y) for head, (x, y) in zip(heads, points.tolist(), strict=True)]
+from retrieval.search.ranking import Neighbours
 
 
 @dataclass(frozen=True)
@@ -48,8 +24,8 @@ class IndexInfo:
 class SearchEngine(Protocol):
     """Finds the products nearest to and farthest from users.
 
-    An engine may be used from many threads at once. Its answer for a user does not depend on the other users of the
-    call, and holds each product at most once on a side.
+    A product is its catalogue position. An engine may be used from many threads at once. Its answer for a user does not
+    depend on the other users of the call, and holds each product at most once on a side.
     """
 
     @property
@@ -57,7 +33,7 @@ class SearchEngine(Protocol):
 
     @property
     def is_available(self) -> bool:
-        """Whether searches could be answered when last found out; says so at once."""
+        """Whether the last search or probe was answered; returns at once."""
         ...
 
     @property
@@ -65,17 +41,22 @@ class SearchEngine(Protocol):
         """How many searches at the same time are faster than one after the other."""
         ...
 
-    def search(self, unit_vectors: NDArray[np.float32], k: int) -> list[Matches]:
-        """The k best and k worst products for each row of (n, d) float32 vectors of length 1.
+    def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
+        """Return the k best and the k worst products for each row of (n, d) float32 vectors of length 1.
 
-        Each side has exactly k matches, or the whole catalogue where k is more. k is at least 1, n may be 0.
+        Each side is (n, k), or as wide as the catalogue where k is more. An approximate engine that finds fewer pads
+        with position -1 at the end. k is at least 1, n may be 0.
         """
+        ...
+
+    def prefixes(self, positions: NDArray[np.int64]) -> list[bytes]:
+        """Return the JSON of the `id` and `name` of each product (m,), left open: `{"id":"p17","name":"Margherita"`."""
         ...
 
 
 @runtime_checkable
 class Catalogue(Protocol):
-    """Looks up products by name and id, and places vectors on a map. May be used from many threads at once.
+    """Looks up products by name and id, and projects vectors onto a map. May be used from many threads at once.
 
     An engine that can do all of it is one; another is a `SearchEngine` alone.
     """
@@ -86,21 +67,18 @@ class Catalogue(Protocol):
         ...
 
     @property
-    def landmarks(self) -> list[bytes]:
-        """Some thousands of products spread over the catalogue: JSON objects of `id`, `name` and map point `x`, `y`."""
+    def sampled_points(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Some thousands of products spread over the catalogue: their positions (m,) and map points (m, 2)."""
         ...
 
-    def starting_with(self, prefix: str, limit: int) -> list[bytes]:
-        """The first `limit` products, in the order of their names, whose names begin with the prefix in any case.
-
-        A product is the JSON object of its `id` and `name`.
-        """
+    def starting_with(self, prefix: str, limit: int) -> NDArray[np.int64]:
+        """Return the first `limit` products, ordered by name, whose names begin with the prefix in any case."""
         ...
 
     def unit_vectors_of(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        """The float32 vector (d,) of length 1 of each product, None for an id that no product has."""
+        """Return the float32 vector (d,) of length 1 of each product, None for an id that no product has."""
         ...
 
-    def place(self, unit_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The map points (n, 2), as x and y, of (n, d) vectors of length 1. Landmarks lie within [-1, 1]."""
+    def project(self, unit_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the map points (n, 2), as x and y, of (n, d) vectors of length 1; sampled ones lie within [-1, 1]."""
         ...

@@ -11,7 +11,7 @@ from retrieval.artifact.store import Build
 from retrieval.search.index import use_threads
 from retrieval.search.ranking import Neighbours
 from service.cores import Cores
-from service.engines.base import IndexInfo, Matches, encode_matches, encode_points
+from service.engines.base import IndexInfo
 
 
 class FaissEngine:
@@ -36,15 +36,16 @@ class FaissEngine:
     def concurrency(self) -> int:
         return self._cores.count
 
-    def search(self, unit_vectors: NDArray[np.float32], k: int) -> list[Matches]:
+    def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         with self._cores.one():
             use_threads(1)
-            best, worst = self._index.search(unit_vectors, k)
-        return [*map(Matches, self._named(best), self._named(worst))]
+            return self._index.search(unit_vectors, k)
 
-    def starting_with(self, prefix: str, limit: int) -> list[bytes]:
-        positions = self._products.starting_with(prefix, limit)
-        return [head + b"}" for head in self._products.heads(np.array(positions, np.int64))]
+    def prefixes(self, positions: NDArray[np.int64]) -> list[bytes]:
+        return self._products.heads(positions)
+
+    def starting_with(self, prefix: str, limit: int) -> NDArray[np.int64]:
+        return np.array(self._products.starting_with(prefix, limit), np.int64)
 
     def unit_vectors_of(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
         positions = [self._products.position(identifier) for identifier in ids]
@@ -52,20 +53,14 @@ class FaissEngine:
         vectors = iter(self._vectors(known) if known else ())
         return [None if position is None else next(vectors) for position in positions]
 
-    def place(self, unit_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    def project(self, unit_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._atlas.place(unit_vectors)
 
     @cached_property
-    def landmarks(self) -> list[bytes]:
+    def sampled_points(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         positions = self._atlas.positions
-        points = self.place(self._vectors(positions.tolist()))
-        return encode_points(self._products.heads(positions), points)
+        return positions, self.project(self._vectors(positions.tolist()))
 
     def _vectors(self, positions: list[int]) -> NDArray[np.float32]:
         use_threads(1)
         return self._index.vectors(self._products.rows(positions))
-
-    def _named(self, side: Neighbours) -> list[list[bytes]]:
-        users, count = side.positions.shape
-        matches = encode_matches(self._products.heads(side.positions.ravel()), side.scores.ravel())
-        return [matches[i * count : (i + 1) * count] for i in range(users)]

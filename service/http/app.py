@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache, partial
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
@@ -22,14 +22,14 @@ from service.errors import (
     TooLarge,
     Unauthorized,
 )
-from service.http import lookups, metrics, payload
-from service.http.dynamic_batching import Answered
+from service.http import encoding, lookups, metrics
+from service.http.dynamic_batching import BatchedAnswer
 from service.http.lookup_requests import LookupReader
-from service.http.open_inference import HEADER_LENGTH, MODEL, SERVER, InferenceReader, describe_model, write_answers
+from service.http.open_inference import HEADER_LENGTH, MODEL, SERVER, InferenceReader, describe_model, write_tensors
 from service.http.openapi import ApiDocument
 from service.http.pages import PAGES, Page, read_pages
-from service.http.schemas import UserReader
-from service.recommender import Answer, Item, Recommendation, Recommender, Serving, User
+from service.http.user_reader import UserReader
+from service.recommender import Answer, Recommendation, Recommender, Serving, User, UserBlock
 from service.settings import Limits, Settings
 
 PROBLEM = "application/problem+json"
@@ -59,8 +59,6 @@ _STATUS = {
 RETRY_SECONDS = 1
 _UNAVAILABLE = f"the search engine does not answer; try again in {RETRY_SECONDS} s"
 
-_Item = TypeVar("_Item", bound=Item)
-
 log = logging.getLogger(__name__)
 
 
@@ -74,27 +72,31 @@ def create_app(serving: Serving, settings: Settings) -> Flask:
 
     @app.post(SINGLE_ROUTE)
     def infer() -> Response:
-        answered: Answered | None = request.environ.get(ANSWERED)
+        answered: BatchedAnswer | None = request.environ.get(ANSWERED)
         if not answered:
             recommender, body = serving.recommender, _body(settings.max_body_bytes)
             user = reader_for(recommender.info.dimension).read_user(body)
-            answered = Answered(recommender, recommender.recommend([user], here=True)[0])
+            answered = BatchedAnswer(recommender, recommender.recommend_one(*user))
         _count([answered.answer])
-        return _answer(answered.recommender, payload.write_answer(answered.answer))
+        [written] = encoding.write_answers(answered.recommender.prefixes, [answered.answer])
+        return _answer(answered.recommender, written)
 
     @app.post("/batch")
     def batch() -> Response:
         recommender, body = serving.recommender, _body(settings.max_body_bytes)
         reader = reader_for(recommender.info.dimension)
-        lines = request.mimetype == payload.NDJSON
-        users = reader.read_lines(body) if lines else reader.read_array(body)
-        answers = recommender.recommend(_within(settings.limits, users))
+        lines = request.mimetype == encoding.NDJSON
+        blocks = reader.read_lines(body) if lines else reader.read_array(body)
+        answers = recommender.recommend(_within(settings.limits, blocks))
         failed = [answer for answer in answers if isinstance(answer, FailedUser)]
         _count_batch(answers)
         for user in failed:
             metrics.FAILED_USERS.labels(user.error.code).inc()
-        written = payload.write_ndjson(answers) if lines else payload.write_array(answers)
-        response = _answer(recommender, written, payload.NDJSON if lines else payload.JSON)
+        written = encoding.write_answers(recommender.prefixes, answers)
+        if lines:
+            response = _answer(recommender, encoding.write_lines(written), encoding.NDJSON)
+        else:
+            response = _answer(recommender, encoding.write_array(written))
         response.headers[BATCH_ERRORS] = str(len(failed))
         return response
 
@@ -105,7 +107,7 @@ def create_app(serving: Serving, settings: Settings) -> Flask:
     @app.get("/index")
     def index() -> Response:
         recommender = serving.recommender
-        return _answer(recommender, payload.write_json(asdict(recommender.info)))
+        return _answer(recommender, encoding.write_json(asdict(recommender.info)))
 
     @app.get(METRICS_ROUTE)
     def exposition() -> Response:
@@ -118,14 +120,14 @@ def create_app(serving: Serving, settings: Settings) -> Flask:
         return _answer(recommender, document.of(recommender))
 
     def live() -> Response:
-        return _answer(serving.recommender, payload.write_json(_health("live")))
+        return _answer(serving.recommender, encoding.write_json(_health("live")))
 
     def ready() -> Response:
         if serving.draining:
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the service is stopping")
         if not serving.recommender.is_available:
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, _UNAVAILABLE)
-        return _answer(serving.recommender, payload.write_json(_health("ready")))
+        return _answer(serving.recommender, encoding.write_json(_health("ready")))
 
     for route in LIVE_ROUTES:
         app.add_url_rule(route, view_func=live)
@@ -177,30 +179,31 @@ def _add_lookups(app: Flask, serving: Serving, settings: Settings) -> None:
         recommender = serving.recommender
         wanted = reader_for(recommender.info.dimension).read_prefix(request.args.to_dict())
         found = recommender.catalogue.starting_with(wanted.prefix, wanted.limit)
-        return _answer(recommender, payload.write_products(found))
+        return _answer(recommender, encoding.write_products(recommender.prefixes, found))
 
     @app.post("/similar")
     def similar() -> Response:
         recommender, body = serving.recommender, _body(settings.max_body_bytes)
         likes = reader_for(recommender.info.dimension).read_likes(body)
         request.environ[USERS] = 1
-        return _answer(recommender, payload.write_similar(likes.ids, lookups.similar(recommender, likes)))
+        found = lookups.similar(recommender, likes)
+        return _answer(recommender, encoding.write_similar(recommender.prefixes, likes.ids, found))
 
     @app.get("/samples")
     def samples() -> Response:
         recommender = serving.recommender
-        return _answer(recommender, payload.write_json({"users": recommender.catalogue.sample_users}))
+        return _answer(recommender, encoding.write_json({"users": recommender.catalogue.sample_users}))
 
     @app.get("/map")
     def landmarks() -> Response:
         recommender = serving.recommender
-        return _answer(recommender, payload.write_products(recommender.catalogue.landmarks))
+        return _answer(recommender, encoding.write_points(recommender.prefixes, *recommender.catalogue.sampled_points))
 
     @app.post("/map")
     def places() -> Response:
         recommender, body = serving.recommender, _body(settings.max_body_bytes)
         wanted = reader_for(recommender.info.dimension).read_places(body)
-        return _answer(recommender, payload.write_json(lookups.places(recommender.catalogue, wanted)))
+        return _answer(recommender, encoding.write_json(lookups.places(recommender.catalogue, wanted)))
 
 
 def _add_open_inference(app: Flask, serving: Serving, settings: Settings) -> None:
@@ -209,20 +212,20 @@ def _add_open_inference(app: Flask, serving: Serving, settings: Settings) -> Non
 
     @app.get(PROTOCOL_ROUTE)
     def server() -> Response:
-        return _answer(serving.recommender, payload.write_json(SERVER))
+        return _answer(serving.recommender, encoding.write_json(SERVER))
 
     @app.get(MODEL_ROUTE)
     def model() -> Response:
         recommender = serving.recommender
-        return _answer(recommender, payload.write_json(describe_model(recommender.info.dimension)))
+        return _answer(recommender, encoding.write_json(describe_model(recommender.info.dimension)))
 
     @app.post(f"{MODEL_ROUTE}/infer")
     def infer_tensors() -> Response:
         recommender, body = serving.recommender, _body(settings.max_body_bytes)
         wanted = reader_for(recommender.info.dimension).read(body, request.headers.get(HEADER_LENGTH))
-        answers = recommender.recommend(_within(settings.limits, wanted.users))
+        answers = recommender.recommend(_within(settings.limits, wanted.blocks()))
         _count_batch(answers)
-        written, header_length = write_answers(wanted, answers, recommender.info.products)
+        written, header_length = write_tensors(wanted, answers, recommender)
         if header_length is None:
             return _answer(recommender, written)
         response = _answer(recommender, written, "application/octet-stream")
@@ -264,10 +267,10 @@ def problem_body(status: HTTPStatus, detail: str, path: str, faults: Sequence[Fa
     body: dict[str, Any] = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": detail}
     if faults:
         body["errors"] = faults
-    return payload.write_json({**body, "error": detail} if _speaks_protocol(path) else body)
+    return encoding.write_json({**body, "error": detail} if _speaks_protocol(path) else body)
 
 
-def _answer(recommender: Recommender, body: bytes, mimetype: str = payload.JSON) -> Response:
+def _answer(recommender: Recommender, body: bytes, mimetype: str = encoding.JSON) -> Response:
     build_id = request.environ[BUILD] = recommender.info.build_id
     headers = [("Content-Type", mimetype), (INDEX_VERSION, build_id), *_SAFETY]
     return Response(body, headers=headers, direct_passthrough=True)
@@ -276,9 +279,8 @@ def _answer(recommender: Recommender, body: bytes, mimetype: str = payload.JSON)
 def _count(answers: Sequence[Answer]) -> None:
     request.environ[USERS] = len(answers)
     for answer in answers[:_SCORES_OBSERVED]:
-        score = payload.first_score(answer.best) if isinstance(answer, Recommendation) else None
-        if score is not None:
-            metrics.BEST_SCORE.observe(score)
+        if isinstance(answer, Recommendation) and len(answer.best.scores):
+            metrics.BEST_SCORE.observe(answer.best.scores[0])
 
 
 def _count_batch(answers: Sequence[Answer]) -> None:
@@ -311,11 +313,11 @@ def _body(most: int) -> bytes:
     return body
 
 
-def _within(limits: Limits, users: Iterable[_Item]) -> Iterator[_Item]:
-    """The users of a batch. Raises TooLarge when they come to ask for more matches than are allowed."""
-    wanted = 0
-    for user in users:
-        wanted += user.k if isinstance(user, User) else 0
-        if wanted > limits.users_times_k:
+def _within(limits: Limits, blocks: Iterable[UserBlock]) -> Iterator[UserBlock]:
+    """The blocks of a batch. Raises TooLarge when they come to ask for more matches than are allowed."""
+    matches = 0
+    for block in blocks:
+        matches += sum(user.k for user in block.items if isinstance(user, User))
+        if matches > limits.users_times_k:
             raise TooLarge(f"the batch asks for more than {limits.users_times_k} matches a side (users x k)")
-        yield user
+        yield block

@@ -2,7 +2,7 @@
 
 from marshmallow import EXCLUDE, Schema, fields
 
-from service.http import payload
+from service.http.bodies import read_json
 from service.http.lookups import Likes, Places, Prefix
 from service.http.schemas import Count, Ids, OrderedIds, Text, Vector, load
 from service.settings import Limits
@@ -41,7 +41,7 @@ class LookupReader:
         return Prefix(**load(self._prefix, {**arguments, **number}, "a query"))
 
     def read_likes(self, body: bytes) -> Likes:
-        return Likes(**load(self._likes, payload.read_json(body), "the body"))
+        return Likes(**load(self._likes, read_json(body), "the body"))
 
     def read_places(self, body: bytes) -> Places:
-        return Places(**load(self._places, payload.read_json(body), "the body"))
+        return Places(**load(self._places, read_json(body), "the body"))

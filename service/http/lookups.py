@@ -47,8 +47,8 @@ def similar(recommender: Recommender, likes: Likes) -> Recommendation:
     Raises BadRequest naming each unknown id.
     """
     taste = _mean(recommender.catalogue, likes.ids, "ids")
-    user = User("", taste, likes.k, likes.exclude.union(likes.ids))
-    return recommender.recommend([user], here=True)[0]
+    user = User("", likes.k, likes.exclude.union(likes.ids))
+    return recommender.recommend_one(user, taste)
 
 
 def places(catalogue: Catalogue, wanted: Places) -> dict[str, object]:
@@ -68,7 +68,7 @@ def places(catalogue: Catalogue, wanted: Places) -> dict[str, object]:
 
 
 def _points(catalogue: Catalogue, vectors: NDArray[np.float32]) -> list[list[float]]:
-    return [[round(x, 4), round(y, 4)] for x, y in catalogue.place(vectors).tolist()] if len(vectors) else []
+    return [[round(x, 4), round(y, 4)] for x, y in catalogue.project(vectors).tolist()] if len(vectors) else []
 
 
 def _mean(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArray[np.float64]:

@@ -5,43 +5,55 @@ https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protoc
 """
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import chain
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from retrieval.vectors import BadVector, read_vector
 from service.errors import BadBody, BadRequest, Fault, TooLarge
-from service.http import payload
+from service.http.bodies import read_json
+from service.http.encoding import write_json
 from service.http.inference_shapes import FLOAT, INPUT, OUTPUTS, read_request, request_schema
-from service.recommender import Recommendation, User
+from service.recommender import (
+    MAX_USERS_PER_SEARCH,
+    Answer,
+    Matches,
+    Recommender,
+    User,
+    UserBlock,
+    read_products,
+)
 from service.settings import Limits
 
 MODEL, VERSION = "reco", "0.1.0"
 HEADER_LENGTH = "Inference-Header-Content-Length"  # the header that says how many bytes of a body are JSON
 SERVER = {"name": MODEL, "version": VERSION, "extensions": ["binary_tensor_data"]}
 _FLOAT_BYTES = 4
-_MOST_FAULTS = 20
+_MAX_FAULTS = 20
 _length = struct.Struct("<I").pack
-_ID, _SCORE = b'{"id":', b',"score":'  # in a match; no string holds them: there, quotes are escaped
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """The users of an input tensor, one a row and all with the same k, and what is to be said of them.
+    """The rows (n, d) of an input tensor, which all ask for the same k, and what is to be said of them.
 
     `outputs` are the names of the output tensors, each with whether its data is to be binary.
     """
 
-    users: list[User]
+    vectors: NDArray[np.float64]
     k: int
     outputs: list[tuple[str, bool]]
     id: str | None = None
+
+    def blocks(self) -> Iterator[UserBlock]:
+        """Yield the rows as users without a name."""
+        for start in range(0, len(self.vectors), MAX_USERS_PER_SEARCH):
+            rows = self.vectors[start : start + MAX_USERS_PER_SEARCH]
+            yield UserBlock([User("", self.k)] * len(rows), rows)
 
 
 def describe_model(dimension: int) -> dict[str, Any]:
@@ -69,15 +81,14 @@ class InferenceReader:
         Raises BadBody, BadRequest with the faults of the JSON or of rows, or TooLarge.
         """
         header, binary = _split(body, header_length)
-        found = read_request(self._schema, payload.read_json(header))
+        found = read_request(self._schema, read_json(header))
         tensor, parameters = found["inputs"][0], found["parameters"]
         vectors = self._vectors(tensor, binary)
         outputs = [
             (output["name"], output["parameters"].get("binary_data", parameters["binary_data_output"]))
             for output in found["outputs"] or [{"name": name, "parameters": {}} for name in OUTPUTS]
         ]
-        k = parameters["k"]
-        return InferenceRequest([User("", vector, k) for vector in vectors], k, outputs, found["id"])
+        return InferenceRequest(vectors, parameters["k"], outputs, found["id"])
 
     def _vectors(self, tensor: dict[str, Any], binary: memoryview) -> NDArray[np.float64]:
         """The rows (n, d) of a tensor, as float32 holds them; JSON's numbers too, so that both forms mean the same."""
@@ -123,34 +134,27 @@ class InferenceReader:
         return vectors.astype(np.float64)
 
 
-def write_answers(
-    request: InferenceRequest, answers: Sequence[Recommendation], products: int
+def write_tensors(
+    request: InferenceRequest, answers: Sequence[Answer], recommender: Recommender
 ) -> tuple[bytes, int | None]:
-    """The body of the answer over a catalogue of so many products, and how many bytes of it are JSON if not all are.
+    """Return the body of the answer, and how many bytes of it are JSON if not all are.
 
     The tensors are (n, k), or (n, products) where k is more.
     """
-    shape = [len(answers), min(request.k, products)]
-    sides = {side: _split_matches(answers, side) for side in {OUTPUTS[name][0] for name, _ in request.outputs}}
-    named = _products(head for heads, _ in sides.values() for head in heads)
-
-    @cache
-    def elements(member: str, binary: bool) -> dict[bytes, Any]:
-        return {head: _packed(found[member]) if binary else found[member] for head, found in named.items()}
-
+    shape = [len(answers), min(request.k, recommender.info.products)]
+    sides = {OUTPUTS[name][0] for name, _ in request.outputs}
+    columns = {side: _Columns.of([getattr(answer, side) for answer in answers], recommender) for side in sides}
     outputs, buffers = [], []
     for name, binary in request.outputs:
         side, member, datatype = OUTPUTS[name]
-        heads, scores = sides[side]
-        values: list[Any] = scores if datatype == FLOAT else [*map(elements(member, binary).__getitem__, heads)]
         tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": shape}
         if binary:
-            buffers.append(np.array(scores, "<f4").tobytes() if datatype == FLOAT else b"".join(values))
+            buffers.append(columns[side].binary(member))
             outputs.append({**tensor, "parameters": {"binary_data_size": len(buffers[-1])}})
         else:
-            outputs.append({**tensor, "data": values})
+            outputs.append({**tensor, "data": columns[side].values(member)})
     naming = {"model_name": MODEL} if request.id is None else {"model_name": MODEL, "id": request.id}
-    header = payload.write_json({**naming, "outputs": outputs})
+    header = write_json({**naming, "outputs": outputs})
     return b"".join([header, *buffers]), len(header) if buffers else None
 
 
@@ -196,26 +200,41 @@ def _row_faults(rows: Iterable[tuple[int, Any]], dimension: int, pointer: _Point
             first = error.faults[0]
             subject = f"row {row} of {INPUT}" + ("" if first.element is None else f", element {first.element},")
             faults.append(Fault(first.code, f"{subject} {first.detail}", f"/inputs/0{pointer(row, first.element)}"))
-    more = len(faults) - _MOST_FAULTS
+    more = len(faults) - _MAX_FAULTS
     if more > 0:
-        faults[_MOST_FAULTS:] = [Fault("vector_rows", f"{more} further rows of {INPUT} are at fault", "/inputs/0")]
+        faults[_MAX_FAULTS:] = [Fault("vector_rows", f"{more} further rows of {INPUT} are at fault", "/inputs/0")]
     return faults
 
 
-def _split_matches(answers: Iterable[Recommendation], side: str) -> tuple[list[bytes], list[float]]:
-    """The products of all matches of a side, as the JSON between `"id":` and `,"score":`, and their scores."""
-    text = b",".join([array[1:-1] for answer in answers if len(array := getattr(answer, side)) > 2])
-    parts = text[len(_ID) : -1].replace(b"}," + _ID, _SCORE).split(_SCORE) if text else []
-    return parts[::2], orjson.loads(b"[" + b",".join(parts[1::2]) + b"]")
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """All matches of a side: their scores (m,), and the rows (m,) of them among the distinct `products`.
 
+    A product matches many users, and is read and packed once.
+    """
 
-def _products(heads: Iterable[bytes]) -> dict[bytes, dict[str, str]]:
-    """The `id` and `name` of each product; one matches many users, and is read once."""
-    unique = [*dict.fromkeys(heads)]
-    return dict(zip(unique, orjson.loads(b"[" + b",".join([_ID + head + b"}" for head in unique]) + b"]"), strict=True))
+    products: list[dict[str, str]]
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64]
 
+    @classmethod
+    def of(cls, sides: Sequence[Matches], recommender: Recommender) -> "_Columns":
+        positions = np.concatenate([np.empty(0, np.int64), *(side.positions for side in sides)])
+        distinct, rows = np.unique(positions, return_inverse=True)
+        scores = np.concatenate([np.empty(0), *(side.scores for side in sides)])
+        return cls(read_products(recommender.prefixes(distinct)), rows, scores)
 
-def _packed(text: str) -> bytes:
-    """The binary form of an element of BYTES: its length as a little-endian uint32, and the text in UTF-8."""
-    encoded = text.encode()
-    return _length(len(encoded)) + encoded
+    def values(self, member: str) -> list[Any]:
+        """Return the `id`, `name` or `score` of each match."""
+        if member == "score":
+            return self.scores.tolist()
+        texts = [product[member] for product in self.products]
+        return [texts[row] for row in self.rows.tolist()]
+
+    def binary(self, member: str) -> bytes:
+        """Return the same in binary form: a text as its length, a little-endian uint32, and its UTF-8."""
+        if member == "score":
+            return self.scores.astype("<f4").tobytes()
+        texts = [product[member].encode() for product in self.products]
+        packed = [_length(len(text)) + text for text in texts]
+        return b"".join([packed[row] for row in self.rows.tolist()])

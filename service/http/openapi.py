@@ -15,8 +15,9 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import fields
 
-from service.http import metrics, open_inference, pages, payload, schemas, shapes
-from service.http.schemas import UserReader, user_schema
+from service.http import encoding, metrics, open_inference, pages, schemas, shapes
+from service.http.schemas import user_schema
+from service.http.user_reader import UserReader
 from service.recommender import Recommender
 from service.settings import Settings
 
@@ -93,7 +94,7 @@ class ApiDocument:
         """JSON in UTF-8."""
         build_id, written = self._written
         if build_id != recommender.info.build_id:
-            written = payload.write_json(document(recommender, self._settings))
+            written = encoding.write_json(document(recommender, self._settings))
             self._written = (recommender.info.build_id, written)
         return written
 
@@ -135,7 +136,8 @@ def _operations(recommender: Recommender, settings: Settings) -> list[_Operation
     user = _example_user(info.dimension, "mike")
     bad_user = {"name": "zoe", "vector": user["vector"][:-1], "k": _EXAMPLE_K}
     users = [user, bad_user]
-    results = [*map(payload.write_answer, recommender.recommend(reader.read_array(payload.write_json(users))))]
+    answers = recommender.recommend(reader.read_array(encoding.write_json(users)))
+    results = encoding.write_answers(recommender.prefixes, answers)
     item = {"anyOf": [_ref("schemas", "Answer"), _ref("schemas", "FailedUser")]}
     member = {"anyOf": [_ref("schemas", "User"), {"description": "Any other value fails alone."}]}
     ndjson = {"schema": {"type": "string", "description": "One JSON value a line."}}
@@ -167,14 +169,14 @@ def _operations(recommender: Recommender, settings: Settings) -> list[_Operation
             "The matches of many users; a user at fault costs nobody else theirs.",
             {
                 **_json_media({"type": "array", "items": item}, [json.loads(result) for result in results]),
-                payload.NDJSON: {**ndjson, "example": b"".join(result + b"\n" for result in results).decode()},
+                encoding.NDJSON: {**ndjson, "example": b"".join(result + b"\n" for result in results).decode()},
             },
             text="An answer for each user, in order, in the form that was asked in; as NDJSON, a line that is not "
             f"JSON fails alone, and blank ones are skipped. At most {limits.max_batch:,} users and "
             f"{limits.users_times_k:,} matches a side (users x k).",
             body={
                 **_json_media({"type": "array", "maxItems": limits.max_batch, "items": member}, users),
-                payload.NDJSON: {**ndjson, "example": "".join(json.dumps(user) + "\n" for user in users)},
+                encoding.NDJSON: {**ndjson, "example": "".join(json.dumps(user) + "\n" for user in users)},
             },
             headers=["X-Batch-Errors"],
             problems=[422],
@@ -388,7 +390,7 @@ def _answer(text: str, content: Media, headers: Sequence[str]) -> dict[str, Any]
 
 
 def _json_media(schema: Mapping[str, Any], example: Any = None) -> dict[str, Any]:
-    return {payload.JSON: {"schema": schema, **({} if example is None else {"example": example})}}
+    return {encoding.JSON: {"schema": schema, **({} if example is None else {"example": example})}}
 
 
 def _ref(kind: str, name: str) -> dict[str, str]:

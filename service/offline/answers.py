@@ -1,16 +1,16 @@
 """Answers to any number of users, in pieces that fit the memory whatever `k` they ask for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from retrieval.artifact.store import Build, current_build_id, open_build
 from service.cores import cores_of_worker, shared_cores
 from service.engines.faiss_engine import FaissEngine
-from service.http.schemas import UserReader
-from service.recommender import Answer, Item, Recommender, User
+from service.http.user_reader import UserReader
+from service.recommender import Answer, Recommender, User, UserBlock
 from service.settings import Limits
 
-_MOST_MATCHES = 200_000  # a side of a piece
+_MAX_MATCHES = 200_000  # a side of a piece
 
 
 class Answerer:
@@ -18,13 +18,15 @@ class Answerer:
 
     def __init__(self, build: Build, limits: Limits):
         self._recommender = Recommender(FaissEngine(build, cores_of_worker(shared_cores(), 1, 0, 1)))
+        self.prefixes = self._recommender.prefixes
         self.dimension, self.limits = self._recommender.info.dimension, limits
         self.reader = UserReader(self.dimension, limits)
 
-    def answer(self, items: Sequence[Item]) -> Iterator[list[Answer]]:
-        """The answers to all users, in order, some at a time; who could not be read is their own answer."""
-        for piece in _pieces(items):
-            yield [*self._recommender.recommend(piece, here=True)]
+    def answer(self, blocks: Iterable[UserBlock]) -> Iterator[list[Answer]]:
+        """Yield the answers to all users, in order, some at a time; one who could not be read is the answer."""
+        for block in blocks:
+            for piece in _pieces(block):
+                yield self._recommender.recommend_inline(piece)
 
 
 def open_answerer(artifacts: Path, limits: Limits, build_id: str | None = None, verified: bool = False) -> Answerer:
@@ -34,13 +36,15 @@ def open_answerer(artifacts: Path, limits: Limits, build_id: str | None = None, 
     return Answerer(build, limits)
 
 
-def _pieces(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    start = matches = 0
-    for i, item in enumerate(items):
-        depth = item.k + len(item.exclude) if isinstance(item, User) else 1
-        if i > start and matches + depth > _MOST_MATCHES:
-            yield items[start:i]
-            start, matches = i, 0
+def _pieces(block: UserBlock) -> Iterator[UserBlock]:
+    """Yield a block in pieces that have a bounded number of matches."""
+    start = first_row = row = matches = 0
+    for i, item in enumerate(block.items):
+        depth = item.depth if isinstance(item, User) else 1
+        if i > start and matches + depth > _MAX_MATCHES:
+            yield UserBlock(block.items[start:i], block.vectors[first_row:row])
+            start, first_row, matches = i, row, 0
+        row += isinstance(item, User)
         matches += depth
-    if start < len(items):
-        yield items[start:]
+    if start < len(block.items):
+        yield UserBlock(block.items[start:], block.vectors[first_row:])

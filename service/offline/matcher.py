@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from service.errors import BadBatch
+from service.http.user_reader import collect_block
 from service.offline.answers import Answerer, open_answerer
-from service.offline.record_batches import ANSWERS, answer_batch, read_users, without_unsaid
-from service.recommender import Item
+from service.offline.record_batches import ANSWERS, answer_batch, read_users, without_nulls
+from service.recommender import UserBlock
 from service.settings import Limits
 
 Batch = TypeVar("Batch")  # a pyarrow.RecordBatch, a pyarrow.Table or a pandas.DataFrame
@@ -53,7 +54,7 @@ class BatchMatcher:
     def __call__(self, batch: Batch) -> Batch:
         answerer = _answerer(self.artifacts, self.k, self.build_id)
         if isinstance(batch, pa.RecordBatch):
-            table = _answers(answerer, read_users(batch, answerer)).combine_chunks()
+            table = _answers(answerer, [read_users(batch, answerer)]).combine_chunks()
             return pa.RecordBatch.from_arrays([_one_chunk(column) for column in table.columns], schema=ANSWERS)
         if isinstance(batch, pa.Table):
             return _answers(answerer, _users_of_table(batch, answerer))
@@ -75,18 +76,19 @@ def _answerer(artifacts: str, k: int, build_id: str | None) -> Answerer:
     return open_answerer(Path(artifacts), Limits(default_k=k, max_k=max(k, Limits.max_k)), build_id)
 
 
-def _answers(answerer: Answerer, items: list[Item]) -> pa.Table:
-    return pa.Table.from_batches(map(answer_batch, answerer.answer(items)), ANSWERS)
+def _answers(answerer: Answerer, blocks: Iterable[UserBlock]) -> pa.Table:
+    answers = answerer.answer(blocks)
+    return pa.Table.from_batches((answer_batch(some, answerer.prefixes) for some in answers), ANSWERS)
 
 
-def _users_of_table(table: pa.Table, answerer: Answerer) -> list[Item]:
-    items: list[Item] = []
+def _users_of_table(table: pa.Table, answerer: Answerer) -> Iterator[UserBlock]:
+    first = 0
     for batch in table.to_batches() or [pa.RecordBatch.from_pylist([], table.schema)]:
-        items += read_users(batch, answerer, len(items))
-    return items
+        yield read_users(batch, answerer, first)
+        first += len(batch)
 
 
-def _users_of_frame(frame: Any, answerer: Answerer) -> list[Item]:
+def _users_of_frame(frame: Any, answerer: Answerer) -> Iterable[UserBlock]:
     columns = frame[[name for name in _USER_FIELDS if name in frame]]
     try:
         table = pa.Table.from_pandas(columns, preserve_index=False)
@@ -94,7 +96,8 @@ def _users_of_frame(frame: Any, answerer: Answerer) -> list[Item]:
             table = table.set_column(table.column_names.index("k"), "k", table["k"].cast(pa.int64()))
     except (pa.ArrowInvalid, pa.ArrowTypeError):  # a column of mixed types: some rows are at fault, not all
         rows = [{name: _plain_python(value) for name, value in row.items()} for row in columns.to_dict("records")]
-        return [answerer.reader.read_member(without_unsaid(_with_whole_k(row)), i) for i, row in enumerate(rows)]
+        members = [answerer.reader.read_member(without_nulls(_with_whole_k(row)), i) for i, row in enumerate(rows)]
+        return [collect_block(members, answerer.dimension)]
     return _users_of_table(table, answerer)
 
 

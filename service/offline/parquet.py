@@ -7,10 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from service.errors import BadBatch
+from service.http.encoding import Prefixes
 from service.offline.answers import Answerer
 from service.offline.blocks import Block, Place
 from service.offline.record_batches import ANSWERS, answer_batch, read_users, user_columns
-from service.recommender import Answer, Item
+from service.recommender import Answer, UserBlock
 
 _READ_AHEAD = 2**20
 _GROUP_BYTES = 64 * 2**20
@@ -48,18 +49,18 @@ class ParquetFile:
             raise BadBatch(f"{self._path}: not a readable Parquet file: {error}") from None
 
 
-def users_in(content: bytes, answerer: Answerer, first: int) -> list[Item]:
-    """The users of a block."""
+def users_in(content: bytes, answerer: Answerer, first: int) -> UserBlock:
+    """Return the users of a block."""
     with pa.ipc.open_stream(content) as stream:
         return read_users(stream.read_next_batch(), answerer, first)
 
 
-def write_part(path: Path, answers: Iterable[Sequence[Answer]]) -> None:
+def write_part(path: Path, answers: Iterable[Sequence[Answer]], prefixes: Prefixes) -> None:
     """Write a part as an Arrow stream, which costs less than Parquet to write and to read again."""
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, ANSWERS, options=options) as stream:
         for some in answers:
-            stream.write_batch(answer_batch(some))
+            stream.write_batch(answer_batch(some, prefixes))
 
 
 def join_parts(parts: Iterable[Path], output: Path) -> None:

@@ -4,15 +4,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from service.errors import BadBatch, FailedUser
-from service.http.schemas import are_plain
+from service.http.encoding import Prefixes
+from service.http.user_reader import UserRow, collect_block, in_safe_range
 from service.offline.answers import Answerer
-from service.recommender import Answer, Item, User
+from service.recommender import Answer, Matches, User, UserBlock, read_products
+from service.settings import Limits
 
 _MATCHES = pa.list_(pa.struct([("id", pa.string()), ("name", pa.string()), ("score", pa.float64())]))
 
@@ -43,42 +44,49 @@ def user_columns(schema: pa.Schema) -> list[str]:
     return found
 
 
-def read_users(batch: pa.RecordBatch, answerer: Answerer, first: int = 0) -> list[Item]:
-    """The users of a record batch whose first row is row `first` of all; a row at fault is a FailedUser.
+def read_users(batch: pa.RecordBatch, answerer: Answerer, first: int = 0) -> UserBlock:
+    """Return the users of a record batch whose first row is row `first` of all.
 
     Rows that hold what they should are read column by column, the others by the reader's definition of a user. Null in
     `k` or `exclude` means that the user does not say. Raises BadBatch.
     """
     columns = {name: batch.column(name) for name in user_columns(batch.schema)}
-    vectors = _plain_vectors(columns["vector"], answerer.dimension)
-    names, ks, excludes = (
+    in_range, vectors = _fast_vectors(columns["vector"], answerer.dimension)
+    options = [
         columns[name].to_pylist() if name in columns else [None] * len(batch) for name in ("name", "k", "exclude")
-    )
-    items: list[Item] = []
-    for i, (name, k, exclude) in enumerate(zip(names, ks, excludes, strict=True)):
-        k_fits = k is None or 1 <= k <= answerer.limits.max_k
-        if i in vectors and name is not None and k_fits and (exclude is None or None not in exclude):
-            items.append(User(name, vectors[i], k or answerer.limits.default_k, frozenset(exclude or ())))
+    ]
+    users = [
+        _fast_user(answerer.limits, *row) if fits else None
+        for fits, row in zip(in_range, zip(*options, strict=True), strict=True)
+    ]
+    if all(users):
+        return UserBlock(users, vectors)  # type: ignore[arg-type]  # none of them is None
+    rows: list[UserRow | FailedUser] = []
+    fast_rows = iter(vectors)
+    for i, (user, fits) in enumerate(zip(users, in_range, strict=True)):
+        vector = next(fast_rows) if fits else None
+        if user and vector is not None:
+            rows.append((user, vector))
         else:
-            row = {"name": name, "vector": columns["vector"][i].as_py(), "k": k, "exclude": exclude}
-            items.append(answerer.reader.read_member(without_unsaid(row), first + i))
-    return items
+            row = {name: column[i].as_py() for name, column in columns.items()}
+            rows.append(answerer.reader.read_member(without_nulls(row), first + i))
+    return collect_block(rows, answerer.dimension)
 
 
-def without_unsaid(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as the reader expects it: without the optional fields that are null."""
+def without_nulls(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row as the reader expects it: without the optional fields that are null."""
     return {name: value for name, value in row.items() if value is not None or name in ("name", "vector")}
 
 
-def answer_batch(answers: Sequence[Answer]) -> pa.RecordBatch:
-    """One row an answer, with the columns of `ANSWERS`."""
+def answer_batch(answers: Sequence[Answer], prefixes: Prefixes) -> pa.RecordBatch:
+    """Return one row an answer, with the columns of `ANSWERS`."""
     faults = [answer.error if isinstance(answer, FailedUser) else None for answer in answers]
     found = [None if isinstance(answer, FailedUser) else answer for answer in answers]
     return pa.RecordBatch.from_arrays(
         [
             pa.array([None if answer.name is None else _text(answer.name) for answer in answers], pa.string()),
-            _matches([None if answer is None else answer.best for answer in found]),
-            _matches([None if answer is None else answer.worst for answer in found]),
+            _matches([None if answer is None else answer.best for answer in found], prefixes),
+            _matches([None if answer is None else answer.worst for answer in found], prefixes),
             pa.array([fault and fault.code for fault in faults], pa.string()),
             pa.array([fault and fault.detail for fault in faults], pa.string()),
         ],
@@ -86,24 +94,39 @@ def answer_batch(answers: Sequence[Answer]) -> pa.RecordBatch:
     )
 
 
-def _plain_vectors(column: pa.Array, dimension: int) -> dict[int, NDArray[np.float64]]:
-    """The vector (d,) of each row that holds a plain one."""
+def _fast_user(limits: Limits, name: str | None, k: int | None, exclude: list[str | None] | None) -> User | None:
+    """Return a user whose fields have the types of a valid user's, or None."""
+    if name is None or not (k is None or 1 <= k <= limits.max_k) or (exclude and None in exclude):
+        return None
+    return User(name, k or limits.default_k, frozenset(exclude or ()))  # type: ignore[arg-type]
+
+
+def _fast_vectors(column: pa.Array, dimension: int) -> tuple[list[bool], NDArray[np.float64]]:
+    """Tell which rows (n,) hold a valid vector at first sight, and return these vectors (m, d)."""
     if pa.types.is_null(column.type):
-        return {}
-    fits = pc.and_(column.is_valid(), pc.equal(pc.list_value_length(column), dimension)).fill_null(False)
-    numbers = column.filter(fits).flatten().to_numpy(zero_copy_only=False)  # null becomes NaN, which is not plain
+        return [False] * len(column), np.empty((0, dimension))
+    has_length = pc.and_(column.is_valid(), pc.equal(pc.list_value_length(column), dimension)).fill_null(False)
+    numbers = column.filter(has_length).flatten().to_numpy(zero_copy_only=False)  # Null becomes NaN, which is not fast.
     vectors = numbers.astype(np.float64).reshape(-1, dimension)
-    rows, plain = np.flatnonzero(fits.to_numpy(zero_copy_only=False)), are_plain(vectors)
-    return dict(zip(rows[plain].tolist(), vectors[plain], strict=True))
+    in_range = in_safe_range(vectors)
+    fast = has_length.to_numpy(zero_copy_only=False)
+    fast[fast] = in_range
+    return fast.tolist(), vectors if in_range.all() else vectors[in_range]
 
 
-def _matches(sides: Sequence[bytes | None]) -> pa.Array:
-    lists = orjson.loads(b"[" + b",".join([b"null" if side is None else side for side in sides]) + b"]")
-    ends = np.cumsum([0, *(len(matches or ()) for matches in lists)], dtype=np.int32)
-    flat = [match for matches in lists if matches for match in matches]
-    fields = [pa.array([match[field.name] for match in flat], field.type) for field in _MATCHES.value_type]
-    values = pa.StructArray.from_arrays(fields, fields=list(_MATCHES.value_type))
-    missing = pa.array([matches is None for matches in lists], pa.bool_())
+def _matches(sides: Sequence[Matches | None], prefixes: Prefixes) -> pa.Array:
+    """Return lists of {id, name, score}. A product matches many users, and is read once."""
+    found = [side for side in sides if side is not None]
+    positions = np.concatenate([np.empty(0, np.int64), *(side.positions for side in found)])
+    distinct, rows = np.unique(positions, return_inverse=True)
+    products = read_products(prefixes(distinct))
+    columns = [
+        pa.array([product[name] for product in products], pa.string()).take(pa.array(rows)) for name in ("id", "name")
+    ]
+    scores = np.concatenate([np.empty(0), *(side.scores for side in found)])
+    values = pa.StructArray.from_arrays([*columns, pa.array(scores)], fields=list(_MATCHES.value_type))
+    ends = np.cumsum([0, *(0 if side is None else len(side.positions) for side in sides)], dtype=np.int32)
+    missing = pa.array([side is None for side in sides], pa.bool_())
     return pa.ListArray.from_arrays(pa.array(ends), values, type=_MATCHES, mask=missing)
 
 

@@ -1,6 +1,7 @@
 """A worker process of a batch: `python -m service.offline.worker`. It ends with the process that started it."""
 
 import argparse
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -8,10 +9,10 @@ from pathlib import Path
 
 from retrieval.errors import BadArtifact
 from service.errors import BadBatch, FailedUser
-from service.http.payload import split_lines
+from service.http.bodies import split_lines
 from service.offline.answers import Answerer, open_answerer
 from service.offline.outputs import find_format, sync
-from service.recommender import Item
+from service.recommender import UserBlock
 from service.settings import Limits
 
 
@@ -51,18 +52,18 @@ def work(connection: Connection, task: Task) -> None:
 
 
 def _answer(answerer: Answerer, task: Task, path: Path, first: int, content: bytes) -> int:
-    items = _users(answerer, task, first, content)
-    find_format(task.answers).write_part(path, answerer.answer(items))
+    blocks = [*_users(answerer, task, first, content)]
+    find_format(task.answers).write_part(path, answerer.answer(blocks), answerer.prefixes)
     sync(path)
-    return sum(isinstance(item, FailedUser) for item in items)
+    return sum(isinstance(item, FailedUser) for block in blocks for item in block.items)
 
 
-def _users(answerer: Answerer, task: Task, first: int, content: bytes) -> list[Item]:
+def _users(answerer: Answerer, task: Task, first: int, content: bytes) -> Iterable[UserBlock]:
     if task.users == "lines":
-        return [*answerer.reader.read_members(split_lines(content), first)]
+        return answerer.reader.read_some_lines(split_lines(content), first)
     from service.offline.parquet import users_in
 
-    return users_in(content, answerer, first)
+    return [users_in(content, answerer, first)]
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ from service.http.app import (
     has_key,
     problem_body,
 )
-from service.http.dynamic_batching import Answered, DynamicBatcher
+from service.http.dynamic_batching import BatchedAnswer, DynamicBatcher
 from service.recommender import Serving
 from service.settings import Settings
 from service.workers.connections import ConnectionCounts
@@ -248,7 +248,7 @@ class Server(TcpWSGIServer):
         """Find the answers to users who wait together by one search; the app will write them."""
         users = [each for each in requests if each.is_single and has_key(self._api_keys, *each.credentials)]
         if len(users) > 1:
-            for request, answered in zip(users, self._batcher.answer([each.body for each in users]), strict=True):
+            for request, answered in zip(users, self._batcher.run_batch([each.body for each in users]), strict=True):
                 request.answered = answered
 
     def _accept_the_rest(self) -> None:
@@ -274,7 +274,7 @@ class _Parser(HTTPRequestParser):
     """Refuses too large a body, or a large one that there is no room for, on its headers or as it grows."""
 
     error: Error | None
-    answered: Answered | None = None
+    answered: BatchedAnswer | None = None
 
     def __init__(self, server: Server, adjustments: Adjustments):
         super().__init__(adjustments)

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from client.jetmlett_client import Answer, Client, Fault, Match, Refused, User, UserError
-from service.http.payload import write_answer
-from service.recommender import Recommendation, Recommender
-from service.recommender import User as Asked
+from service.recommender import Recommender
 from tests.conftest import USERS
+from tests.support.matches import answers_to, user_row
 from tests.support.server import ROOT, Server, serving
 
 
@@ -25,12 +24,12 @@ def client(server: Server) -> Iterator[Client]:
 
 
 def expected(recommender: Recommender, users: list[dict[str, Any]], k: int = 10) -> list[Answer]:
-    asked = [Asked(user["name"], np.array(user["vector"]), k) for user in users]
-    return [as_answer(result, recommender.info.build_id) for result in recommender.recommend(asked)]
+    asked = [user_row(user["name"], user["vector"], k) for user in users]
+    return [as_answer(answer, recommender.info.build_id) for answer in answers_to(recommender, asked)]
 
 
-def as_answer(result: Recommendation, build: str) -> Answer:
-    fields = json.loads(write_answer(result))
+def as_answer(answer: bytes, build: str) -> Answer:
+    fields = json.loads(answer)
     return Answer(
         fields["name"], *(tuple(Match(**match) for match in fields[side]) for side in ("best", "worst")), build
     )

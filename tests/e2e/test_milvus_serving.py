@@ -34,8 +34,8 @@ def milvus(tmp_path: Path) -> Iterator[MilvusServer]:
 @pytest.fixture
 def publish_build(tmp_path: Path, milvus: MilvusServer) -> Callable[[int], str]:
     """A function that builds thirty products and publishes them to Milvus; gives the build id."""
-    from service.engines.publish import Layout
-    from service.engines.publish import publish as publish_to_milvus
+    from service.engines.milvus_publish import Layout
+    from service.engines.milvus_publish import publish as publish_to_milvus
 
     def publish_build(seed: int) -> str:
         build_id = publish(tmp_path / "artifacts", seed)["build_id"]

@@ -6,12 +6,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from service.http.payload import write_answer
-from service.recommender import Recommender, User
+from service.recommender import Recommender
 from tests.support.api import JSON, NDJSON, Api, array, check_problem, user_json
+from tests.support.matches import answers_to, user_row
 from tests.support.server import Server, exchange, serving
 
 THREADS = 16
@@ -20,8 +19,7 @@ THREADS = 16
 @pytest.fixture(scope="module")
 def expected(recommender: Recommender, sample_users: list[dict[str, Any]]) -> list[bytes]:
     """The answer to each sample user, computed without a server."""
-    users = [User(user["name"], np.array(user["vector"]), 10) for user in sample_users]
-    return [write_answer(answer) for answer in recommender.recommend(users)]
+    return answers_to(recommender, [user_row(user["name"], user["vector"], 10) for user in sample_users])
 
 
 def test_sixteen_clients_at_once_get_their_own_users_answers(

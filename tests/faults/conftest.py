@@ -11,11 +11,11 @@ import pytest
 
 from index_builder.pipeline import BuildRequest, build
 from retrieval.artifact.store import Build, open_build
-from service.http.payload import write_answer
-from service.recommender import Recommender, User
+from service.recommender import Recommender
 from tests.support.catalogues import products_of, write_lines
 from tests.support.engines import engine_of
 from tests.support.load import Question
+from tests.support.matches import answers_to, user_row
 
 PRODUCTS, DIMENSION, K = 500, 24, 10
 USERS = np.random.default_rng(1).normal(size=(200, DIMENSION))
@@ -54,7 +54,7 @@ def questions(root: Path, *build_ids: str, users_at_once: int = 1, k: int = K) -
 
 def _answer(build: Build, users: list[int], as_array: bool, k: int) -> bytes:
     recommender = Recommender(engine_of(build))
-    answers = [write_answer(answer) for answer in recommender.recommend([User(f"u{i}", USERS[i], k) for i in users])]
+    answers = answers_to(recommender, [user_row(f"u{i}", USERS[i], k) for i in users])
     return b"[" + b",".join(answers) + b"]" if as_array else answers[0]
 
 

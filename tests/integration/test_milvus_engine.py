@@ -11,12 +11,12 @@ from retrieval.artifact.store import Build
 from retrieval.vectors import unit_vectors
 from service.engines.base import SearchEngine
 from service.errors import TooLarge
-from service.recommender import Recommender, User
+from service.recommender import Recommender
 from service.settings import MILVUS_INDEXES, MilvusSettings
 from tests.support.catalogues import products_of
 from tests.support.engine_contract import EngineContract, Products, positions
 from tests.support.engines import engine_of
-from tests.support.matches import matches_in
+from tests.support.matches import found_by, matches_of, user_row
 from tests.support.milvus import MilvusServer, milvus_server, needs_milvus
 
 pytestmark = needs_milvus
@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
 def engine_over(server: MilvusServer, tmp_path: Path, build_of: Callable[..., Build]) -> EngineOver:
     """A function that builds, publishes to Milvus, and opens what the alias names."""
     from service.engines.milvus_engine import open_engine
-    from service.engines.publish import Layout, publish
+    from service.engines.milvus_publish import Layout, publish
 
     numbers = itertools.count()
 
@@ -62,9 +62,9 @@ def test_both_engines_give_the_same_answers(engine_over: EngineOver, build_of: C
     vectors = np.repeat(draw.normal(size=(120, 40)), 3, axis=0)[draw.permutation(360)]
     users = unit_vectors(draw.normal(size=(40, 40)))
     on_milvus, embedded = engine_over(products_of(vectors)), engine_of(build_of(products_of(vectors)))
-    for ours, theirs in zip(on_milvus.search(users, 20), embedded.search(users, 20), strict=True):
+    for ours, theirs in zip(found_by(on_milvus, users, 20), found_by(embedded, users, 20), strict=True):
         for side in ("best", "worst"):
-            found, expected = matches_in(getattr(ours, side)), matches_in(getattr(theirs, side))
+            found, expected = ours[side], theirs[side]
             assert [match.id for match in found] == [match.id for match in expected]
             np.testing.assert_allclose(
                 [match.score for match in found], [match.score for match in expected], rtol=0, atol=1.5e-6
@@ -76,10 +76,10 @@ def test_ties_beyond_the_first_search_stand_in_catalogue_order(engine_over: Engi
     vectors = draw.normal(size=(500, 4))
     twins = np.sort(draw.permutation(500)[:120])
     vectors[twins] = vectors[twins[0]]
-    [answer] = engine_over(products_of(vectors)).search(unit_vectors(vectors[twins[:1]]), 10)
-    assert positions(matches_in(answer.best)) == twins[:10].tolist()
-    [opposite] = engine_over(products_of(vectors)).search(unit_vectors(-vectors[twins[:1]]), 10)
-    assert positions(matches_in(opposite.worst)) == twins[:10].tolist()
+    [answer] = found_by(engine_over(products_of(vectors)), unit_vectors(vectors[twins[:1]]), 10)
+    assert positions(answer["best"]) == twins[:10].tolist()
+    [opposite] = found_by(engine_over(products_of(vectors)), unit_vectors(-vectors[twins[:1]]), 10)
+    assert positions(opposite["worst"]) == twins[:10].tolist()
 
 
 @pytest.mark.parametrize("index", [index for index in MILVUS_INDEXES if index != "FLAT"])
@@ -88,9 +88,8 @@ def test_an_approximate_index_finds_nearly_all_and_scores_them_exactly(engine_ov
     vectors, users = draw.normal(size=(3000, 32)), unit_vectors(draw.normal(size=(20, 32)))
     cosines = users.astype(np.float64) @ unit_vectors(vectors).astype(np.float64).T
     found = 0
-    for scores, answer in zip(cosines, engine_over(products_of(vectors), index).search(users, 10), strict=True):
-        for sign, side in ((1.0, answer.best), (-1.0, answer.worst)):
-            matches = matches_in(side)
+    for scores, answer in zip(cosines, found_by(engine_over(products_of(vectors), index), users, 10), strict=True):
+        for sign, matches in ((1.0, answer["best"]), (-1.0, answer["worst"])):
             np.testing.assert_allclose(
                 [match.score for match in matches], scores[positions(matches)], rtol=0, atol=1e-6
             )
@@ -104,9 +103,9 @@ def test_excluded_products_make_room_on_both_sides(engine_over: EngineOver) -> N
     order = np.argsort(-(unit_vectors(vectors).astype(np.float64) @ user), kind="stable")
     excluded = [*order[:4], *order[-3:]]
     recommender = Recommender(engine_over(products_of(vectors)))
-    [answer] = recommender.recommend([User("ann", user, 5, frozenset(f"p{i}" for i in excluded))])
-    assert positions(matches_in(answer.best)) == order[4:9].tolist()
-    assert positions(matches_in(answer.worst)) == order[::-1][3:8].tolist()
+    answer = recommender.recommend_one(*user_row("ann", user, 5, [f"p{i}" for i in excluded]))
+    assert positions(matches_of(recommender, answer.best)) == order[4:9].tolist()
+    assert positions(matches_of(recommender, answer.worst)) == order[::-1][3:8].tolist()
 
 
 def test_more_matches_than_milvus_finds_at_once_are_refused(
@@ -117,6 +116,6 @@ def test_more_matches_than_milvus_finds_at_once_are_refused(
     engine = engine_over(products_of(np.random.default_rng(6).normal(size=(50, 3))))
     monkeypatch.setattr(milvus_engine, "MILVUS_MOST_MATCHES", 40)
     user = unit_vectors(np.ones((1, 3)))
-    assert len(engine.search(user, 40)[0].best) == 40
+    assert [len(side) for side in found_by(engine, user, 40)[0].values()] == [40, 40]
     with pytest.raises(TooLarge, match=r"^k and exclude ask for 41 matches, Milvus finds 40 at once$"):
         engine.search(user, 41)

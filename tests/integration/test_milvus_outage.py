@@ -15,6 +15,7 @@ from service.http.app import create_app
 from service.recommender import Recommender, Serving
 from service.settings import MilvusSettings, Settings
 from tests.support.api import Answer, check_problem, user_json
+from tests.support.matches import found_by
 from tests.support.milvus import MilvusServer, milvus_server, needs_milvus
 from tests.support.published import DIMENSION, publish
 
@@ -29,8 +30,8 @@ USER = unit_vectors(np.arange(1.0, 1 + DIMENSION)[None])
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[MilvusServer]:
     """A server with a published build, for this test alone."""
-    from service.engines.publish import Layout
-    from service.engines.publish import publish as publish_to_milvus
+    from service.engines.milvus_publish import Layout
+    from service.engines.milvus_publish import publish as publish_to_milvus
 
     publish(tmp_path / "artifacts")
     with milvus_server(tmp_path / "milvus") as server:
@@ -54,7 +55,7 @@ def failure(engine: Any) -> tuple[str, float]:
 
 
 def test_a_search_of_a_dead_server_fails_and_of_its_successor_does_not(server: MilvusServer, engine: Any) -> None:
-    before = engine.search(USER, 3)
+    before = found_by(engine, USER, 3)
     server.kill()
     message, seconds = failure(engine)
     assert message.startswith(f"Milvus at {server.uri}: ")
@@ -63,7 +64,7 @@ def test_a_search_of_a_dead_server_fails_and_of_its_successor_does_not(server: M
     assert not engine.is_available
     server.start()
     _until(lambda: engine.latest() is engine and engine.is_available)
-    assert engine.search(USER, 3) == before
+    assert found_by(engine, USER, 3) == before
 
 
 def test_a_search_that_gets_no_answer_ends_with_the_timeout(server: MilvusServer, engine: Any) -> None:
@@ -74,18 +75,18 @@ def test_a_search_that_gets_no_answer_ends_with_the_timeout(server: MilvusServer
         assert not engine.latest().is_available
         assert failure(engine)[1] < TIMEOUT  # it does not ask again
     assert engine.latest().is_available
-    assert len(engine.search(USER, 3)[0].best) == 3
+    assert len(found_by(engine, USER, 3)[0]["best"]) == 3
 
 
 def test_searches_under_way_when_the_server_dies_answer_or_fail_in_time(server: MilvusServer, engine: Any) -> None:
-    expected = engine.search(USER, 3)
+    expected = found_by(engine, USER, 3)
     outcomes: list[tuple[Any, float]] = []
 
     def search_until_it_fails() -> None:
         while True:
             started = time.monotonic()
             try:
-                outcome = engine.search(USER, 3)
+                outcome = found_by(engine, USER, 3)
             except Exception as error:  # noqa: BLE001
                 outcome = error
             outcomes.append((outcome, time.monotonic() - started))

@@ -33,7 +33,7 @@ def alias(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def cluster(server: MilvusServer, alias: str) -> Any:
-    from service.engines.milvus_engine import Cluster
+    from service.engines.milvus_cluster import Cluster
 
     return Cluster(MilvusSettings(server.uri, alias=alias, timeout=20.0))
 
@@ -110,7 +110,7 @@ def test_what_a_killed_publish_has_left_is_replaced(run: Publish, cluster: Any, 
 def test_a_publish_that_fails_anywhere_leaves_what_was_there(
     run: Publish, cluster: Any, root: Path, alias: str, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    from service.engines.milvus_engine import Cluster
+    from service.engines.milvus_cluster import Cluster
 
     assert run()[0] == 0
     before = collection_of(alias, root)
@@ -134,7 +134,7 @@ def test_a_publish_that_fails_anywhere_leaves_what_was_there(
 def test_products_that_got_lost_fail_the_publish(
     run: Publish, cluster: Any, root: Path, alias: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from service.engines.milvus_engine import Cluster
+    from service.engines.milvus_cluster import Cluster
 
     insert = Cluster.insert
     monkeypatch.setattr(
@@ -149,7 +149,7 @@ def test_products_that_got_lost_fail_the_publish(
 def test_wrong_answers_fail_the_publish(
     run: Publish, cluster: Any, root: Path, alias: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from service.engines.milvus_engine import Cluster
+    from service.engines.milvus_cluster import Cluster
 
     insert = Cluster.insert
     monkeypatch.setattr(
@@ -174,8 +174,8 @@ def test_a_build_in_use_is_not_given_another_index(run: Publish, cluster: Any, r
 
 def test_a_product_whose_name_milvus_cannot_keep_fails_the_publish(server: MilvusServer, tmp_path: Path) -> None:
     from index_builder.pipeline import BuildRequest, build
-    from service.engines.publish import Layout
-    from service.engines.publish import publish as publish_to_milvus
+    from service.engines.milvus_publish import Layout
+    from service.engines.milvus_publish import publish as publish_to_milvus
 
     products = products_of(np.eye(3))
     products[1]["name"] = "x" * 70_000

@@ -10,14 +10,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from service.http.app import create_app
-from service.http.payload import write_answer
-from service.http.schemas import UserReader
+from service.http.user_reader import UserReader
 from service.recommender import Recommender, Serving
 from service.settings import Settings
 from service.workers.connections import ConnectionCounts, shared_counts
 from service.workers.server import Server, SharedListener
 from tests.support.api import Answer
 from tests.support.fake_engine import EAST, NORTH, WEST, FakeEngine, compass
+from tests.support.matches import answers_to
 from tests.support.server import SECONDS, answer_on
 
 ANN, BOB, CID = ({"name": name, "vector": vector} for name, vector in (("ann", EAST), ("bob", NORTH), ("cid", WEST)))
@@ -94,7 +94,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def alone(user: dict[str, object]) -> bytes:
-    return write_answer(Recommender(compass()).recommend([UserReader(2, Settings().limits).read(user)])[0])
+    return answers_to(Recommender(compass()), [UserReader(2, Settings().limits).read(user)])[0]
 
 
 def test_one_search_answers_users_who_wait_together() -> None:

@@ -1,5 +1,6 @@
 """The sample users get food of the cuisines they love, and as worst matches they do not."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from retrieval.artifact.store import Build
-from service.recommender import Recommender, User
+from service.recommender import Recommender
 from tests.support.engines import engine_of
-from tests.support.matches import matches_in
+from tests.support.matches import answers_to, user_row
 from tests.support.sample import SampleProducts, read_products
 
 SIDES = ("best", "worst")
@@ -32,9 +33,12 @@ def found(
     sample_build: Build, products: SampleProducts, sample_users: list[dict[str, Any]]
 ) -> dict[str, NDArray[np.int64]]:
     """The catalogue positions (users, K) of each side's matches."""
-    users = [User(user["name"], np.array(user["vector"]), K) for user in sample_users]
-    answers = Recommender(engine_of(sample_build)).recommend(users)
-    return {side: np.array([_positions(products, getattr(answer, side)) for answer in answers]) for side in SIDES}
+    users = [user_row(user["name"], user["vector"], K) for user in sample_users]
+    answers = [json.loads(answer) for answer in answers_to(Recommender(engine_of(sample_build)), users)]
+    return {
+        side: np.array([[products.positions[match["id"]] for match in answer[side]] for answer in answers])
+        for side in SIDES
+    }
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +46,6 @@ def longest_products_first(products: SampleProducts, sample_users: list[dict[str
     """The best matches (users, K) by inner products of vectors as they are, which long vectors win."""
     inner_products = np.array([user["vector"] for user in sample_users]) @ products.vectors.T
     return np.argsort(-inner_products, axis=1, kind="stable")[:, :K]
-
-
-def _positions(products: SampleProducts, matches: bytes) -> list[int]:
-    return [products.positions[match.id] for match in matches_in(matches)]
 
 
 def share_loved(loved: NDArray[np.bool_], matches: NDArray[np.int64]) -> float:

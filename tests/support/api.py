@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from service.http.payload import write_answer
-from service.recommender import Recommender, User
+from service.recommender import Recommender
+from tests.support.matches import answers_to, user_row
 
 JSON, NDJSON, PROBLEM = "application/json", "application/x-ndjson", "application/problem+json"
 VECTOR = [round(float(number), 3) for number in np.sin(np.arange(1, 301))]
@@ -89,7 +89,7 @@ class Api:
 
     @cached_property
     def _good_answer(self) -> bytes:
-        return write_answer(self._recommender.recommend([User("good", np.array(VECTOR), 3)])[0])
+        return answers_to(self._recommender, [user_row("good", VECTOR, 3)])[0]
 
 
 def check_problem(answer: Answer, status: int, detail: str, faults: tuple[Fault, ...] = ()) -> None:

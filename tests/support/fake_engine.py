@@ -7,7 +7,8 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engines.base import IndexInfo, Matches, encode_matches
+from retrieval.search.ranking import Neighbours
+from service.engines.base import IndexInfo
 
 EAST, NORTH_EAST, NORTH, WEST = [1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]
 
@@ -36,17 +37,19 @@ class FakeEngine:
     def release_this_thread(self) -> None:
         self._released = threading.get_ident()
 
-    def search(self, unit_vectors: NDArray[np.float32], k: int) -> list[Matches]:
+    def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         self.searches.append((unit_vectors, k))
         if threading.get_ident() != self._released:
             self._may_answer.wait()
         scores = np.round(unit_vectors.astype(np.float64) @ self._vectors.T, 6)
-        return [Matches(self._first(-row, row, k), self._first(row, row, k)) for row in scores]
+        return self._first(-scores, scores, k), self._first(scores, scores, k)
 
-    def _first(self, ranking: NDArray[np.float64], scores: NDArray[np.float64], k: int) -> list[bytes]:
-        order = np.argsort(ranking, kind="stable")[:k]
-        heads = [f'{{"id":"{self._ids[i]}","name":"the {self._ids[i]}"'.encode() for i in order]
-        return encode_matches(heads, scores[order])
+    def prefixes(self, positions: NDArray[np.int64]) -> list[bytes]:
+        return [f'{{"id":"{self._ids[i]}","name":"the {self._ids[i]}"'.encode() for i in positions]
+
+    def _first(self, ranking: NDArray[np.float64], scores: NDArray[np.float64], k: int) -> Neighbours:
+        order = np.argsort(ranking, axis=1, kind="stable")[:, :k]
+        return Neighbours(order, np.take_along_axis(scores, order, axis=1))
 
 
 class BrokenEngine(FakeEngine):
@@ -54,7 +57,7 @@ class BrokenEngine(FakeEngine):
 
     broken = True
 
-    def search(self, unit_vectors: NDArray[np.float32], k: int) -> list[Matches]:
+    def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         if self.broken:
             raise RuntimeError("index page 4711 is gone")
         return super().search(unit_vectors, k)

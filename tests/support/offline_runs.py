@@ -10,12 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from service.http.payload import write_answer
 from service.offline.job import BatchRequest, run_batch
-from service.recommender import Recommender, User
+from service.recommender import Recommender
 from service.settings import Settings
+from tests.support.matches import answers_to, user_row
 
 TOP = Path(__file__).parents[2]
 
@@ -66,8 +64,5 @@ def write_users(path: Path, users: Iterable[dict[str, Any] | bytes]) -> Path:
 
 def answer_lines(recommender: Recommender, users: Iterable[dict[str, Any]], k: int = 10) -> list[bytes]:
     """What the service answers each user alone."""
-    asked = [
-        User(user["name"], np.array(user["vector"]), user.get("k", k), frozenset(user.get("exclude", ())))
-        for user in users
-    ]
-    return [write_answer(recommender.recommend([user])[0]) for user in asked]
+    asked = [user_row(user["name"], user["vector"], user.get("k", k), user.get("exclude", ())) for user in users]
+    return [answers_to(recommender, [user])[0] for user in asked]

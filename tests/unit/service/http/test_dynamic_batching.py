@@ -4,8 +4,8 @@ import json
 from dataclasses import replace
 
 from service.http.app import ANSWERED, create_app
-from service.http.dynamic_batching import Answered, DynamicBatcher
-from service.http.payload import write_answer
+from service.http.dynamic_batching import BatchedAnswer, DynamicBatcher
+from service.http.encoding import write_answers
 from service.recommender import Recommender, Serving
 from service.settings import Limits, Settings
 from tests.support.fake_engine import EAST, NORTH, WEST, BrokenEngine, FakeEngine, compass
@@ -19,9 +19,9 @@ def body(name: str, vector: list[float], **fields: object) -> bytes:
 
 def answers(engine: FakeEngine, *bodies: bytes) -> list[bytes | None]:
     serving = Serving(Recommender(engine))
-    answered = DynamicBatcher(serving, LIMITS).answer(bodies)
+    answered = DynamicBatcher(serving, LIMITS).run_batch(bodies)
     assert all(each.recommender is serving.recommender for each in answered if each)
-    return [each and write_answer(each.answer) for each in answered]
+    return [write_answers(each.recommender.prefixes, [each.answer])[0] if each else None for each in answered]
 
 
 def alone(request: bytes) -> bytes:
@@ -63,9 +63,9 @@ def test_a_new_build_answers_who_comes_after_it() -> None:
     serving = Serving(Recommender(compass()))
     batcher = DynamicBatcher(serving, LIMITS)
     serving.recommender = Recommender(FakeEngine(up=[1.0, 0.0, 0.0], down=[-1.0, 0.0, 0.0]))
-    old, new = batcher.answer([body("ann", EAST), body("bob", [1.0, 2.0, 3.0])])
+    old, new = batcher.run_batch([body("ann", EAST), body("bob", [1.0, 2.0, 3.0])])
     assert old is None
-    assert isinstance(new, Answered)
+    assert isinstance(new, BatchedAnswer)
     assert new.recommender is serving.recommender
 
 
@@ -73,7 +73,7 @@ def test_the_answer_names_the_build_that_gave_it_whatever_is_served_by_now() -> 
     older = compass()
     older.info = replace(older.info, build_id="older")
     serving = Serving(Recommender(older))
-    [answered] = DynamicBatcher(serving, LIMITS).answer([body("ann", EAST)])
+    [answered] = DynamicBatcher(serving, LIMITS).run_batch([body("ann", EAST)])
     serving.recommender = Recommender(FakeEngine(up=EAST, down=WEST))
     client = create_app(serving, Settings(limits=LIMITS)).test_client()
     response = client.post("/infer", data=body("ann", EAST), environ_overrides={ANSWERED: answered})

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from service.errors import BadBody, BadRequest, FailedUser, TooLarge
-from service.http import payload, schemas
-from service.http.schemas import UserReader
-from service.recommender import User
+from service.http import user_reader
+from service.http.bodies import read_json
+from service.http.user_reader import UserReader, UserRow
+from service.recommender import User, UserBlock
 from service.settings import Limits
 
 LIMITS = Limits(default_k=7, max_k=50, max_batch=6)
@@ -76,14 +77,20 @@ def outcome(read: Any, *arguments: Any) -> Any:
 
 
 def comparable(read: Any) -> Any:
-    if isinstance(read, list | Iterator):
-        return [comparable(item) for item in read]
-    if isinstance(read, User):
-        return read.name, read.vector.dtype, read.vector.tolist(), read.k, read.exclude
+    if isinstance(read, Iterator):
+        return [item for block in read for item in comparable(block)]
+    if isinstance(read, UserBlock):
+        vectors = iter(read.vectors)
+        rows = [(item, next(vectors)) if isinstance(item, User) else item for item in read.items]
+        assert next(vectors, None) is None
+        return [*map(comparable, rows)]
+    if isinstance(read, tuple):
+        user, vector = read
+        return user, vector.dtype, vector.tolist()
     return read
 
 
-def slowly(value: Any, position: int) -> User | FailedUser:
+def slowly(value: Any, position: int) -> UserRow | FailedUser:
     try:
         return READER.read(value, f"/{position}")
     except BadRequest as error:
@@ -94,14 +101,14 @@ def slowly(value: Any, position: int) -> User | FailedUser:
 @pytest.mark.parametrize("body", [*USERS.values(), *BODIES.values()], ids=[*USERS, *BODIES])
 def test_a_body_is_read_as_the_schema_reads_it(body: str) -> None:
     text = body.encode()
-    assert outcome(READER.read_user, text) == outcome(lambda: READER.read(payload.read_json(text)))
+    assert outcome(READER.read_user, text) == outcome(lambda: READER.read(read_json(text)))
 
 
 @pytest.mark.parametrize("user", USERS.values(), ids=USERS)
 @pytest.mark.parametrize("separator", [",", ", ", " ,\n"], ids=["tight", "spaced", "wide"])
 def test_an_array_is_read_as_its_members_are(user: str, separator: str) -> None:
     text = f"[{separator.join([GOOD, user, GOOD])}]"
-    members = payload.read_json(text.encode())
+    members = read_json(text.encode())
     expected = [comparable(slowly(member, i)) for i, member in enumerate(members)]
     assert outcome(READER.read_array, text.encode()) == expected
 
@@ -109,7 +116,7 @@ def test_an_array_is_read_as_its_members_are(user: str, separator: str) -> None:
 @pytest.mark.parametrize("user", USERS.values(), ids=USERS)
 def test_lines_are_read_as_their_values_are(user: str) -> None:
     lines = [GOOD, " ".join(user.split()), GOOD]
-    expected = [comparable(slowly(payload.read_json(line.encode()), i)) for i, line in enumerate(lines)]
+    expected = [comparable(slowly(read_json(line.encode()), i)) for i, line in enumerate(lines)]
     assert outcome(READER.read_lines, "\n".join(lines).encode()) == expected
 
 
@@ -119,34 +126,36 @@ def test_lines_are_read_as_their_values_are(user: str) -> None:
 def test_what_well_behaved_clients_send_is_read_without_the_schema(name: str) -> None:
     reader = UserReader(3, LIMITS)
     reader.read = None  # type: ignore[assignment, method-assign]
-    assert isinstance(reader.read_user(USERS[name].encode()), User)
-    assert [type(user) for user in reader.read_lines(" ".join(USERS[name].split()).encode())] == [User]
+    assert isinstance(reader.read_user(USERS[name].encode())[0], User)
+    [block] = reader.read_lines(" ".join(USERS[name].split()).encode())
+    assert [*map(type, block.items)] == [User]
     if name not in ("unknown fields", "braces in name"):
-        assert [type(user) for user in reader.read_array(f"[{USERS[name].strip()},{GOOD}]".encode())] == [User, User]
+        [block] = reader.read_array(f"[{USERS[name].strip()},{GOOD}]".encode())
+        assert [*map(type, block.items)] == [User, User]
 
 
 @pytest.mark.parametrize("odd", ["nan", "braces in name", "bad vector", "not a user"])
 @pytest.mark.parametrize("at", [0, 1, 2, 3, 4], ids=str)
 def test_an_odd_member_among_many_is_read_in_its_place(monkeypatch: pytest.MonkeyPatch, at: int, odd: str) -> None:
-    monkeypatch.setattr(schemas, "_READ_AT_ONCE", 2)
+    monkeypatch.setattr(user_reader, "MAX_USERS_PER_SEARCH", 2)
     texts = {"nan": GOOD.replace("0.5", "NaN"), "bad vector": GOOD.replace("1,", ""), "not a user": "7"}
     members = [GOOD.replace("ann", f"u{i}") for i in range(5)]
     members[at] = texts.get(odd) or USERS[odd].strip()
-    expected = [comparable(slowly(payload.read_json(member.encode()), i)) for i, member in enumerate(members)]
+    expected = [comparable(slowly(read_json(member.encode()), i)) for i, member in enumerate(members)]
     assert outcome(READER.read_array, f"[{','.join(members)}]".encode()) == expected
 
 
 @pytest.mark.parametrize("end", ["]]", ",]", "", ",{}", ",{]", "x]"], ids=repr)
 def test_a_batch_that_ends_in_no_json_is_refused_whole(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
-    monkeypatch.setattr(schemas, "_READ_AT_ONCE", 2)
+    monkeypatch.setattr(user_reader, "MAX_USERS_PER_SEARCH", 2)
     body = f"[{','.join([GOOD] * 5)}{end}".encode()
-    assert outcome(READER.read_array, body) == outcome(payload.read_json, body)
+    assert outcome(READER.read_array, body) == outcome(read_json, body)
     assert outcome(READER.read_array, body)[0] is BadBody
 
 
 def test_a_batch_is_counted_by_its_users_not_by_what_looks_like_their_ends() -> None:
     tricky = b'{"name":"},","vector":[1,2,3]}'
-    assert len([*READER.read_array(b"[" + b",".join([tricky] * 6) + b"]")]) == 6
+    assert [len(block.items) for block in READER.read_array(b"[" + b",".join([tricky] * 6) + b"]")] == [6]
     with pytest.raises(TooLarge, match=r"^the batch has 7 users, 6 are allowed$"):
         [*READER.read_array(b"[" + b",".join([GOOD.encode()] * 7) + b"]")]
 
@@ -156,5 +165,5 @@ def test_the_vectors_numbers_are_those_of_the_text() -> None:
     reader = UserReader(300, LIMITS)
     for scale in (1e-150, 1e-5, 1, 1e5, 1e150):
         numbers = (draw.normal(size=300) * scale).tolist()
-        user = reader.read_user(json.dumps({"name": "ann", "vector": numbers}).encode())
-        assert user.vector.tolist() == numbers
+        _, vector = reader.read_user(json.dumps({"name": "ann", "vector": numbers}).encode())
+        assert vector.tolist() == numbers

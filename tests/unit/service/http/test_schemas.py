@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from service.errors import BadRequest, Fault
-from service.http.schemas import UserReader
+from service.http.user_reader import UserReader
 from service.settings import Limits
 
 READER = UserReader(3, Limits(default_k=7, max_k=50))
@@ -21,17 +21,17 @@ def faults_of(value: Any, pointer: str = "") -> list[Fault]:
 
 
 def test_a_user_is_read_with_the_defaults() -> None:
-    user = READER.read(GOOD)
-    assert (user.name, user.vector.tolist(), user.k, user.exclude) == ("ann", [1.0, 2.5, -3.0], 7, frozenset())
+    user, vector = READER.read(GOOD)
+    assert (user.name, vector.tolist(), user.k, user.exclude) == ("ann", [1.0, 2.5, -3.0], 7, frozenset())
 
 
 def test_a_user_is_read_with_k_and_exclude() -> None:
-    user = READER.read({**GOOD, "k": 50, "exclude": ["p1", "p2", "p1"]})
+    user, _ = READER.read({**GOOD, "k": 50, "exclude": ["p1", "p2", "p1"]})
     assert (user.k, user.exclude) == (50, frozenset({"p1", "p2"}))
 
 
 def test_unknown_fields_are_ignored() -> None:
-    assert READER.read({**GOOD, "likes": [1], "": None, "K": "x"}).name == "ann"
+    assert READER.read({**GOOD, "likes": [1], "": None, "K": "x"})[0].name == "ann"
 
 
 def test_the_request_stays_as_it_was() -> None:
@@ -76,7 +76,7 @@ def test_what_is_no_object_is_no_user(value: Any, found: str) -> None:
 
 @pytest.mark.parametrize("k", [1, 2, 49, 50])
 def test_k_reaches_from_one_to_the_limit(k: int) -> None:
-    assert READER.read({**GOOD, "k": k}).k == k
+    assert READER.read({**GOOD, "k": k})[0].k == k
 
 
 @pytest.mark.parametrize("k", [0, -1, 51, 10**18 - 1], ids=str)

@@ -1,5 +1,6 @@
 """Publishes the current build to Milvus: `python -m service publish`."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,16 +8,19 @@ from pathlib import Path
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from tqdm import tqdm
 
+from retrieval.artifact import golden
 from retrieval.artifact.store import Build, open_current
 from retrieval.errors import BadArtifact
-from service.engines.export import Answers, check_golden, product_blocks
-from service.engines.milvus_engine import LONGEST_HEAD, Cluster, MilvusEngine, build_id_of, collection_of
+from retrieval.search.ranking import SIDES, Neighbours
+from service.engines.milvus_cluster import MAX_PREFIX_BYTES, Cluster, build_id_of, collection_of
+from service.engines.milvus_engine import MilvusEngine
 from service.errors import CannotPublish, EngineUnavailable
 from service.settings import MILVUS_INDEXES, MilvusSettings
 
-_MOST_BYTES_AT_ONCE = 8 * 2**20  # of vectors in one request
-_MOST_PRODUCTS_AT_ONCE = 5_000
+_MAX_VECTOR_BYTES_PER_INSERT = 8 * 2**20
+_MAX_PRODUCTS_PER_INSERT = 5_000
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Layout:
 
 
 def publish(artifacts: Path, settings: MilvusSettings, layout: Layout) -> str:
-    """Load the current build into a collection of its own, check it, and point the alias to it; says what was done.
+    """Load the current build into a collection of its own, check it, and point the alias to it; return what was done.
 
     The collection that the alias named before stays, and those of older builds go. Raises BadArtifact, CannotPublish or
     EngineUnavailable; the alias then names what it did before, and the new collection is dropped.
@@ -41,7 +45,7 @@ def publish(artifacts: Path, settings: MilvusSettings, layout: Layout) -> str:
         _check_same_index(cluster, collection, layout)
         _verify(cluster, collection, build)
         return f"nothing to do: {settings.alias} names {collection} already, and it is complete"
-    cluster.drop(collection)  # what a publish that was killed has left
+    cluster.drop(collection)  # left by a publish that was killed
     try:
         _load(cluster, collection, build, layout)
         _verify(cluster, collection, build)
@@ -56,39 +60,55 @@ def publish(artifacts: Path, settings: MilvusSettings, layout: Layout) -> str:
 
 
 def _load(cluster: Cluster, collection: str, build: Build, layout: Layout) -> None:
+    """Insert all products in catalogue order and build the index. Raises CannotPublish or EngineUnavailable."""
     dimension = build.index.dimension
-    at_once = max(1, min(_MOST_PRODUCTS_AT_ONCE, _MOST_BYTES_AT_ONCE // (4 * dimension)))
+    size = max(1, min(_MAX_PRODUCTS_PER_INSERT, _MAX_VECTOR_BYTES_PER_INSERT // (4 * dimension)))
     cluster.create(collection, dimension, layout.shards)
-    for first, heads, vectors in product_blocks(build, at_once):
-        _check_heads(first, heads)
-        cluster.insert(collection, first, heads, vectors)
+    for first, prefixes, vectors in product_blocks(build, size):
+        _check_lengths(first, prefixes)
+        cluster.insert(collection, first, prefixes, vectors)
     cluster.make_searchable(collection, len(build.products), layout.index, layout.replicas)
 
 
-def _check_heads(first: int, heads: list[bytes]) -> None:
-    for position, head in enumerate(heads, first):
-        if len(head) > LONGEST_HEAD:
-            number = position + 1
-            raise CannotPublish(f"product {number}: id and name take {len(head)} bytes, Milvus keeps {LONGEST_HEAD}")
+def product_blocks(build: Build, size: int) -> Iterator[tuple[int, list[bytes], NDArray[np.float32]]]:
+    """Yield all products in catalogue order, `size` at a time: first position, JSON prefixes, unit vectors (n, d)."""
+    row_of_product = build.products.groups.row_of(np.arange(len(build.products)))
+    for start in tqdm(range(0, len(row_of_product), size), desc="products", disable=None, leave=False):
+        rows = row_of_product[start : start + size]
+        yield start, build.products.heads(np.arange(start, start + len(rows))), build.index.vectors(rows)
+
+
+def _check_lengths(first: int, prefixes: list[bytes]) -> None:
+    for number, prefix in enumerate(prefixes, first + 1):
+        if len(prefix) > MAX_PREFIX_BYTES:
+            raise CannotPublish(
+                f"product {number}: id and name take {len(prefix)} bytes, Milvus keeps {MAX_PREFIX_BYTES}"
+            )
 
 
 def _verify(cluster: Cluster, collection: str, build: Build) -> None:
+    """Replay the build's golden queries in the collection. Raises CannotPublish."""
     engine = MilvusEngine(cluster, collection)
     if engine.info.products != len(build.products):
         raise CannotPublish(f"{collection}: holds {engine.info.products:,} products, the build {len(build.products):,}")
-
-    def search(unit_vectors: NDArray[np.float32], k: int) -> tuple[Answers, Answers]:
-        found = engine.search(unit_vectors, k)
-        return [_scores(user.best) for user in found], [_scores(user.worst) for user in found]
-
+    queries = build.manifest["golden_queries"]
+    found = engine.search(np.array([query["vector"] for query in queries], np.float32), golden.MATCHES)
     try:
-        check_golden(build, collection, search)
+        for side, neighbours in zip(SIDES, found, strict=True):
+            golden.hold(f"{collection}, {side} side", [query[side] for query in queries], _answers(engine, neighbours))
     except BadArtifact as error:
-        raise CannotPublish(str(error)) from None
+        raise CannotPublish(str(error)) from error
 
 
-def _scores(matches: list[bytes]) -> dict[str, float]:
-    return {match["id"]: match["score"] for match in map(orjson.loads, matches)}
+def _answers(engine: MilvusEngine, side: Neighbours) -> list[dict[str, float]]:
+    """Return the score of each product id, query by query, as the collection names them."""
+    return [
+        {
+            orjson.loads(prefix + b"}")["id"]: score
+            for prefix, score in zip(engine.prefixes(positions), scores.tolist(), strict=True)
+        }
+        for positions, scores in zip(side.positions, side.scores, strict=True)
+    ]
 
 
 def _check_same_index(cluster: Cluster, collection: str, layout: Layout) -> None:

@@ -1,4 +1,4 @@
-"""Bytes to values and answers to bytes."""
+"""Bytes of bodies to values."""
 
 import json
 import math
@@ -7,11 +7,7 @@ from typing import Any
 import pytest
 
 from service.errors import BadBody
-from service.http.payload import read_json, split_array, split_lines, write_answer, write_array, write_ndjson
-from service.recommender import Recommendation
-
-ANN = Recommendation("ann", '[{"id":"p1","name":"Éclair","score":0.5}]'.encode(), b"[]")
-ANN_BYTES = '{"name":"ann","best":[{"id":"p1","name":"Éclair","score":0.5}],"worst":[]}'.encode()
+from service.http.bodies import read_json, split_array, split_lines
 
 
 @pytest.mark.parametrize(
@@ -85,23 +81,3 @@ def test_lines_are_split_at_line_feeds_and_blank_ones_skipped() -> None:
 def test_an_array_is_split_where_braces_say_so(body: bytes, texts: list[str] | None) -> None:
     split = split_array(body)
     assert (split and [text.decode() for text in split]) == texts
-
-
-def test_an_answer_is_written_as_compact_utf8_in_the_order_of_its_fields() -> None:
-    assert write_answer(ANN) == ANN_BYTES
-
-
-def test_a_lone_surrogate_is_written_as_its_escape() -> None:
-    answer = Recommendation("\ud800", b'[{"id":"p1","name":"Pie","score":0.5}]', b"[]")
-    assert write_answer(answer) == rb'{"name":"\ud800","best":[{"id":"p1","name":"Pie","score":0.5}],"worst":[]}'
-
-
-def test_an_array_holds_each_answer_as_it_is_written_alone() -> None:
-    odd = Recommendation("\udfff", b"[]", b"[]")
-    assert write_array([ANN, odd, ANN]) == b"[" + ANN_BYTES + b"," + write_answer(odd) + b"," + ANN_BYTES + b"]"
-    assert write_array([]) == b"[]"
-
-
-def test_lines_hold_each_answer_as_it_is_written_alone() -> None:
-    assert write_ndjson([ANN, ANN]) == ANN_BYTES + b"\n" + ANN_BYTES + b"\n"
-    assert write_ndjson([]) == b""

@@ -1,0 +1,137 @@
+"""A connection to Milvus: what a build's collection is made of, and how it is written."""
+
+import logging
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+from pymilvus import DataType, MilvusClient, MilvusException
+
+from service.errors import EngineUnavailable
+from service.settings import MilvusSettings
+
+METRIC = "IP"  # of unit vectors: the cosine
+POSITION, PREFIX, VECTOR = "position", "head", "vector"  # a product's catalogue position, JSON prefix and unit vector
+MAX_PREFIX_BYTES = 65_535  # of a string in Milvus
+_CONNECT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class IndexKind:
+    """How Milvus builds an index over so many products, and how hard it searches one for the `depth` nearest."""
+
+    build_parameters: Callable[[int], dict[str, int]] = lambda _products: {}
+    search_parameters: Callable[[int, int], dict[str, int]] = lambda _products, _depth: {}
+
+
+def _lists(products: int) -> int:
+    return min(65_536, max(1, round(4 * math.sqrt(products))))
+
+
+# The worst side's products lie far from the query and from each other: finding them takes several times the effort that
+# is usual for the best side.
+INDEXES = {
+    "FLAT": IndexKind(),
+    "HNSW": IndexKind(
+        lambda _products: {"M": 32, "efConstruction": 400}, lambda _products, depth: {"ef": max(2048, 4 * depth)}
+    ),
+    "IVF_FLAT": IndexKind(
+        lambda products: {"nlist": _lists(products)}, lambda products, _depth: {"nprobe": -(-_lists(products) // 3)}
+    ),
+}
+
+
+def collection_of(alias: str, build_id: str) -> str:
+    """The collection's name for a build: Milvus takes letters, digits and underscores."""
+    return f"{alias}_{re.sub('[^0-9A-Za-z]', '_', build_id)}"
+
+
+def build_id_of(alias: str, collection: str) -> str:
+    """The build id in a collection's name, or "" where the name was not made by `collection_of`."""
+    found = re.fullmatch(rf"{alias}_(\d{{8}}T\d{{6}})_(\d{{6}}Z)_([0-9a-f]{{8}})", collection)
+    return f"{found[1]}.{found[2]}-{found[3]}" if found else ""
+
+
+class Cluster:
+    """A connection to Milvus. What it refuses, or does not answer within `timeout` seconds, is EngineUnavailable."""
+
+    def __init__(self, settings: MilvusSettings):
+        self.alias, self._timeout = settings.alias, settings.timeout
+        self._address = settings.uri.rpartition("@")[2]  # a user and password may stand before it
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs the errors that it raises, with traces
+        timeout = min(settings.timeout, _CONNECT_SECONDS)
+        with self._translated():
+            self._client = MilvusClient(settings.uri, token=settings.token, timeout=timeout, dedicated=True)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """What a method of `MilvusClient` returns."""
+        with self._translated():
+            return getattr(self._client, method)(*arguments, timeout=self._timeout, **options)
+
+    def target(self) -> str:
+        """The collection that the alias names, or "" where there is no such alias."""
+        with suppress(EngineUnavailable):
+            return str(self.call("describe_alias", self.alias)["collection_name"])
+        for collection in self.call("list_collections"):  # finds out why that failed
+            if self.alias in self.call("list_aliases", collection)["aliases"]:
+                return str(collection)
+        return ""
+
+    def drop(self, collection: str) -> None:
+        """Remove a collection, if there is one."""
+        if self.call("has_collection", collection):
+            self.call("drop_collection", collection)
+
+    def count(self, collection: str) -> int:
+        """The products in a loaded collection, those just inserted included."""
+        rows = self.call("query", collection, filter="", output_fields=["count(*)"], consistency_level="Strong")
+        return int(rows[0]["count(*)"])
+
+    def create(self, collection: str, dimension: int, shards: int) -> None:
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field(POSITION, DataType.INT64, is_primary=True)
+        schema.add_field(PREFIX, DataType.VARCHAR, max_length=MAX_PREFIX_BYTES)
+        schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=dimension)
+        self.call("create_collection", collection, schema=schema, num_shards=shards)
+
+    def insert(self, collection: str, first: int, prefixes: list[bytes], vectors: NDArray[np.float32]) -> None:
+        """Add the products from catalogue position `first` on: their JSON prefixes, and unit vectors (n, d)."""
+        rows = [
+            {POSITION: position, PREFIX: prefix.decode(), VECTOR: vector}
+            for position, (prefix, vector) in enumerate(zip(prefixes, vectors, strict=True), first)
+        ]
+        self.call("insert", collection, rows)
+
+    def make_searchable(self, collection: str, products: int, index: str, replicas: int) -> None:
+        """Write everything inserted, build the index and load it into memory, `replicas` times."""
+        built = INDEXES[index].build_parameters(products)
+        parameters = MilvusClient.prepare_index_params()
+        parameters.add_index(VECTOR, index_type=index, index_name=VECTOR, metric_type=METRIC, params=built)
+        self.call("flush", collection)
+        self.call("create_index", collection, parameters)
+        self.call("load_collection", collection, replica_number=replicas)
+
+    def index_of(self, collection: str) -> str:
+        [name] = self.call("list_indexes", collection)
+        return str(self.call("describe_index", collection, name)["index_type"])
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except MilvusException as error:
+            raise EngineUnavailable(f"Milvus at {self._address}: {error.message}") from error
+        except (grpc.RpcError, grpc.FutureTimeoutError) as error:
+            code = error.code().name if isinstance(error, grpc.Call) else "no connection"
+            raise EngineUnavailable(
+                f"Milvus at {self._address}: no answer within {self._timeout:g} s ({code})"
+            ) from error

@@ -1,0 +1,82 @@
+"""Answers to bytes of JSON, made from the JSON prefixes that products are stored with."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from service.recommender import Answer, Matches, Recommendation
+
+JSON, NDJSON = "application/json", "application/x-ndjson"
+Prefixes = Callable[[NDArray[np.int64]], list[bytes]]  # `SearchEngine.prefixes`
+
+
+def write_json(value: Any) -> bytes:
+    """Return compact JSON of plain values and dataclasses; a lone surrogate, which UTF-8 lacks, becomes its escape."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return json.dumps(value, default=asdict, separators=(",", ":")).encode()
+
+
+def write_answers(prefixes: Prefixes, answers: Sequence[Answer]) -> list[bytes]:
+    """Return each answer's JSON, which does not depend on the other answers of the call."""
+    found = [answer for answer in answers if isinstance(answer, Recommendation)]
+    sides = write_sides(prefixes, [side for answer in found for side in (answer.best, answer.worst)])
+    return [
+        b'{"name":%b,"best":%b,"worst":%b}' % (write_json(answer.name), next(sides), next(sides))
+        if isinstance(answer, Recommendation)
+        else write_json(answer)
+        for answer in answers
+    ]
+
+
+def write_sides(prefixes: Prefixes, sides: Sequence[Matches]) -> Iterator[bytes]:
+    """Yield the JSON array of each side's matches: the compact JSON of `id`, `name` and `score`, in this order."""
+    if not sides:
+        return
+    positions, scores = (np.concatenate([getattr(side, name) for side in sides]) for name in ("positions", "scores"))
+    numbers = orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+    # Prefixes and what follows them are joined once a side: half the time of making a string a match.
+    parts = [b""] * (2 * len(positions))
+    parts[::2] = prefixes(positions)
+    parts[1::2] = (b',"score":' + numbers.replace(b",", b'},\n,"score":') + b"},").split(b"\n")[: len(positions)]
+    start = 0
+    for side in sides:
+        end = start + 2 * len(side.positions)
+        yield b"[" + b"".join(parts[start:end])[:-1] + b"]"
+        start = end
+
+
+def write_similar(prefixes: Prefixes, ids: Iterable[str], answer: Recommendation) -> bytes:
+    best, worst = write_sides(prefixes, [answer.best, answer.worst])
+    return b'{"ids":%b,"best":%b,"worst":%b}' % (write_json(list(ids)), best, worst)
+
+
+def write_products(prefixes: Prefixes, positions: NDArray[np.int64]) -> bytes:
+    """Return an object whose `products` have an `id` and a `name`."""
+    return _write_products(prefix + b"}" for prefix in prefixes(positions))
+
+
+def write_points(prefixes: Prefixes, positions: NDArray[np.int64], points: NDArray[np.float32]) -> bytes:
+    """Return an object whose `products` have an `id`, a `name` and a map point (m, 2) as `x` and `y`."""
+    return _write_products(
+        b'%b,"x":%.4f,"y":%.4f}' % (prefix, x, y)
+        for prefix, (x, y) in zip(prefixes(positions), points.tolist(), strict=True)
+    )
+
+
+def write_array(answers: Iterable[bytes]) -> bytes:
+    return b"[" + b",".join(answers) + b"]"
+
+
+def write_lines(answers: Iterable[bytes]) -> bytes:
+    return b"".join(answer + b"\n" for answer in answers)
+
+
+def _write_products(products: Iterable[bytes]) -> bytes:
+    return b'{"products":' + write_array(products) + b"}"

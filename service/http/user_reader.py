@@ -1,0 +1,162 @@
+"""Reads the users of request bodies into blocks: their options, and their vectors as one matrix."""
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from retrieval.records.lenient_json import BadJson
+from service.errors import BadRequest, FailedUser, Fault, TooLarge
+from service.http.bodies import read_json, read_line, split_array, split_lines
+from service.http.schemas import load, user_schema
+from service.recommender import MAX_USERS_PER_SEARCH, User, UserBlock
+from service.settings import Limits
+
+_EMPTY: frozenset[str] = frozenset()
+_MIN_MAGNITUDE, _MAX_MAGNITUDE = (
+    1e-100,
+    1e100,
+)  # of the largest number of a vector that is neither zero nor out of range
+
+UserRow = tuple[User, NDArray[np.float64]]  # a user and the vector (d,)
+
+
+class UserReader:
+    """Reads users of one dimension.
+
+    `read` defines what a valid user is. What every well-behaved client sends is read without it, several times faster,
+    by the fast path, which leaves everything else to it.
+    """
+
+    def __init__(self, dimension: int, limits: Limits):
+        self._dimension, self._limits = dimension, limits
+        self._floats, self._zeros = struct.Struct(f"{dimension}d"), bytes(8 * dimension)
+        self._schema = user_schema(dimension, limits)
+
+    def read_user(self, body: bytes) -> UserRow:
+        """Return the one user of a body. Raises BadBody, or BadRequest with every fault."""
+        [user], vectors = self.parse_fast([body])
+        return (user, vectors[0]) if user else self.read(read_json(body))
+
+    def parse_fast(self, bodies: Sequence[bytes]) -> tuple[list[User | None], NDArray[np.float64]]:
+        """Return the user of each body, None for one that `read_user` must look at, and the vectors of the others."""
+        values = []
+        for body in bodies:
+            try:
+                values.append(orjson.loads(body))
+            except orjson.JSONDecodeError:
+                values.append(None)
+        return self._parse_fast(values, bodies)
+
+    def read_array(self, body: bytes) -> Iterator[UserBlock]:
+        """Yield the users of an array.
+
+        Raises BadBody, BadRequest where the body is no array, or TooLarge: perhaps only after some blocks.
+        """
+        texts, count = split_array(body) or [], 0
+        while count < len(texts) <= self._limits.max_batch:
+            some = texts[count : count + MAX_USERS_PER_SEARCH]
+            try:
+                values = [*map(orjson.loads, some)]
+            except orjson.JSONDecodeError:  # A text is no member: the guess of where members end was wrong.
+                break
+            yield self._read_block(values, some, count)
+            count += len(some)
+        if count and count == len(texts):
+            return
+        values = read_json(body)
+        if not isinstance(values, list):
+            raise BadRequest([Fault("type", "a batch must be an array of users", "")])
+        self._check_size(len(values))
+        for start in range(count, len(values), MAX_USERS_PER_SEARCH):
+            some = values[start : start + MAX_USERS_PER_SEARCH]
+            yield collect_block([self.read_member(value, i) for i, value in enumerate(some, start)], self._dimension)
+
+    def read_lines(self, body: bytes) -> Iterator[UserBlock]:
+        """Return the users of an NDJSON body, of which a line that is not JSON fails alone. Raises TooLarge."""
+        lines = split_lines(body)
+        self._check_size(len(lines))
+        return self.read_some_lines(lines)
+
+    def read_some_lines(self, lines: Sequence[bytes], first: int = 0) -> Iterator[UserBlock]:
+        """Yield the users of any number of lines, the first of which is at position `first` of all."""
+        for start in range(0, len(lines), MAX_USERS_PER_SEARCH):
+            some = lines[start : start + MAX_USERS_PER_SEARCH]
+            yield self._read_block([*map(read_line, some)], some, first + start)
+
+    def read(self, value: Any, pointer: str = "") -> UserRow:
+        """Return the user in the parsed JSON at `pointer` of the body; raises BadRequest with every fault."""
+        fields = load(self._schema, value, "a user", pointer)
+        vector = fields.pop("vector")
+        return User(**fields), vector
+
+    def read_member(self, value: Any, position: int) -> UserRow | FailedUser:
+        """Return the user in the parsed JSON at this position of a batch, or the first fault found."""
+        if isinstance(value, BadJson):
+            return FailedUser(None, Fault("not_json", f"the line is {value}", f"/{position}"))
+        try:
+            return self.read(value, f"/{position}")
+        except BadRequest as error:
+            name = value.get("name") if isinstance(value, dict) else None
+            return FailedUser(name if isinstance(name, str) else None, error.faults[0])
+
+    def _read_block(self, values: Sequence[Any], texts: Sequence[bytes], first: int) -> UserBlock:
+        users, vectors = self._parse_fast(values, texts)
+        if len(vectors) == len(users):
+            return UserBlock(users, vectors)  # type: ignore[arg-type]  # none of them is None
+        rows = iter(vectors)
+        return collect_block(
+            [
+                (user, next(rows)) if user else self.read_member(value, i)
+                for i, (user, value) in enumerate(zip(users, values, strict=True), first)
+            ],
+            self._dimension,
+        )
+
+    def _parse_fast(
+        self, values: Sequence[Any], texts: Sequence[bytes]
+    ) -> tuple[list[User | None], NDArray[np.float64]]:
+        """Return the user in each value, None for anything unusual, valid or not, and the vectors of the others."""
+        parsed = [*map(self._parse_fields, values, texts)]
+        packed = b"".join([fields[1] if fields else self._zeros for fields in parsed])
+        vectors = np.frombuffer(packed).reshape(-1, self._dimension)
+        in_range = in_safe_range(vectors)
+        users = [fields[0] if fields and fits else None for fields, fits in zip(parsed, in_range.tolist(), strict=True)]
+        return users, vectors if in_range.all() else vectors[in_range]
+
+    def _parse_fields(self, value: Any, text: bytes) -> tuple[User, bytes] | None:
+        """Return a user, and the vector as doubles, if all fields have the types of a valid user's."""
+        if type(value) is not dict or b"true" in text or b"false" in text:  # which would be packed as numbers
+            return None
+        name, numbers = value.get("name"), value.get("vector")
+        k, exclude = value.get("k", self._limits.default_k), value.get("exclude", _EMPTY)
+        if type(name) is not str or type(numbers) is not list or len(numbers) != self._dimension:
+            return None
+        if type(k) is not int or not 1 <= k <= self._limits.max_k:
+            return None
+        if exclude is not _EMPTY and (type(exclude) is not list or not set(map(type, exclude)) <= {str}):
+            return None
+        try:
+            return User(name, k, frozenset(exclude)), self._floats.pack(*numbers)
+        except (struct.error, OverflowError):
+            return None
+
+    def _check_size(self, users: int) -> None:
+        if users > self._limits.max_batch:
+            raise TooLarge(f"the batch has {users} users, {self._limits.max_batch} are allowed")
+
+
+def collect_block(rows: Sequence[UserRow | FailedUser], dimension: int) -> UserBlock:
+    """Return users and those who could not be read as one block."""
+    items = [row if isinstance(row, FailedUser) else row[0] for row in rows]
+    vectors = [row[1] for row in rows if not isinstance(row, FailedUser)]
+    return UserBlock(items, np.stack(vectors) if vectors else np.empty((0, dimension)))
+
+
+def in_safe_range(vectors: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which rows (n,) of (n, d) are valid vectors at first sight: no NaN, and of an ordinary length."""
+    largest = np.abs(vectors).max(axis=1, initial=0.0)
+    return (largest > _MIN_MAGNITUDE) & (largest < _MAX_MAGNITUDE)

@@ -1,51 +1,60 @@
 """Golden queries: user vectors with the answers a build gave when it was made, replayed before it serves."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.artifact.manifest import GoldenQuery
 from retrieval.artifact.products import ProductTable
 from retrieval.errors import BadArtifact
 from retrieval.search.index import ProductIndex
-from retrieval.search.ranking import TOLERANCE, Neighbours
+from retrieval.search.ranking import SIDES, TOLERANCE, Neighbours
 
 MATCHES = 10
-_LEAST_SHARE_FOUND = 0.95  # another CPU rounds differently, which can swap near-ties at the last place
+_MIN_SHARE_FOUND = 0.95  # another CPU rounds differently, which can swap near-ties at the last place
+
+Answers = list[dict[str, float]]  # one side's score for each product id, query by query
 
 
-def record(index: ProductIndex, products: ProductTable, users: NDArray[np.float32]) -> list[dict[str, Any]]:
-    """The golden queries for (n, d) unit vectors, as JSON values."""
-    best, worst = index.search(users, MATCHES)
-    return [
-        {"vector": users[i].tolist(), "best": _answer(best, i, products), "worst": _answer(worst, i, products)}
-        for i in range(len(users))
-    ]
+def record(index: ProductIndex, products: ProductTable, users: NDArray[np.float32]) -> list[GoldenQuery]:
+    """Record what an index answers to (n, d) unit vectors."""
+    best, worst = (_answers(side, products) for side in index.search(users, MATCHES))
+    return [*map(GoldenQuery, users.tolist(), best, worst)]
 
 
-def replay(index: ProductIndex, products: ProductTable, golden: list[dict[str, Any]]) -> None:
+def replay(index: ProductIndex, products: ProductTable, queries: list[GoldenQuery]) -> None:
     """Raise BadArtifact where the index no longer gives the recorded answers."""
-    for query in golden:
-        if len(query["vector"]) != index.dimension:
-            raise BadArtifact(f"manifest.json: a golden query of {len(query['vector'])} numbers, not {index.dimension}")
-    users = np.array([query["vector"] for query in golden], np.float32)
-    for side, found in zip(("best", "worst"), index.search(users, MATCHES), strict=True):
-        expected = [query[side] for query in golden]
-        answers = [_answer(found, i, products) for i in range(len(golden))]
-        hold(f"{side}.faiss", expected, answers)
+    for query in queries:
+        if len(query.vector) != index.dimension:
+            raise BadArtifact(f"manifest.json: a golden query of {len(query.vector)} numbers, not {index.dimension}")
+    answers = [_answers(side, products) for side in index.search(vectors_of(queries), MATCHES)]
+    for side, found, expected in zip(SIDES, answers, recorded(queries), strict=True):
+        check_answers(f"{side}.faiss", expected, found)
 
 
-def hold(what: str, expected: list[dict[str, float]], answers: list[dict[str, float]]) -> None:
-    """Raise BadArtifact where too few of one side's `answers`, a score for each id, are those `expected` of `what`."""
-    same = sum(_agreeing(*pair) for pair in zip(expected, answers, strict=True))
+def vectors_of(queries: list[GoldenQuery]) -> NDArray[np.float32]:
+    """Return the unit vectors (n, d) of the queries."""
+    return np.array([query.vector for query in queries], np.float32)
+
+
+def recorded(queries: list[GoldenQuery]) -> tuple[Answers, Answers]:
+    """Return the recorded answers of the best and of the worst side."""
+    return [query.best for query in queries], [query.worst for query in queries]
+
+
+def check_answers(subject: str, expected: Answers, answers: Answers) -> None:
+    """Raise BadArtifact naming the `subject` where too few of one side's answers are those expected."""
+    same = sum(map(_agreeing, expected, answers))
     count = sum(map(len, expected))
-    if same < _LEAST_SHARE_FOUND * count:
-        raise BadArtifact(f"{what}: gives {same} of the {count} golden answers in manifest.json")
+    if same < _MIN_SHARE_FOUND * count:
+        raise BadArtifact(f"{subject}: gives {same} of the {count} golden answers in manifest.json")
 
 
-def _answer(side: Neighbours, i: int, products: ProductTable) -> dict[str, float]:
-    pairs = zip(side.positions[i].tolist(), side.scores[i].tolist(), strict=True)
-    return {products[position]["id"]: score for position, score in pairs}
+def _answers(side: Neighbours, products: ProductTable) -> Answers:
+    pairs = zip(side.positions.tolist(), side.scores.tolist(), strict=True)
+    return [
+        {products[position]["id"]: score for position, score in zip(positions, scores, strict=True)}
+        for positions, scores in pairs
+    ]
 
 
 def _agreeing(expected: dict[str, float], answer: dict[str, float]) -> int:

@@ -7,21 +7,22 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from retrieval.artifact import golden
+from retrieval.artifact.golden import Answers
 from retrieval.artifact.store import Build
+from retrieval.search.ranking import SIDES
 
-Answers = list[dict[str, float]]  # a score for each product id, query by query
 ProductBlock = tuple[int, list[bytes], NDArray[np.float32]]
 
 
 def product_blocks(build: Build, most: int) -> Iterator[ProductBlock]:
     """All products in catalogue order, at most `most` at a time: the first one's catalogue position, their open JSON
-    (`ProductTable.heads`) and their unit vectors (n, d). Shows how far it has come.
+    (`ProductTable.prefixes`) and their unit vectors (n, d). Shows how far it has come.
     """
     row_of_product = build.products.groups.row_of(np.arange(len(build.products)))
     starts = range(0, len(row_of_product), most)
     for start in tqdm(starts, desc="products", disable=None, leave=False):
         rows = row_of_product[start : start + most]
-        yield start, build.products.heads(np.arange(start, start + len(rows))), build.index.vectors(rows)
+        yield start, build.products.prefixes(np.arange(start, start + len(rows))), build.index.vectors(rows)
 
 
 def check_golden(
@@ -31,7 +32,7 @@ def check_golden(
 
     Raises BadArtifact naming `what` was searched where the answers are not those recorded.
     """
-    queries = build.manifest["golden_queries"]
-    found = search(np.array([query["vector"] for query in queries], np.float32), golden.MATCHES)
-    for side, answers in zip(("best", "worst"), found, strict=True):
-        golden.hold(f"{what}, {side} side", [query[side] for query in queries], answers)
+    queries = build.manifest.golden_queries
+    found = search(golden.vectors_of(queries), golden.MATCHES)
+    for side, expected, answers in zip(SIDES, golden.recorded(queries), found, strict=True):
+        golden.check_answers(f"{what}, {side} side", expected, answers)

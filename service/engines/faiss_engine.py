@@ -1,6 +1,7 @@
 """The embedded engine: a FAISS build, memory-mapped into this process."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -21,15 +22,15 @@ class FaissEngine:
 
     def __init__(self, build: Build, cores: Cores):
         self._index, self._products, self._cores = build.index, build.products, cores
-        self._atlas = build.atlas
+        self._projection = build.projection
         self.sample_users: list[dict[str, Any]] = build.sample_users
         manifest = build.manifest
         self.info = IndexInfo(
             build_id=build.id,
-            products=manifest["products"],
-            dimension=manifest["dimension"],
-            index=manifest["index"]["factory"],
-            recall=manifest["recall"],
+            products=manifest.products,
+            dimension=manifest.dimension,
+            index=manifest.index.factory,
+            recall=asdict(manifest.recall),
         )
 
     @property
@@ -44,7 +45,7 @@ class FaissEngine:
 
     def starting_with(self, prefix: str, limit: int) -> list[bytes]:
         positions = self._products.starting_with(prefix, limit)
-        return [head + b"}" for head in self._products.heads(np.array(positions, np.int64))]
+        return [head + b"}" for head in self._products.prefixes(np.array(positions, np.int64))]
 
     def unit_vectors_of(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
         positions = [self._products.position(identifier) for identifier in ids]
@@ -53,13 +54,13 @@ class FaissEngine:
         return [None if position is None else next(vectors) for position in positions]
 
     def place(self, unit_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self._atlas.place(unit_vectors)
+        return self._projection.project(unit_vectors)
 
     @cached_property
     def landmarks(self) -> list[bytes]:
-        positions = self._atlas.positions
+        positions = self._projection.positions
         points = self.place(self._vectors(positions.tolist()))
-        return encode_points(self._products.heads(positions), points)
+        return encode_points(self._products.prefixes(positions), points)
 
     def _vectors(self, positions: list[int]) -> NDArray[np.float32]:
         use_threads(1)
@@ -67,5 +68,5 @@ class FaissEngine:
 
     def _named(self, side: Neighbours) -> list[list[bytes]]:
         users, count = side.positions.shape
-        matches = encode_matches(self._products.heads(side.positions.ravel()), side.scores.ravel())
+        matches = encode_matches(self._products.prefixes(side.positions.ravel()), side.scores.ravel())
         return [matches[i * count : (i + 1) * count] for i in range(users)]

@@ -8,9 +8,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from retrieval.artifact.golden import Answers
 from retrieval.artifact.store import Build, open_current
 from retrieval.errors import BadArtifact
-from service.engines.export import Answers, check_golden, product_blocks
+from service.engines.export import check_golden, product_blocks
 from service.engines.milvus_engine import LONGEST_HEAD, Cluster, MilvusEngine, build_id_of, collection_of
 from service.errors import CannotPublish, EngineUnavailable
 from service.settings import MILVUS_INDEXES, MilvusSettings

@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from index_builder.recall import MIN_USERS
 from index_builder.training import STORAGES
-from index_builder.users import FEWEST
 from retrieval.artifact.store import open_current
 from retrieval.errors import BadArtifact
 from retrieval.search.index import use_threads
@@ -30,7 +30,7 @@ class Sound:
 
     def __init__(self, directory: Path):
         self.root = directory / "sound"
-        self.old = publish(self.root)["build_id"]
+        self.old = publish(self.root).build_id
         self.old_files = _contents(self.root / self.old)
         self.old_answers = answers_of(open_current(self.root))
         self.new_answers = {}  # by storage
@@ -38,7 +38,7 @@ class Sound:
             publish(directory / storage, seed=1, storage=storage)
             self.new_answers[storage] = answers_of(open_current(directory / storage))
         self.source = directory / "products 1.jsonl"
-        users = np.random.default_rng(3).normal(size=(FEWEST, DIMENSION))
+        users = np.random.default_rng(3).normal(size=(MIN_USERS, DIMENSION))
         self.users = write_lines(directory / "users.jsonl", [{"vector": user} for user in users.tolist()])
 
 
@@ -68,7 +68,7 @@ class Workshop:
             return False
         opened = open_current(self.root)
         is_new = opened.id != self.sound.old
-        new_answers = self.sound.new_answers[opened.manifest["index"]["storage"]]
+        new_answers = self.sound.new_answers[opened.manifest.index.storage]
         assert answers_of(opened) == (new_answers if is_new else self.sound.old_answers)
         assert self.empty or _contents(self.root / self.sound.old) == self.sound.old_files
         return is_new

@@ -42,26 +42,21 @@ def read_catalogue(path: Path, directory: Path, on_bad_row: str = "fail") -> Cat
     The first good row sets the dimension. `on_bad_row` is "fail" or "drop". Raises BadCatalogue, which names every bad
     row's location, or says that no product is left; and BadRows where the file cannot be read.
     """
-    with ExitStack() as on_error:
+    with ExitStack() as on_error, closing(ProductWriter(directory)) as products:
         vectors = on_error.enter_context(closing(VectorFile(directory / VECTORS)))
-        with closing(ProductWriter(directory)) as products:
-            catalogue = _read(path, _Collector(products, vectors), on_bad_row)
+        collector, faults = _Collector(products, vectors), []
+        for location, row in tqdm(read_rows(path), desc="reading products", disable=None, leave=False):
+            try:
+                collector.add(location, row)
+            except _BadRow as reason:
+                faults.append(f"{location}: {reason}")
+        if faults and (on_bad_row == "fail" or not collector.locations):
+            raise BadCatalogue(_listing(path, faults))
+        if not collector.locations:
+            raise BadCatalogue(f"{path}: holds no products")
+        catalogue = collector.catalogue(dropped_rows=len(faults))
         on_error.pop_all()
         return catalogue
-
-
-def _read(path: Path, collector: "_Collector", on_bad_row: str) -> Catalogue:
-    faults: list[str] = []
-    for location, row in tqdm(read_rows(path), desc="reading products", disable=None, leave=False):
-        try:
-            collector.add(location, row)
-        except _BadRow as reason:
-            faults.append(f"{location}: {reason}")
-    if faults and (on_bad_row == "fail" or not collector.locations):
-        raise BadCatalogue(_listing(path, faults))
-    if not collector.locations:
-        raise BadCatalogue(f"{path}: holds no products")
-    return collector.catalogue(dropped_rows=len(faults))
 
 
 class _BadRow(Exception):

@@ -14,7 +14,7 @@ from retrieval.records.lenient_json import BadJson
 from retrieval.records.rows import read_rows
 from retrieval.records.vector_file import VectorFile
 from retrieval.search.index import ProductIndex
-from retrieval.search.ranking import TOLERANCE, RowGroups
+from retrieval.search.ranking import SIGNS, TOLERANCE, RowGroups
 from retrieval.vectors import BadVector, read_vector, unit_vectors
 
 MIN_USERS = 300  # with fewer, a recall of 0.99 cannot be told from one of 0.97
@@ -42,22 +42,17 @@ class TopRows:
         return np.take_along_axis(self.scores, columns[:, None], axis=1)[:, 0]
 
 
-@dataclass(frozen=True)
-class ExactScores:
-    """The top rows of each side by an exact scan; the worst side's scores are negated."""
+def exact_top_rows(vectors: VectorFile, groups: RowGroups, users: NDArray[np.float32], k: int) -> dict[str, TopRows]:
+    """Compare every user (u, d) with every row, and keep the k highest of each side, or all there are.
 
-    best: TopRows
-    worst: TopRows
-
-
-def exact_scores(vectors: VectorFile, groups: RowGroups, users: NDArray[np.float32], k: int) -> ExactScores:
-    """Compare every user (u, d) with every row, and keep the k highest on each side, or all there are."""
+    The worst side's scores are negated.
+    """
     k = min(k, vectors.rows)
-    return ExactScores(*(_top_rows(vectors, groups, sign * users, k) for sign in (np.float32(1.0), np.float32(-1.0))))
+    return {side: _top_rows(vectors, groups, np.float32(sign) * users, k) for side, sign in SIGNS.items()}
 
 
 def measure_side(
-    index: ProductIndex, side: str, vectors: VectorFile, users: NDArray[np.float32], exact: ExactScores, k: int
+    index: ProductIndex, side: str, vectors: VectorFile, users: NDArray[np.float32], exact: TopRows, k: int
 ) -> RecallAtK:
     """Search one side for users (u, d) and compare what is found with the exact answers.
 
@@ -71,8 +66,7 @@ def measure_side(
             for i in range(0, len(users), _BLOCK_USERS)
         ]
     )
-    sign, top = (1.0, exact.best) if side == "best" else (-1.0, exact.worst)
-    reached = sign * scores >= top.kth_scores(k)[:, None] - TOLERANCE
+    reached = SIGNS[side] * scores >= exact.kth_scores(k)[:, None] - TOLERANCE
     return summarise(reached.sum(axis=1) / max(positions.shape[1], min(k, vectors.rows)), k)
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from retrieval.errors import BadPlan
 from retrieval.records.vector_file import BLOCK_ROWS, VectorFile
-from retrieval.search.kinds import exact_rows
+from retrieval.search.kinds import exact_rows, scanned_index
 
 FLAT = "Flat"
 STORAGES = {"fp32": "Flat", "fp16": "SQfp16"}
@@ -132,7 +132,7 @@ def _set_reduction(transform: faiss.LinearTransform, sample: NDArray[np.float32]
 
 def _train_quietly(index: faiss.Index, sample: NDArray[np.float32]) -> None:
     """Train without warnings about small samples: what they might cost is measured."""
-    inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+    inner = scanned_index(index)
     if isinstance(inner, faiss.IndexIVF):
         inner.cp.niter = 10
         inner.cp.min_points_per_centroid = 1

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from index_builder.recall import UserPool, exact_scores, measure_side, summarise
+from index_builder.recall import UserPool, exact_top_rows, measure_side, summarise
 from index_builder.training import FLAT, build_index
 from retrieval.artifact.manifest import RecallAtK, SearchFacts
 from retrieval.records.vector_file import VectorFile
 from retrieval.search.index import ProductIndex
 from retrieval.search.kinds import candidate_scores, is_graph, list_counts, stored_scores
-from retrieval.search.ranking import SIDES, TOLERANCE, Neighbours, RowGroups
+from retrieval.search.ranking import SIDES, SIGNS, TOLERANCE, Neighbours, RowGroups
 from retrieval.search.settings import SearchSettings
 
 K, LARGE_K = 10, 100
@@ -47,35 +47,25 @@ class Trial:
 
 @dataclass(frozen=True)
 class TunedIndex:
-    """The chosen index, the trial of each side's settings, their confirmed recall, and all trials on the way."""
+    """An index with the best trial of each side; once confirmed, with its recall and all trials on the way."""
 
     factory: str
     index: faiss.Index
     chosen: dict[str, Trial]
-    recall: dict[str, list[RecallAtK]]
-    meets_target: bool
-    trials: list[Trial] = field(repr=False)
+    recall: dict[str, list[RecallAtK]] = field(default_factory=dict)
+    trials: list[Trial] = field(default_factory=list, repr=False)
 
     @property
     def settings(self) -> SearchFacts:
         return SearchFacts(**{side: trial.settings for side, trial in self.chosen.items()})
 
-
-@dataclass(frozen=True)
-class _Contender:
-    """An index of some kind, and the best trial of each side."""
-
-    kind: str
-    index: faiss.Index
-    trials: dict[str, Trial]
-
     @property
-    def reaches(self) -> bool:
-        return all(trial.reaches for trial in self.trials.values())
+    def meets_target(self) -> bool:
+        return all(trial.reaches for trial in self.chosen.values())
 
     @property
     def seconds(self) -> float:
-        return sum(trial.seconds for trial in self.trials.values())
+        return sum(trial.seconds for trial in self.chosen.values())
 
 
 class Tuner:
@@ -86,11 +76,10 @@ class Tuner:
         self._vectors, self._store, self._groups, self._users = vectors, store, groups, users
         self._target = target
         tuning = users.tuning()
-        self._queries = dict(zip(SIDES, (tuning, -tuning), strict=True))
-        exact = exact_scores(vectors, groups, tuning, LARGE_K)
+        self._queries = {side: np.float32(sign) * tuning for side, sign in SIGNS.items()}
         self._scores = {
             side: -np.sort(-stored_scores(store, self._queries[side], top.rows), axis=1)
-            for side, top in zip(SIDES, (exact.best, exact.worst), strict=True)
+            for side, top in exact_top_rows(vectors, groups, tuning, LARGE_K).items()
         }
         self._trials: list[Trial] = []
 
@@ -101,14 +90,14 @@ class Tuner:
         answers both sides soonest; it ends at the exact scan, so it does not miss the target.
         """
         if index != "auto":
-            return self._confirm(self._contender(index))
+            return self._confirm(self._tuned(index))
         is_compact = not isinstance(self._store, faiss.IndexFlat)
         for kinds in suitable_kinds(self._vectors.rows, self._vectors.dimension, is_compact):
             fastest = self._fastest(kinds) if self._users.has_more else None
             tuned = fastest and self._confirm(fastest)
             if tuned and tuned.meets_target:
                 return tuned
-        return self._confirm(self._contender(FLAT))
+        return self._confirm(self._tuned(FLAT))
 
     def in_memory(self, tuned: TunedIndex) -> ProductIndex:
         """Return the tuned index ready to search; the worst side is searched with negated queries."""
@@ -118,18 +107,18 @@ class Tuner:
         """Return what the tuned index answers to the tuning users."""
         return self.in_memory(tuned).search(self._queries["best"], K)
 
-    def _contender(self, kind: str) -> _Contender:
+    def _tuned(self, kind: str) -> TunedIndex:
         index = build_index(kind, self._vectors, self._store)
-        return _Contender(kind, index, {side: self._tune(kind, index, side) for side in SIDES})
+        return TunedIndex(kind, index, {side: self._tune(kind, index, side) for side in SIDES})
 
-    def _fastest(self, kinds: Sequence[str]) -> _Contender | None:
+    def _fastest(self, kinds: Sequence[str]) -> TunedIndex | None:
         """Return the kind that takes the least time for both sides, if it reaches the target before an exact scan."""
-        exact = self._contender(FLAT).seconds
-        sooner: list[_Contender] = []
+        exact = self._tuned(FLAT).seconds
+        sooner: list[TunedIndex] = []
         for kind in tqdm(kinds, desc="trying index kinds", disable=None, leave=False):
-            contender = self._contender(kind)
-            if contender.reaches and contender.seconds < exact:
-                sooner.append(contender)
+            tuned = self._tuned(kind)
+            if tuned.meets_target and tuned.seconds < exact:
+                sooner.append(tuned)
         # They were tuned one after the other, each in other company: what decides is timed in turns.
         rounds = [[self._seconds_of_both(each) for each in sooner] for _ in range(_TIMED_ROUNDS)]
         seconds = [statistics.median(times) for times in zip(*rounds, strict=True)]
@@ -200,13 +189,13 @@ class Tuner:
         finally:
             faiss.omp_set_num_threads(threads)
 
-    def _seconds_of_both(self, contender: _Contender) -> float:
-        return sum(self._seconds(contender.index, side, trial.settings) for side, trial in contender.trials.items())
+    def _seconds_of_both(self, tuned: TunedIndex) -> float:
+        return sum(self._seconds(tuned.index, side, trial.settings) for side, trial in tuned.chosen.items())
 
-    def _confirm(self, contender: _Contender) -> TunedIndex:
+    def _confirm(self, tuned: TunedIndex) -> TunedIndex:
         """Measure the settings on fresh users; raise those of a side that misses the target, and measure again."""
-        kind, index = contender.kind, contender.index
-        settings = {side: trial.settings for side, trial in contender.trials.items()}
+        kind, index = tuned.factory, tuned.index
+        settings = {side: trial.settings for side, trial in tuned.chosen.items()}
         exact = index.this == self._store.this and isinstance(index, faiss.IndexFlat)
         while True:
             users = self._queries["best"] if exact else self._users.confirming()
@@ -221,12 +210,13 @@ class Tuner:
             side: replace(self._trial(kind, index, side, settings[side], recall[side][0]), reaches=not missed)
             for side in SIDES
         }
-        return TunedIndex(kind, index, chosen, recall, not missed, self._trials + trials)
+        return TunedIndex(kind, index, chosen, recall, self._trials + trials)
 
     def _recall(self, index: ProductIndex, users: NDArray[np.float32]) -> dict[str, list[RecallAtK]]:
-        exact = exact_scores(self._vectors, self._groups, users, LARGE_K)
+        exact = exact_top_rows(self._vectors, self._groups, users, LARGE_K)
         return {
-            side: [measure_side(index, side, self._vectors, users, exact, k) for k in (K, LARGE_K)] for side in SIDES
+            side: [measure_side(index, side, self._vectors, users, exact[side], k) for k in (K, LARGE_K)]
+            for side in SIDES
         }
 
     def _product_index(self, index: faiss.Index, settings: SearchFacts) -> ProductIndex:

@@ -1,9 +1,11 @@
 """Golden queries: user vectors with the answers a build gave when it was made, replayed before it serves."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.artifact.manifest import GoldenQuery
+from retrieval.artifact.manifest import MANIFEST, GoldenQuery
 from retrieval.artifact.products import ProductTable
 from retrieval.errors import BadArtifact
 from retrieval.search.index import ProductIndex
@@ -13,6 +15,7 @@ MATCHES = 10
 _MIN_SHARE_FOUND = 0.95  # another CPU rounds differently, which can swap near-ties at the last place
 
 Answers = list[dict[str, float]]  # one side's score for each product id, query by query
+Search = Callable[[NDArray[np.float32], int], Sequence[Answers]]  # unit vectors (n, d) and k to both sides' answers
 
 
 def record(index: ProductIndex, products: ProductTable, users: NDArray[np.float32]) -> list[GoldenQuery]:
@@ -25,28 +28,26 @@ def replay(index: ProductIndex, products: ProductTable, queries: list[GoldenQuer
     """Raise BadArtifact where the index no longer gives the recorded answers."""
     for query in queries:
         if len(query.vector) != index.dimension:
-            raise BadArtifact(f"manifest.json: a golden query of {len(query.vector)} numbers, not {index.dimension}")
-    answers = [_answers(side, products) for side in index.search(vectors_of(queries), MATCHES)]
-    for side, found, expected in zip(SIDES, answers, recorded(queries), strict=True):
-        check_answers(f"{side}.faiss", expected, found)
+            raise BadArtifact(f"{MANIFEST}: a golden query of {len(query.vector)} numbers, not {index.dimension}")
+
+    def search(unit_vectors: NDArray[np.float32], k: int) -> list[Answers]:
+        return [_answers(side, products) for side in index.search(unit_vectors, k)]
+
+    check(queries, search, "{side}.faiss")
 
 
-def vectors_of(queries: list[GoldenQuery]) -> NDArray[np.float32]:
-    """Return the unit vectors (n, d) of the queries."""
-    return np.array([query.vector for query in queries], np.float32)
+def check(queries: list[GoldenQuery], search: Search, subject: str) -> None:
+    """Raise BadArtifact where too few of a search's answers are those recorded.
 
-
-def recorded(queries: list[GoldenQuery]) -> tuple[Answers, Answers]:
-    """Return the recorded answers of the best and of the worst side."""
-    return [query.best for query in queries], [query.worst for query in queries]
-
-
-def check_answers(subject: str, expected: Answers, answers: Answers) -> None:
-    """Raise BadArtifact naming the `subject` where too few of one side's answers are those expected."""
-    same = sum(map(_agreeing, expected, answers))
-    count = sum(map(len, expected))
-    if same < _MIN_SHARE_FOUND * count:
-        raise BadArtifact(f"{subject}: gives {same} of the {count} golden answers in manifest.json")
+    The error names the `subject`, in which `{side}` stands for the side at fault.
+    """
+    answers = search(np.array([query.vector for query in queries], np.float32), MATCHES)
+    recorded = [query.best for query in queries], [query.worst for query in queries]
+    for side, expected, found in zip(SIDES, recorded, answers, strict=True):
+        same = sum(map(_agreeing, expected, found))
+        count = sum(map(len, expected))
+        if same < _MIN_SHARE_FOUND * count:
+            raise BadArtifact(f"{subject.format(side=side)}: gives {same} of the {count} golden answers in {MANIFEST}")
 
 
 def _answers(side: Neighbours, products: ProductTable) -> Answers:

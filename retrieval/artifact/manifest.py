@@ -1,7 +1,6 @@
 """The manifest of a build: what it was built from, how it is searched, what that finds, and which files it has."""
 
 import hashlib
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -15,7 +14,6 @@ from retrieval.search.settings import SearchSettings
 FORMAT = 1
 MANIFEST = "manifest.json"
 _MAX_NUMBER = 2**53
-_MISSING, _UNKNOWN = "is missing", "is unknown"
 _NOT_KEYS = ("_schema", "key", "value")  # levels that marshmallow puts between the keys of a manifest
 
 
@@ -172,92 +170,53 @@ def _first_fault(messages: Any, path: tuple[str, ...] = ()) -> str:
         return _first_fault(inner, path if key in _NOT_KEYS else (*path, str(key)))
     if isinstance(messages, list):
         return _first_fault(messages[0], path)
-    parent = "/".join(path[:-1])
-    if messages == _MISSING:
-        return f"{parent} has no {path[-1]}".lstrip()
-    return f"{parent} has an unknown {path[-1]}" if messages == _UNKNOWN else f"{'/'.join(path)} {messages}"
+    if messages == ma.fields.Field.default_error_messages["required"]:
+        return f"{'/'.join(path[:-1])} has no {path[-1]}".lstrip()
+    return f"{'/'.join(path)}: {messages}"
 
 
-def _messages(expected: str) -> dict[str, Any]:
-    return {"required": _MISSING, **dict.fromkeys(("null", "type", "invalid"), f"is not {expected}")}
+def _check_numbers(values: Any) -> None:
+    """Check many numbers at once: a marshmallow field for each of a golden query's would take too long."""
+    if not values or not isinstance(values, list | dict):
+        raise ma.ValidationError("Not a collection of numbers.")
+    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+        if type(value) not in (int, float) or abs(value) > _MAX_NUMBER:
+            raise ma.ValidationError({str(key): ["Not a valid number."]})
 
 
-def _fact(expected: str, fits: Callable[[Any], bool], required: bool = True) -> ma.fields.Raw:
-    """A field that is neither converted nor copied, only checked."""
-
-    def check(value: Any) -> None:
-        if not fits(value):
-            raise ma.ValidationError(f"is not {expected}")
-
-    messages = _messages(expected)
-    return ma.fields.Raw(required=required, allow_none=not required, validate=check, error_messages=messages)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) <= _MAX_NUMBER
-
-
-def _is_bare_name(value: str) -> bool:
-    return value not in ("", "..") and value == PurePath(value).name
-
-
-def _numbers(kind: Any) -> ma.fields.Raw:
-    """A field for many numbers. A golden query holds hundreds: a marshmallow field for each would take too long."""
-
-    def fits(values: Any) -> bool:
-        if not isinstance(values, kind) or not values:
-            return False
-        items: Iterable[tuple[Any, Any]] = values.items() if isinstance(values, dict) else enumerate(values)
-        for key, value in items:
-            if not _is_number(value):
-                raise ma.ValidationError({str(key): ["is not a number"]})
-        return True
-
-    return _fact(_NOT_EMPTY[kind], fits)
-
-
-_NOT_EMPTY: dict[Any, str] = {list: "a list that is not empty", dict: "an object that is not empty"}
-_SCALARS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
-    str: ("a string", lambda value: isinstance(value, str)),
-    bool: ("true or false", lambda value: isinstance(value, bool)),
-    int: ("a count", lambda value: type(value) is int and 0 <= value <= _MAX_NUMBER),
-    float: ("a number", _is_number),
-}
+def _check_bare_name(name: str) -> None:
+    if name in ("", "..") or name != PurePath(name).name:
+        raise ma.ValidationError("Not a file's bare name.")
 
 
 def _field(hint: Any) -> ma.fields.Field:
-    """The marshmallow field of a dataclass's field, by its type."""
-    if hint in _SCALARS:
-        return _fact(*_SCALARS[hint])
+    """Return the marshmallow field for a field of a dataclass, by its type."""
     if is_dataclass(hint):
-        return ma.fields.Nested(_schema(hint), required=True, error_messages=_messages("an object"))
+        return ma.fields.Nested(_schema(hint), required=True)
     kind, inner = get_origin(hint), get_args(hint)
     if kind is Literal:
-        return _fact(f"one of {', '.join(inner)}", inner.__contains__)
-    if type(None) in inner:
-        return _fact(*_SCALARS[inner[0]], required=False)
-    if inner[-1] is float:
-        return _numbers(kind)
-    options: dict[str, Any] = {
-        "required": True,
-        "validate": ma.validate.Length(min=1, error=f"is not {_NOT_EMPTY[kind]}"),
-        "error_messages": _messages(_NOT_EMPTY[kind]),
-    }
+        return ma.fields.String(required=True, validate=ma.validate.OneOf(inner))
+    if hint in (list[float], dict[str, float]):
+        return ma.fields.Raw(required=True, validate=_check_numbers)
     if kind is list:
-        return ma.fields.Nested(_schema(inner[0]), many=True, **options)
-    return ma.fields.Dict(_fact("a file's bare name", _is_bare_name), _field(inner[1]), **options)
+        return ma.fields.Nested(_schema(inner[0]), many=True, required=True, validate=ma.validate.Length(min=1))
+    if kind is dict:
+        return ma.fields.Dict(ma.fields.String(validate=_check_bare_name), _field(inner[1]), required=True)
+    if hint == str | None:
+        return ma.fields.String(allow_none=True)
+    if hint is int:
+        return ma.fields.Integer(strict=True, required=True)
+    return ma.Schema.TYPE_MAPPING[hint](required=True)
 
 
 def _schema(cls: Any) -> ma.Schema:
-    """The marshmallow schema that reads a dataclass from a JSON object, and writes it to one."""
+    """Return the marshmallow schema that reads a dataclass from a JSON object, and writes it to one."""
     hints = get_type_hints(cls)
 
     class FactsSchema(ma.Schema.from_dict({each.name: _field(hints[each.name]) for each in fields(cls)})):  # type: ignore[misc]
         class Meta:
             # A search without a setting that it does not know would find something else.
             unknown = ma.RAISE if cls is SearchSettings else ma.EXCLUDE
-
-        error_messages = {"type": "is not an object", "unknown": _UNKNOWN}  # noqa: RUF012
 
         @ma.post_load
         def make(self, facts: dict[str, Any], **_: Any) -> Any:

@@ -1,5 +1,6 @@
 """The searchable index of a catalogue. The builder measures it, and the service serves it."""
 
+from functools import lru_cache, partial
 from typing import Any
 
 import faiss
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from retrieval.errors import BadArtifact
 from retrieval.search.kinds import exact_rows, score_rows, search_parameters
-from retrieval.search.ranking import UNITS, Neighbours, RowGroups, positions_of, rank, scores_of
+from retrieval.search.ranking import SIGNS, UNITS, Neighbours, RowGroups, positions_of, rank, scores_of
 from retrieval.search.settings import LEAST_EFFORT, SearchSettings
 
 # FAISS ranks one query by a scan and many by a matrix product, which round differently in the seventh decimal. So a
@@ -42,31 +43,29 @@ class ProductIndex:
         self.groups = groups
         self.dimension = int(best.d)
         faiss.cvar.distance_compute_blas_threshold = _MIN_BLAS_QUERIES * self.dimension
-        self._best = _Side("best", best, groups, best_settings)
-        self._worst = _Side(
-            "worst", best if worst is None else worst, groups, worst_settings, negates_queries=worst is None
-        )
+        self._sides = {
+            "best": _Side("best", best, groups, best_settings),
+            "worst": _Side("worst", best if worst is None else worst, groups, worst_settings, worst is None),
+        }
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the unit vectors (m, d) of index rows (m,), as the best side keeps them."""
-        return self._best.vectors(rows)
+        return self._sides["best"].vectors(rows)
 
     def warm(self) -> None:
         """Map every page of the vectors now; on demand, it would make the first searches several times slower."""
-        self._best.warm()
-        self._worst.warm()
+        for side in self._sides.values():
+            side.warm()
 
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         """Return the k best and k worst products of each of (n, d) unit vectors; all products where k is more."""
-        keys = self._top_k([(self._best, unit_vectors), (self._worst, unit_vectors)], k)
+        keys = self._top_k([(side, unit_vectors) for side in self._sides.values()], k)
         users = len(unit_vectors)
-        return _neighbours(keys[:users], 1.0), _neighbours(keys[users:], -1.0)
+        return _neighbours("best", keys[:users]), _neighbours("worst", keys[users:])
 
     def search_side(self, side: str, unit_vectors: NDArray[np.float32], k: int) -> Neighbours:
         """Return one of the two halves of `search`: "best" or "worst"."""
-        if side == "best":
-            return _neighbours(self._top_k([(self._best, unit_vectors)], k), 1.0)
-        return _neighbours(self._top_k([(self._worst, unit_vectors)], k), -1.0)
+        return _neighbours(side, self._top_k([(self._sides[side], unit_vectors)], k))
 
     def _top_k(self, batches: "list[_Batch]", k: int) -> NDArray[np.int64]:
         """Return the k nearest products of all batches' queries, one batch after the other, as sort keys (n, k)."""
@@ -97,12 +96,7 @@ class _Side:
     """Finds the rows of highest inner product in one FAISS index."""
 
     def __init__(
-        self,
-        name: str,
-        index: faiss.Index,
-        groups: RowGroups,
-        settings: SearchSettings,
-        negates_queries: bool = False,
+        self, name: str, index: faiss.Index, groups: RowGroups, settings: SearchSettings, negates_queries: bool = False
     ):
         if index.ntotal != groups.row_count:
             raise BadArtifact(f"{name}.faiss: holds {index.ntotal} vectors, the products table {groups.row_count}")
@@ -114,7 +108,8 @@ class _Side:
         self._exact_rows: Any = rows
         self._is_exact = self._index.this == rows.this
         self._groups, self._settings, self._negates_queries = groups, settings, negates_queries
-        self._parameters: dict[int, faiss.SearchParameters | None] = {}
+        # FAISS's parameters go into each call. They are never set on the index, which threads share.
+        self._parameters_for = lru_cache(_MAX_CACHED_PARAMETERS)(partial(search_parameters, self._index, settings))
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         return self._exact_rows.reconstruct_batch(rows)
@@ -147,15 +142,6 @@ class _Side:
         candidates = self._settings.candidates_for(depth)
         return self._is_exact or candidates * _SCAN_ADVANTAGE >= self._groups.row_count
 
-    def _parameters_for(self, depth: int) -> faiss.SearchParameters | None:
-        """Return FAISS's parameters for one call. They are never set on the index, which threads share."""
-        parameters = self._parameters.get(depth)
-        if parameters is None:
-            if len(self._parameters) >= _MAX_CACHED_PARAMETERS:
-                self._parameters.clear()
-            parameters = self._parameters[depth] = search_parameters(self._index, self._settings, depth)
-        return parameters
-
 
 _Batch = tuple[_Side, NDArray[np.float32]]
 
@@ -172,5 +158,5 @@ def _select(batches: list[_Batch], chosen: NDArray[np.bool_]) -> list[_Batch]:
     return [(side, queries) for side, queries in parts if len(queries)]
 
 
-def _neighbours(keys: NDArray[np.int64], sign: float) -> Neighbours:
-    return Neighbours(positions_of(keys), sign * scores_of(keys) + 0.0)
+def _neighbours(side: str, keys: NDArray[np.int64]) -> Neighbours:
+    return Neighbours(positions_of(keys), SIGNS[side] * scores_of(keys) + 0.0)

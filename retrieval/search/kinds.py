@@ -25,21 +25,24 @@ def exact_rows(index: faiss.Index) -> faiss.Index | None:
     return index if half else None
 
 
-def list_counts(index: faiss.Index) -> list[int]:
-    """Return sensible numbers of lists to visit, ending with all; [0] for an index without lists."""
+def scanned_index(index: faiss.Index) -> faiss.Index:
+    """Return the index that finds the candidates, without what transforms vectors before it or re-ranks after it."""
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexRefine):
-        return list_counts(index.base_index)
-    if isinstance(index, faiss.IndexPreTransform):
-        return list_counts(index.index)
-    if isinstance(index, faiss.IndexIVF):
-        return sorted({math.ceil(index.nlist / 2 ** (step / 2)) for step in range(_LIST_STEPS)})
-    return [0]
+        return scanned_index(index.base_index)
+    return scanned_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+
+
+def list_counts(index: faiss.Index) -> list[int]:
+    """Return sensible numbers of lists to visit, ending with all; [0] for an index without lists."""
+    index = scanned_index(index)
+    if not isinstance(index, faiss.IndexIVF):
+        return [0]
+    return sorted({math.ceil(index.nlist / 2 ** (step / 2)) for step in range(_LIST_STEPS)})
 
 
 def is_graph(index: faiss.Index) -> bool:
-    index = faiss.downcast_index(index)
-    return isinstance(index, faiss.IndexHNSW) or (isinstance(index, faiss.IndexRefine) and is_graph(index.base_index))
+    return isinstance(scanned_index(index), faiss.IndexHNSW)
 
 
 def search_parameters(index: faiss.Index, settings: SearchSettings, depth: int) -> faiss.SearchParameters | None:

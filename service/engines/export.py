@@ -1,15 +1,13 @@
 """What another engine takes over from an open build: its products, and the answers to hold it to."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from retrieval.artifact import golden
-from retrieval.artifact.golden import Answers
 from retrieval.artifact.store import Build
-from retrieval.search.ranking import SIDES
 
 ProductBlock = tuple[int, list[bytes], NDArray[np.float32]]
 
@@ -25,14 +23,9 @@ def product_blocks(build: Build, most: int) -> Iterator[ProductBlock]:
         yield start, build.products.prefixes(np.arange(start, start + len(rows))), build.index.vectors(rows)
 
 
-def check_golden(
-    build: Build, what: str, search: Callable[[NDArray[np.float32], int], tuple[Answers, Answers]]
-) -> None:
-    """Replay the golden queries in another engine: `search` takes unit vectors (n, d) and k, and gives both sides.
+def check_golden(build: Build, what: str, search: golden.Search) -> None:
+    """Replay the golden queries in another engine.
 
     Raises BadArtifact naming `what` was searched where the answers are not those recorded.
     """
-    queries = build.manifest.golden_queries
-    found = search(golden.vectors_of(queries), golden.MATCHES)
-    for side, expected, answers in zip(SIDES, golden.recorded(queries), found, strict=True):
-        golden.check_answers(f"{what}, {side} side", expected, answers)
+    golden.check(build.manifest.golden_queries, search, f"{what}, {{side}} side")

@@ -124,9 +124,7 @@ def test_the_same_catalogue_twice_gives_two_builds(root: Path) -> None:
     assert first.build_id < second.build_id
     assert first.files.keys() == second.files.keys()
     reproducible = first.files.keys() - REPORT
-    assert {name: first.files[name] for name in reproducible} == {
-        name: second.files[name] for name in reproducible
-    }
+    assert {name: first.files[name] for name in reproducible} == {name: second.files[name] for name in reproducible}
 
 
 def test_an_open_build_answers_after_a_newer_one_is_published(root: Path) -> None:
@@ -160,7 +158,7 @@ def test_a_draft_is_not_seen_before_it_is_published(root: Path) -> None:
 def test_a_build_that_lost_its_power_before_current_changed_is_not_used(root: Path) -> None:
     older, newer = publish(root, 0), publish(root, 1)
     (root / "CURRENT").write_text(f"{older.build_id}\n")
-    (root / f"CURRENT.{newer['build_id']}").write_text(f"{newer['build_id']}\n")
+    (root / f"CURRENT.{newer.build_id}").write_text(f"{newer.build_id}\n")
     assert open_current(root).manifest == older
 
 
@@ -177,7 +175,7 @@ def test_the_next_build_leaves_the_draft_of_a_live_builder(root: Path) -> None:
         (live.directory / "best.faiss").write_bytes(b"half an index")
         publish(root)
         assert (live.directory / "best.faiss").read_bytes() == b"half an index"
-        live.publish({})
+        live.publish(open_current(root).manifest)
     assert not live.directory.exists()
 
 

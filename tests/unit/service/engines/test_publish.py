@@ -5,10 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from retrieval.artifact.golden import Answers
 from retrieval.artifact.store import Build
 from retrieval.errors import BadArtifact
 from retrieval.vectors import unit_vectors
-from service.engines.export import Answers, check_golden, product_blocks
+from service.engines.export import check_golden, product_blocks
 from tests.support.catalogues import products_of
 
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
@@ -20,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.catalogues import mixtures, sample_products, sample_users, write_catalogue, write_users
 from benchmarks.machine import machine
+from retrieval.artifact.manifest import Recall
 from retrieval.artifact.store import open_current
 from retrieval.vectors import unit_vectors
 
@@ -46,7 +46,7 @@ class Row:
 
     label: str
     search: Search
-    recall: dict[str, list[dict[str, Any]]] | None = None
+    recall: Recall | None = None
     build_seconds: float = 0.0
     peak_bytes: int = 0
     artifact_bytes: int = 0
@@ -103,12 +103,12 @@ def built(label: str, directory: Path, *options: str) -> Row:
     build = open_current(out)
     build.index.warm()
     return Row(
-        f"{label}: {build.manifest['index']['factory']}",
+        f"{label}: {build.manifest.index.factory}",
         lambda queries: build.index.search(queries, K),
-        build.manifest["recall"],
+        build.manifest.recall,
         seconds,
         int(builder.stdout) * 1024,
-        sum(file["bytes"] for file in build.manifest["files"].values()),
+        build.manifest.size_bytes,
     )
 
 
@@ -159,14 +159,14 @@ def show(size: int, rows: list[Row], raw_bytes: int) -> None:
         if row.recall is None:
             cells += ["1 / 1", "1 / 1", "", "", ""]
         else:
-            cells += [recall_at(row.recall, place) for place in (0, 1)]
+            cells += [recall_at(row.recall, i) for i in (0, 1)]
             cells += [f"{row.build_seconds:.1f}", f"{row.peak_bytes / 1e6:,.0f}", f"{row.artifact_bytes / 1e6:,.0f}"]
         print(f"| {' | '.join(cells)} |")
     print(flush=True)
 
 
-def recall_at(recall: dict[str, list[dict[str, Any]]], place: int) -> str:
-    return " / ".join(f"{recall[side][place]['mean']:.4f}" for side in ("best", "worst"))
+def recall_at(recall: Recall, i: int) -> str:
+    return f"{recall.best[i].mean:.4f} / {recall.worst[i].mean:.4f}"
 
 
 if __name__ == "__main__":

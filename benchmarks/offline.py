@@ -65,7 +65,7 @@ def main() -> None:
         artifacts = build(directory)
         current = open_current(artifacts)
         current.index.warm()
-        factory = current.manifest["index"]["factory"]
+        factory = current.manifest.index.factory
         print(f"{options.users:,} users x {options.products:,} products, {factory}; k = {K}, both sides\n")
         print(
             "| users from and answers to | seconds | users/s | the search alone | of it | CPU us a user"

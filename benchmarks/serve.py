@@ -80,8 +80,8 @@ def main() -> None:
             base = stack.enter_context(service(options.base, tree, directory / "base-artifacts"))
             compare(ours, base, directory / "bodies", bodies)
             return
-        build_facts = open_current(directory / "artifacts").manifest
-        print(f"catalogue: {options.products:,} products, {build_facts['index']['factory']}; k = {K}\n")
+        manifest = open_current(directory / "artifacts").manifest
+        print(f"catalogue: {options.products:,} products, {manifest.index.factory}; k = {K}\n")
         with baseline("empty route, stock waitress", "empty", WORKERS) as empty:
             singles(ours, empty, directory / "bodies")
         batches(ours, open_current(directory / "artifacts").index, users, bodies)

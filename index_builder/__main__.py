@@ -4,10 +4,11 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from index_builder.pipeline import BuildRequest, build
+from retrieval.artifact.manifest import Manifest, RecallAtK
 from retrieval.errors import IndexBuilderError
+from retrieval.search.settings import SearchSettings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,29 +75,28 @@ def _count(text: str) -> int:
     return count
 
 
-def _summary(root: Path, manifest: dict[str, Any], seconds: float) -> str:
-    index, recall, source = manifest["index"], manifest["recall"], manifest["source"]["file"]
-    size = sum(file["bytes"] for file in manifest["files"].values())
-    dropped = manifest["dropped_rows"]
+def _summary(root: Path, manifest: Manifest, seconds: float) -> str:
+    index, recall, dropped = manifest.index, manifest.recall, manifest.dropped_rows
     return "\n".join(
         [
-            f"published   {root / manifest['build_id']}",
-            f"products    {manifest['products']:,} x {manifest['dimension']} dimensions from {source}"
+            f"published   {root / manifest.build_id}",
+            f"products    {manifest.products:,} x {manifest.dimension} dimensions from {manifest.source.file}"
             + (f" ({dropped:,} bad rows dropped)" if dropped else ""),
-            f"index       {index['factory']}, {index['storage']}, worst side {index['worst']},"
-            f" {manifest['distinct_vectors']:,} distinct vectors",
-            *(_recall_line(side, recall[side], index["search"][side]) for side in ("best", "worst")),
-            f"promise     {'kept' if recall['kept'] else 'NOT KEPT'}: recall@10 of at least {recall['target']}"
-            f" on each side, measured on {recall['users_from']}",
-            f"size        {size / 1e6:.1f} MB, built in {seconds:.1f} s",
+            f"index       {index.factory}, {index.storage}, worst side {index.worst},"
+            f" {manifest.distinct_vectors:,} distinct vectors",
+            _recall_line("best", recall.best, index.search.best),
+            _recall_line("worst", recall.worst, index.search.worst),
+            f"promise     {'kept' if recall.kept else 'NOT KEPT'}: recall@10 of at least {recall.target}"
+            f" on each side, measured on {recall.users_from}",
+            f"size        {manifest.size_bytes / 1e6:.1f} MB, built in {seconds:.1f} s",
         ]
     )
 
 
-def _recall_line(side: str, recall: list[dict[str, Any]], settings: dict[str, Any]) -> str:
-    at_k = ", ".join(f"recall@{r['k']} {r['mean']:.4f} (at least {r['lower_bound']:.4f})" for r in recall)
-    effort = f"; {settings['candidates']:,} candidates re-ranked" if settings["candidates"] else ""
-    lists = f" from {settings['nprobe']:,} lists" if settings["nprobe"] else ""
+def _recall_line(side: str, recall: list[RecallAtK], settings: SearchSettings) -> str:
+    at_k = ", ".join(f"recall@{each.k} {each.mean:.4f} (at least {each.lower_bound:.4f})" for each in recall)
+    effort = f"; {settings.candidates:,} candidates re-ranked" if settings.candidates else ""
+    lists = f" from {settings.nprobe:,} lists" if settings.nprobe else ""
     return f"{side:<11} {at_k}{effort}{lists}"
 
 

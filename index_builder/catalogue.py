@@ -8,26 +8,26 @@ from typing import Any
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from index_builder.progress import progress
 from retrieval.artifact.products import ProductWriter
 from retrieval.errors import BadCatalogue
 from retrieval.records import lenient_json
 from retrieval.records.rows import read_rows
-from retrieval.records.vector_file import UnitMatrix
+from retrieval.records.vector_file import VectorFile
 from retrieval.search.ranking import RowAssigner, RowGroups
 from retrieval.vectors import BadVector, json_type, read_vector, unit_vectors
 
 VECTORS = "unit_vectors.f32"  # scratch, no part of a build
 _BLOCK_ROWS = 4096
-_MOST_BAD_ROWS_SHOWN = 20
+_MAX_LISTED_ROWS = 20
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """A catalogue that has been read: each distinct unit vector once, and which products share it."""
+    """A catalogue that has been read: each distinct unit vector once, and the products that share it."""
 
-    vectors: UnitMatrix
+    vectors: VectorFile
     groups: RowGroups
     norms: NDArray[np.floating]
     dropped_rows: int
@@ -37,31 +37,26 @@ class Catalogue:
 
 
 def read_catalogue(path: Path, directory: Path, on_bad_row: str = "fail") -> Catalogue:
-    """Read the products of a file (`rows.py` says which formats), and write their table and vectors into the directory.
+    """Read a product file (`rows.py` says which formats), and write its table and vectors into the directory.
 
     The first good row sets the dimension. `on_bad_row` is "fail" or "drop". Raises BadCatalogue, which names every bad
-    row's place, or says that no product is left; and BadRows where the file cannot be read.
+    row's location, or says that no product is left; and BadRows where the file cannot be read.
     """
-    with ExitStack() as on_error:
-        vectors = on_error.enter_context(closing(UnitMatrix(directory / VECTORS)))
-        with closing(ProductWriter(directory)) as products:
-            catalogue = _read(path, _Collector(products, vectors), on_bad_row)
+    with ExitStack() as on_error, closing(ProductWriter(directory)) as products:
+        vectors = on_error.enter_context(closing(VectorFile(directory / VECTORS)))
+        collector, faults = _Collector(products, vectors), []
+        for location, row in tqdm(read_rows(path), desc="reading products", disable=None, leave=False):
+            try:
+                collector.add(location, row)
+            except _BadRow as reason:
+                faults.append(f"{location}: {reason}")
+        if faults and (on_bad_row == "fail" or not collector.locations):
+            raise BadCatalogue(_listing(path, faults))
+        if not collector.locations:
+            raise BadCatalogue(f"{path}: holds no products")
+        catalogue = collector.catalogue(dropped_rows=len(faults))
         on_error.pop_all()
         return catalogue
-
-
-def _read(path: Path, collector: "_Collector", on_bad_row: str) -> Catalogue:
-    faults: list[str] = []
-    for place, row in progress(read_rows(path), "reading products"):
-        try:
-            collector.add(place, row)
-        except _BadRow as reason:
-            faults.append(f"{place}: {reason}")
-    if faults and (on_bad_row == "fail" or not collector.places):
-        raise BadCatalogue(_listing(path, faults))
-    if not collector.places:
-        raise BadCatalogue(f"{path}: holds no products")
-    return collector.catalogue(dropped_rows=len(faults))
 
 
 class _BadRow(Exception):
@@ -70,31 +65,33 @@ class _BadRow(Exception):
 
 @dataclass
 class _Collector:
+    """Takes rows one by one, and writes products and their vectors."""
+
     _products: ProductWriter
-    _vectors: UnitMatrix
-    places: dict[str, str] = field(default_factory=dict)  # of each id, in order
+    _vectors: VectorFile
+    locations: dict[str, str] = field(default_factory=dict)  # by product id
     _dimension: int | None = None
     _rows: RowAssigner = field(default_factory=RowAssigner)
     _norms: list[NDArray[np.floating]] = field(default_factory=list)
     _block: list[NDArray[np.floating]] = field(default_factory=list)
 
-    def add(self, place: str, row: Any) -> None:
+    def add(self, location: str, row: Any) -> None:
         if isinstance(row, lenient_json.BadJson):
             raise _BadRow(str(row))
         if not isinstance(row, dict):
             raise _BadRow(f"a product must be an object, not {json_type(row)}")
         fields = dict(row)
         identifier, name = _labels(fields.pop("id", None), fields.pop("name", None))
-        if identifier in self.places:
-            raise _BadRow(f"duplicate id {identifier!r}, first used at {self.places[identifier]}")
+        if identifier in self.locations:
+            raise _BadRow(f"duplicate id {identifier!r}, first used at {self.locations[identifier]}")
         vector = self._vector(fields.pop("vector", None))
         try:
             self._products.append(identifier, name, fields)
         except orjson.JSONEncodeError as error:  # a lone surrogate, an integer beyond 64 bits
-            raise _BadRow(f"cannot be stored as JSON: {error}") from None
+            raise _BadRow(f"cannot be stored as JSON: {error}") from error
 
         self._dimension = len(vector)
-        self.places[identifier] = place
+        self.locations[identifier] = location
         self._block.append(vector)
         if len(self._block) == _BLOCK_ROWS:
             self._close_block()
@@ -119,11 +116,11 @@ class _Collector:
         try:
             return read_vector(values, self._dimension)
         except BadVector as error:
-            raise _BadRow(str(error)) from None
+            raise _BadRow(str(error)) from error
 
 
 def _labels(identifier: Any, name: Any) -> tuple[str, str]:
-    """The row's id and name; the id defaults to the name, and an integer id becomes a string."""
+    """Return a row's id and name; the id defaults to the name, and an integer id becomes a string."""
     if name is not None and not isinstance(name, str):
         raise _BadRow(f"name must be a string, not {json_type(name)}")
     if identifier is None:
@@ -140,6 +137,6 @@ def _labels(identifier: Any, name: Any) -> tuple[str, str]:
 
 
 def _listing(path: Path, faults: list[str]) -> str:
-    shown = "".join(f"\n  {fault}" for fault in faults[:_MOST_BAD_ROWS_SHOWN])
-    rest = len(faults) - _MOST_BAD_ROWS_SHOWN
+    shown = "".join(f"\n  {fault}" for fault in faults[:_MAX_LISTED_ROWS])
+    rest = len(faults) - _MAX_LISTED_ROWS
     return f"{path}: {len(faults)} bad rows{shown}" + (f"\n  and {rest} more" if rest > 0 else "")

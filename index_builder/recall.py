@@ -1,25 +1,34 @@
-"""Recall: the share of the exact k best (or worst) products that an index finds, measured on users."""
+"""Recall: the share of the exact k best (or worst) products that an index finds, and the users it is measured on."""
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.records.vector_file import UnitMatrix
+from retrieval.artifact.manifest import RecallAtK
+from retrieval.errors import BadQueries
+from retrieval.records.lenient_json import BadJson
+from retrieval.records.rows import read_rows
+from retrieval.records.vector_file import VectorFile
 from retrieval.search.index import ProductIndex
-from retrieval.search.ranking import TOLERANCE, RowGroups
-from retrieval.vectors import unit_vectors
+from retrieval.search.ranking import SIGNS, TOLERANCE, RowGroups
+from retrieval.vectors import BadVector, read_vector, unit_vectors
 
+MIN_USERS = 300  # with fewer, a recall of 0.99 cannot be told from one of 0.97
+_TUNING_USERS, _CONFIRMING_USERS, _MAX_SYNTHETIC_USERS = 300, 1000, 5000
+_SEED = 1
 _ONE_SIDED_95_PERCENT = 1.645
-_AT_ONCE = 64  # users, to bound memory
+_BLOCK_USERS = 64  # bounds the memory that exact scores take
 
 
 @dataclass(frozen=True)
 class TopRows:
-    """The rows of highest exact score for each user, highest first: scores, row numbers, and how many products
-    stand up to each of them, all (u, m).
+    """The rows of highest exact score for each user, highest first, with their scores, all (u, m).
+
+    `products` counts the products from the first row up to each.
     """
 
     scores: NDArray[np.float32]
@@ -27,66 +36,53 @@ class TopRows:
     products: NDArray[np.int64]
 
     def kth_scores(self, k: int) -> NDArray[np.float32]:
-        """The score (u,) of the k-th product, or of the last one."""
+        """Return the score (u,) of the k-th product, or of the last one."""
         reached = self.products >= k
-        places = np.where(reached.any(axis=1), reached.argmax(axis=1), self.rows.shape[1] - 1)
-        return np.take_along_axis(self.scores, places[:, None], axis=1)[:, 0]
+        columns = np.where(reached.any(axis=1), reached.argmax(axis=1), self.rows.shape[1] - 1)
+        return np.take_along_axis(self.scores, columns[:, None], axis=1)[:, 0]
 
 
-@dataclass(frozen=True)
-class ExactScores:
-    """What comparing every user with every row finds; the worst side's scores are negated."""
+def exact_top_rows(vectors: VectorFile, groups: RowGroups, users: NDArray[np.float32], k: int) -> dict[str, TopRows]:
+    """Compare every user (u, d) with every row, and keep the k highest of each side, or all there are.
 
-    best: TopRows
-    worst: TopRows
-
-
-@dataclass(frozen=True)
-class SideRecall:
-    """Mean recall at k over `users`, and the bound that its true value exceeds with 95 % confidence."""
-
-    k: int
-    users: int
-    mean: float
-    lower_bound: float
-
-
-def exact_scores(vectors: UnitMatrix, groups: RowGroups, users: NDArray[np.float32], k: int) -> ExactScores:
-    """Compare every user (u, d) with every row, and keep the k highest on each side, or all there are."""
+    The worst side's scores are negated.
+    """
     k = min(k, vectors.rows)
-    return ExactScores(*(_top_rows(vectors, groups, sign * users, k) for sign in (np.float32(1.0), np.float32(-1.0))))
+    return {side: _top_rows(vectors, groups, np.float32(sign) * users, k) for side, sign in SIGNS.items()}
 
 
 def measure_side(
-    index: ProductIndex, side: str, vectors: UnitMatrix, users: NDArray[np.float32], exact: ExactScores, k: int
-) -> SideRecall:
-    """Search one side for users (u, d) and hold what is found against the exact answers.
+    index: ProductIndex, side: str, vectors: VectorFile, users: NDArray[np.float32], exact: TopRows, k: int
+) -> RecallAtK:
+    """Search one side for users (u, d) and compare what is found with the exact answers.
 
     Scores are computed from the vectors: an index may be wrong about its own.
     """
-    found = index.search_side(side, users, k).positions
-    rows = index.groups.row_of(found)
+    positions = index.search_side(side, users, k).positions
+    rows = index.groups.row_of(positions)
     scores = np.concatenate(
-        [_scores_of(vectors, rows[i : i + _AT_ONCE], users[i : i + _AT_ONCE]) for i in range(0, len(users), _AT_ONCE)]
+        [
+            _scores_of(vectors, rows[i : i + _BLOCK_USERS], users[i : i + _BLOCK_USERS])
+            for i in range(0, len(users), _BLOCK_USERS)
+        ]
     )
-    sign, top = (1.0, exact.best) if side == "best" else (-1.0, exact.worst)
-    reached = sign * scores >= top.kth_scores(k)[:, None] - TOLERANCE
-    return summarise(reached.sum(axis=1) / max(found.shape[1], min(k, vectors.rows)), k)
+    reached = SIGNS[side] * scores >= exact.kth_scores(k)[:, None] - TOLERANCE
+    return summarise(reached.sum(axis=1) / max(positions.shape[1], min(k, vectors.rows)), k)
 
 
-def summarise(recall_of_user: NDArray[np.floating], k: int) -> SideRecall:
-    """Mean and lower bound of the recall of users (u,).
+def summarise(recall_of_user: NDArray[np.floating], k: int) -> RecallAtK:
+    """Return mean and lower bound of the recall of users (u,).
 
     One imagined user who misses a product keeps the bound below 1 where every user found everything.
     """
     padded = np.append(recall_of_user, 1.0 - 1.0 / k)
     error = float(padded.std(ddof=1)) / math.sqrt(len(padded))
     bound = max(0.0, float(padded.mean()) - _ONE_SIDED_95_PERCENT * error)
-    return SideRecall(k, len(recall_of_user), float(recall_of_user.mean()), bound)
+    return RecallAtK(k, len(recall_of_user), float(recall_of_user.mean()), bound)
 
 
-def synthetic_users(vectors: UnitMatrix, count: int, seed: int) -> NDArray[np.float32]:
-    """User-like unit vectors (at most count, d): each points to the mean of a random handful of products.
+def synthetic_users(vectors: VectorFile, count: int, seed: int) -> NDArray[np.float32]:
+    """Make user-like unit vectors (at most count, d): each points to the mean of a random handful of products.
 
     Groups whose members cancel out are left out; where all do, the first product stands in.
     """
@@ -98,7 +94,65 @@ def synthetic_users(vectors: UnitMatrix, count: int, seed: int) -> NDArray[np.fl
     return unit_vectors(directed if len(directed) else vectors.take(np.zeros(1, np.int64)))
 
 
-def _top_rows(vectors: UnitMatrix, groups: RowGroups, users: NDArray[np.float32], k: int) -> TopRows:
+def read_users(path: Path, dimension: int) -> NDArray[np.float32]:
+    """Read the unit vectors (u, d) of a users file (`rows.py` says which formats). Raises BadQueries naming the row."""
+    vectors = []
+    for location, row in read_rows(path):
+        if isinstance(row, BadJson):
+            raise BadQueries(f"{path}: {location}: {row}")
+        try:
+            vectors.append(read_vector(row.get("vector") if isinstance(row, dict) else None, dimension))
+        except BadVector as error:
+            raise BadQueries(f"{path}: {location}: {error}") from error
+    if not vectors:
+        raise BadQueries(f"{path}: holds no users")
+    return unit_vectors(np.stack(vectors))
+
+
+@dataclass
+class UserPool:
+    """A source of users, each handed out once: `tuning` to choose an index with, `confirming` to check the choice."""
+
+    source: str
+    _vectors: VectorFile
+    _from_file: NDArray[np.float32] | None = None
+    _used: int = 0
+
+    @property
+    def has_more(self) -> bool:
+        """Tell whether there are users left to confirm another choice with."""
+        limit = _MAX_SYNTHETIC_USERS if self._from_file is None else len(self._from_file)
+        return self._used + self._share(_CONFIRMING_USERS) <= limit
+
+    def tuning(self) -> NDArray[np.float32]:
+        return self._take(self._share(_TUNING_USERS))
+
+    def confirming(self) -> NDArray[np.float32]:
+        """Return fresh users, while `has_more`."""
+        return self._take(self._share(_CONFIRMING_USERS))
+
+    def _share(self, count: int) -> int:
+        return count if self._from_file is None else min(count, len(self._from_file) // 3)
+
+    def _take(self, count: int) -> NDArray[np.float32]:
+        start, self._used = self._used, self._used + count
+        if self._from_file is None:
+            return synthetic_users(self._vectors, count, seed=_SEED + start)
+        return self._from_file[start : start + count]
+
+
+def user_pool(vectors: VectorFile, path: Path | None) -> UserPool:
+    """Return the users of the file in random order, or synthetic ones where there is none or it has too few users."""
+    if path is None:
+        return UserPool("means of random products", vectors)
+    users = read_users(path, vectors.dimension)
+    if len(users) < MIN_USERS:
+        source = f"means of random products, as {path.name} has only {len(users)} users of the {MIN_USERS} needed"
+        return UserPool(source, vectors)
+    return UserPool(path.name, vectors, np.random.default_rng(_SEED).permutation(users))
+
+
+def _top_rows(vectors: VectorFile, groups: RowGroups, users: NDArray[np.float32], k: int) -> TopRows:
     scores, rows = np.empty((len(users), 0), np.float32), np.empty((len(users), 0), np.int64)
     start = 0
     for block in vectors.blocks():
@@ -110,7 +164,7 @@ def _top_rows(vectors: UnitMatrix, groups: RowGroups, users: NDArray[np.float32]
     return TopRows(scores, rows, (groups.starts[rows + 1] - groups.starts[rows]).cumsum(axis=1))
 
 
-def _scores_of(vectors: UnitMatrix, rows: NDArray[np.int64], users: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The exact score of each user (u, d) with each of its rows (u, m)."""
-    distinct, places = np.unique(rows, return_inverse=True)
-    return np.einsum("umd,ud->um", vectors.take(distinct)[places.reshape(rows.shape)], users)
+def _scores_of(vectors: VectorFile, rows: NDArray[np.int64], users: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the exact score of each user (u, d) with each of its rows (u, m)."""
+    distinct, inverse = np.unique(rows, return_inverse=True)
+    return np.einsum("umd,ud->um", vectors.take(distinct)[inverse.reshape(rows.shape)], users)

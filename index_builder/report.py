@@ -1,6 +1,5 @@
 """The recall report of a build: `recall.json` for machines and, where matplotlib is installed, `recall.svg`."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,8 @@ import numpy as np
 import orjson
 
 from index_builder.catalogue import Catalogue
-from index_builder.tuning import Plan
+from index_builder.tuning import TunedIndex
+from retrieval.artifact.manifest import Recall
 from retrieval.search.ranking import SIDES, Neighbours
 
 FACTS, PICTURE = "recall.json", "recall.svg"
@@ -16,16 +16,16 @@ _QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
 
 
 def write_report(
-    directory: Path, catalogue: Catalogue, plan: Plan, recall: dict[str, Any], answers: tuple[Neighbours, Neighbours]
+    directory: Path, catalogue: Catalogue, tuned: TunedIndex, recall: Recall, answers: tuple[Neighbours, Neighbours]
 ) -> None:
     """Write what was measured, how the scores of sample `answers` lie on both sides, and the catalogue's health."""
     sizes = np.diff(catalogue.groups.starts)
     facts = {
         "recall": recall,
-        "index": plan.factory,
-        "chosen": {side: asdict(plan.chosen[side]) for side in SIDES},
-        "measured": [asdict(point) for point in plan.points],
-        "scores": {side: _quantiles(found.scores) for side, found in zip(SIDES, answers, strict=True)},
+        "index": tuned.factory,
+        "chosen": tuned.chosen,
+        "measured": tuned.trials,
+        "scores": {side: _quantiles(each.scores) for side, each in zip(SIDES, answers, strict=True)},
         "catalogue": {
             "products": len(catalogue),
             "dropped_rows": catalogue.dropped_rows,
@@ -43,10 +43,10 @@ def write_report(
     figure = Figure(figsize=(12, 8), layout="constrained")
     panels = figure.subplots(2, 2)
     for panel, side in zip(panels[0], SIDES, strict=True):
-        _draw_trade(panel, side, plan)
+        _draw_trade_off(panel, side, tuned)
     _draw_scores(panels[1][0], answers)
     _draw_norms(panels[1][1], catalogue, facts["catalogue"])
-    figure.suptitle(f"{plan.factory} over {len(catalogue):,} products")
+    figure.suptitle(f"{tuned.factory} over {len(catalogue):,} products")
     figure.savefig(directory / PICTURE)
 
 
@@ -56,13 +56,13 @@ def _quantiles(values: np.ndarray) -> dict[str, float]:
     }
 
 
-def _draw_trade(panel: Any, side: str, plan: Plan) -> None:
-    """Recall against time per query, with the chosen settings marked."""
-    points = [point for point in plan.points if point.side == side]
-    for factory in dict.fromkeys(point.factory for point in points):
-        kind = sorted((p.seconds * 1e3, p.recall) for p in points if p.factory == factory)
+def _draw_trade_off(panel: Any, side: str, tuned: TunedIndex) -> None:
+    """Draw recall against time per query, with the chosen settings marked."""
+    trials = [trial for trial in tuned.trials if trial.side == side]
+    for factory in dict.fromkeys(trial.factory for trial in trials):
+        kind = sorted((t.seconds * 1e3, t.recall) for t in trials if t.factory == factory)
         panel.plot(*zip(*kind, strict=True), "o", label=factory)
-    chosen = plan.chosen[side]
+    chosen = tuned.chosen[side]
     panel.plot([chosen.seconds * 1e3], [chosen.recall], "ks", ms=12, mfc="none", label="chosen")
     panel.set(xscale="log", xlabel="milliseconds a query, one thread", ylabel="recall@10", title=f"{side} side")
     panel.legend(fontsize="small")
@@ -70,8 +70,8 @@ def _draw_trade(panel: Any, side: str, plan: Plan) -> None:
 
 
 def _draw_scores(panel: Any, answers: tuple[Neighbours, Neighbours]) -> None:
-    for side, found in zip(SIDES, answers, strict=True):
-        panel.hist(found.scores.ravel(), bins=50, alpha=0.6, label=f"{side} ten")
+    for side, each in zip(SIDES, answers, strict=True):
+        panel.hist(each.scores.ravel(), bins=50, alpha=0.6, label=f"{side} ten")
     panel.set(xlabel="cosine similarity", ylabel="matches", title="scores of sample users' matches")
     panel.legend()
 

@@ -1,5 +1,6 @@
-"""Trains, fills and negates indexes. Index kinds are FAISS factory strings, with one word of our own in front:
+"""Trains, fills and negates indexes.
 
+Index kinds are FAISS factory strings, which may have one word of our own in front:
 `Reduce64,PQ64x4fs` turns the vectors by a fixed matrix onto the 64 directions in which the catalogue varies most, and
 indexes what is left. FAISS's own `PCA64` subtracts the mean from queries too, which changes their order.
 """
@@ -9,11 +10,11 @@ import re
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from index_builder.progress import progress
 from retrieval.errors import BadPlan
-from retrieval.records.vector_file import BLOCK_ROWS, UnitMatrix
-from retrieval.search.index import exact_rows
+from retrieval.records.vector_file import BLOCK_ROWS, VectorFile
+from retrieval.search.kinds import exact_rows, scanned_index
 
 FLAT = "Flat"
 STORAGES = {"fp32": "Flat", "fp16": "SQfp16"}
@@ -23,8 +24,8 @@ _REDUCE = re.compile(r"Reduce(\d+),(.+)")
 _REFINEMENT = re.compile(r",(RFlat|Refine\(\w+\))$")
 
 
-def store_vectors(vectors: UnitMatrix, storage: str) -> faiss.Index:
-    """The vectors themselves as an exact inner-product index; `storage` is "fp32" or "fp16"."""
+def store_vectors(vectors: VectorFile, storage: str) -> faiss.Index:
+    """Put the vectors themselves into an exact inner-product index; `storage` is "fp32" or "fp16"."""
     store = faiss.index_factory(vectors.dimension, STORAGES[storage], faiss.METRIC_INNER_PRODUCT)
     if storage == "fp32":
         return _filled_at_once(store, vectors)
@@ -34,8 +35,8 @@ def store_vectors(vectors: UnitMatrix, storage: str) -> faiss.Index:
     return store
 
 
-def build_index(factory: str, vectors: UnitMatrix, store: faiss.Index) -> faiss.Index:
-    """An index of the kind over all vectors, which re-ranks by the vectors in `store` unless it keeps them itself.
+def build_index(factory: str, vectors: VectorFile, store: faiss.Index) -> faiss.Index:
+    """Build an index of a kind over all vectors, which re-ranks by those in `store` unless it keeps them itself.
 
     Raises BadPlan where FAISS cannot make such an index of these vectors.
     """
@@ -45,31 +46,32 @@ def build_index(factory: str, vectors: UnitMatrix, store: faiss.Index) -> faiss.
     try:
         index = _trained(kind, vectors)
         _check_graph(factory, index, store)
-        for block in progress(vectors.blocks(), f"filling {kind}", -(-vectors.rows // BLOCK_ROWS)):
+        blocks = -(-vectors.rows // BLOCK_ROWS)
+        for block in tqdm(vectors.blocks(), desc=f"filling {kind}", total=blocks, disable=None, leave=False):
             index.add(block)
     except RuntimeError as error:
-        raise BadPlan(f"--index {factory}: FAISS cannot build it: {_reason(error)}") from None
+        raise BadPlan(f"--index {factory}: FAISS cannot build it: {_reason(error)}") from error
     if exact_rows(index) is not None:
         return index
     return faiss.IndexRefine(index, store)
 
 
 def check_negates(factory: str, dimension: int) -> None:
-    """Raises BadPlan for a kind that `negate` refuses, before anything is trained."""
+    """Raise BadPlan for a kind that `negate` refuses, before anything is trained."""
     try:
         index = _untrained(_REFINEMENT.sub("", factory), dimension)  # a name: FAISS's views keep nothing alive
         negate(index)
     except RuntimeError as error:
-        raise BadPlan(f"--index {factory}: FAISS cannot build it: {_reason(error)}") from None
+        raise BadPlan(f"--index {factory}: FAISS cannot build it: {_reason(error)}") from error
     except BadPlan as error:
-        raise BadPlan(f"--index {factory}: {error}") from None
+        raise BadPlan(f"--index {factory}: {error}") from error
 
 
 def negate(index: faiss.Index) -> None:
-    """Turn an index into that of the negated vectors, in place. Nothing is trained, assigned or linked again: negated
-    centroids have the same codes, and negation keeps every inner product between vectors.
+    """Turn an index into that of the negated vectors, in place.
 
-    Raises BadPlan for kinds where this does not hold.
+    Nothing is trained, assigned or linked again: negated centroids have the same codes, and negation keeps every inner
+    product between vectors. Raises BadPlan for kinds where this does not hold.
     """
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexRefine):
@@ -102,7 +104,7 @@ def _untrained(kind: str, dimension: int) -> faiss.Index:
     return faiss.IndexPreTransform(faiss.LinearTransform(dimension, int(reduced[1]), False), inner)
 
 
-def _trained(kind: str, vectors: UnitMatrix) -> faiss.Index:
+def _trained(kind: str, vectors: VectorFile) -> faiss.Index:
     index = _untrained(kind, vectors.dimension)
     sample = vectors.sample(_TRAINING_ROWS, _SEED)
     if _REDUCE.fullmatch(kind):
@@ -114,8 +116,8 @@ def _trained(kind: str, vectors: UnitMatrix) -> faiss.Index:
 def _set_reduction(transform: faiss.LinearTransform, sample: NDArray[np.float32]) -> None:
     """Set a matrix onto the directions of greatest variance, turned at random so that each carries a like share of it.
 
-    It has no offset, so inner products keep their order but for what the dropped directions add. Where more directions
-    are wanted than the vectors have, zeros are added.
+    It has no offset, so inner products keep their order but for what the dropped directions add. Where there
+    are to be more directions than the vectors have, zeros are added.
     """
     dimension = transform.d_out
     centred = sample - sample.mean(axis=0)  # single precision, as the sample of a large catalogue takes much memory
@@ -130,7 +132,7 @@ def _set_reduction(transform: faiss.LinearTransform, sample: NDArray[np.float32]
 
 def _train_quietly(index: faiss.Index, sample: NDArray[np.float32]) -> None:
     """Train without warnings about small samples: what they might cost is measured."""
-    inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+    inner = scanned_index(index)
     if isinstance(inner, faiss.IndexIVF):
         inner.cp.niter = 10
         inner.cp.min_points_per_centroid = 1
@@ -139,7 +141,7 @@ def _train_quietly(index: faiss.Index, sample: NDArray[np.float32]) -> None:
     index.train(sample)
 
 
-def _filled_at_once(store: faiss.IndexFlat, vectors: UnitMatrix) -> faiss.IndexFlat:
+def _filled_at_once(store: faiss.IndexFlat, vectors: VectorFile) -> faiss.IndexFlat:
     """Fill without the growing and copying of repeated adds: memory is taken once."""
     store.codes.resize(vectors.rows * vectors.dimension * 4)
     store.ntotal = vectors.rows

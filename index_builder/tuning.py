@@ -1,4 +1,4 @@
-"""Chooses the index of a catalogue by measurement: the kind, and how hard each side must look to keep the promise.
+"""Chooses the index of a catalogue by measurement: its kind, and the settings with which each side meets the target.
 
 A kind is a FAISS factory string (`training.py`). Each side's settings are the cheapest that reach the target on tuning
 users; the choice is then confirmed, on each side, with users it was not made with.
@@ -13,24 +13,28 @@ from dataclasses import dataclass, field, replace
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from index_builder.kinds import suitable_kinds
-from index_builder.progress import progress
-from index_builder.recall import SideRecall, exact_scores, measure_side, summarise
+from index_builder.recall import UserPool, exact_top_rows, measure_side, summarise
 from index_builder.training import FLAT, build_index
-from index_builder.users import UserPool
-from retrieval.records.vector_file import UnitMatrix
-from retrieval.search.index import ProductIndex, SearchSettings, candidate_scores, is_graph, list_counts, stored_scores
-from retrieval.search.ranking import SIDES, TOLERANCE, Neighbours, RowGroups
+from retrieval.artifact.manifest import RecallAtK, SearchFacts
+from retrieval.records.vector_file import VectorFile
+from retrieval.search.index import ProductIndex
+from retrieval.search.kinds import candidate_scores, is_graph, list_counts, stored_scores
+from retrieval.search.ranking import SIDES, SIGNS, TOLERANCE, Neighbours, RowGroups
+from retrieval.search.settings import SearchSettings
 
 K, LARGE_K = 10, 100
 _CANDIDATES = [round(16 * 1.25**step) for step in range(24)]  # 16 to 2711
-_TIMED_USERS, _TIMED_SECONDS, _ROUNDS = 60, 2.0, 3
+_MAX_TIMED_USERS, _MAX_TIMED_SECONDS, _TIMED_ROUNDS = 60, 2.0, 3
 _CURVE_STEP = 4
+_MIN_ROWS = 5_000  # an exact scan of fewer takes less than the service around it
+_MIN_ROWS_FOR_LISTS = 100_000
+_MAX_ROWS_FOR_SCANS = 500_000
 
 
 @dataclass(frozen=True)
-class Point:
+class Trial:
     """One measured way to search one side: `seconds` a query on one thread, recall at 10 on tuning users."""
 
     side: str
@@ -42,180 +46,208 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The chosen index, how each side is searched, its confirmed recall, and all that was measured on the way."""
+class TunedIndex:
+    """An index with the best trial of each side; once confirmed, with its recall and all trials on the way."""
 
     factory: str
     index: faiss.Index
-    chosen: dict[str, Point]
-    recall: dict[str, list[SideRecall]]
-    keeps_promise: bool
-    points: list[Point] = field(repr=False)
+    chosen: dict[str, Trial]
+    recall: dict[str, list[RecallAtK]] = field(default_factory=dict)
+    trials: list[Trial] = field(default_factory=list, repr=False)
 
     @property
-    def settings(self) -> dict[str, SearchSettings]:
-        return {side: point.settings for side, point in self.chosen.items()}
+    def settings(self) -> SearchFacts:
+        return SearchFacts(**{side: trial.settings for side, trial in self.chosen.items()})
+
+    @property
+    def meets_target(self) -> bool:
+        return all(trial.reaches for trial in self.chosen.values())
+
+    @property
+    def seconds(self) -> float:
+        return sum(trial.seconds for trial in self.chosen.values())
 
 
-_Tuned = tuple[str, faiss.Index, dict[str, Point]]  # a kind, and the point chosen on each side
-
-
-class Planner:
+class Tuner:
     """Measures kinds of index over one catalogue."""
 
-    def __init__(self, vectors: UnitMatrix, store: faiss.Index, groups: RowGroups, users: UserPool, target: float):
+    def __init__(self, vectors: VectorFile, store: faiss.Index, groups: RowGroups, users: UserPool, target: float):
         """`store` holds the vectors themselves; `target` is the recall at 10 that each side must reach."""
         self._vectors, self._store, self._groups, self._users = vectors, store, groups, users
         self._target = target
-        self._tuning = dict(zip(SIDES, _both_signs(users.tuning()), strict=True))
-        exact = exact_scores(vectors, groups, self._tuning["best"], LARGE_K)
+        tuning = users.tuning()
+        self._queries = {side: np.float32(sign) * tuning for side, sign in SIGNS.items()}
         self._scores = {
-            side: -np.sort(-stored_scores(store, self._tuning[side], top.rows), axis=1)
-            for side, top in zip(SIDES, (exact.best, exact.worst), strict=True)
+            side: -np.sort(-stored_scores(store, self._queries[side], top.rows), axis=1)
+            for side, top in exact_top_rows(vectors, groups, tuning, LARGE_K).items()
         }
-        self._points: list[Point] = []
+        self._trials: list[Trial] = []
 
-    def choose(self, wanted: str) -> Plan:
-        """The plan for `--index`: an explicit kind tuned as well as it goes, or, of the kinds that suit the catalogue,
-        the one that answers both sides soonest. `auto` ends at the exact scan, so it does not miss the target.
+    def choose(self, index: str) -> TunedIndex:
+        """Return the index for `--index`, tuned and confirmed.
+
+        An explicit kind is tuned as well as it goes. `auto` takes, of the kinds that suit the catalogue, the one that
+        answers both sides soonest; it ends at the exact scan, so it does not miss the target.
         """
-        if wanted != "auto":
-            index = build_index(wanted, self._vectors, self._store)
-            return self._confirmed(wanted, index, {side: self._tuned(wanted, index, side) for side in SIDES})
+        if index != "auto":
+            return self._confirm(self._tuned(index))
         is_compact = not isinstance(self._store, faiss.IndexFlat)
         for kinds in suitable_kinds(self._vectors.rows, self._vectors.dimension, is_compact):
             fastest = self._fastest(kinds) if self._users.has_more else None
-            plan = fastest and self._confirmed(*fastest)
-            if plan and plan.keeps_promise:
-                return plan
-        return self._confirmed(FLAT, self._store, {side: self._tuned(FLAT, self._store, side) for side in SIDES})
+            tuned = fastest and self._confirm(fastest)
+            if tuned and tuned.meets_target:
+                return tuned
+        return self._confirm(self._tuned(FLAT))
 
-    def served(self, plan: Plan) -> ProductIndex:
-        """The planned index, still in memory; the worst side is searched with negated queries."""
-        return self._served(plan.index, plan.settings)
+    def in_memory(self, tuned: TunedIndex) -> ProductIndex:
+        """Return the tuned index ready to search; the worst side is searched with negated queries."""
+        return self._product_index(tuned.index, tuned.settings)
 
-    def sample_answers(self, plan: Plan) -> tuple[Neighbours, Neighbours]:
-        """What the planned index answers to the tuning users."""
-        return self.served(plan).search(self._tuning["best"], K)
+    def sample_answers(self, tuned: TunedIndex) -> tuple[Neighbours, Neighbours]:
+        """Return what the tuned index answers to the tuning users."""
+        return self.in_memory(tuned).search(self._queries["best"], K)
 
-    def _fastest(self, kinds: Sequence[str]) -> _Tuned | None:
-        """The kind that takes the least time for both sides, if it reaches the target sooner than an exact scan."""
-        exact = sum(self._tuned(FLAT, self._store, side).seconds for side in SIDES)
-        sooner: list[_Tuned] = []
-        for kind in progress(kinds, "trying index kinds"):
-            index = build_index(kind, self._vectors, self._store)
-            tuned = {side: self._tuned(kind, index, side) for side in SIDES}
-            if all(point.reaches for point in tuned.values()) and sum(each.seconds for each in tuned.values()) < exact:
-                sooner.append((kind, index, tuned))
+    def _tuned(self, kind: str) -> TunedIndex:
+        index = build_index(kind, self._vectors, self._store)
+        return TunedIndex(kind, index, {side: self._tune(kind, index, side) for side in SIDES})
+
+    def _fastest(self, kinds: Sequence[str]) -> TunedIndex | None:
+        """Return the kind that takes the least time for both sides, if it reaches the target before an exact scan."""
+        exact = self._tuned(FLAT).seconds
+        sooner: list[TunedIndex] = []
+        for kind in tqdm(kinds, desc="trying index kinds", disable=None, leave=False):
+            tuned = self._tuned(kind)
+            if tuned.meets_target and tuned.seconds < exact:
+                sooner.append(tuned)
         # They were tuned one after the other, each in other company: what decides is timed in turns.
-        rounds = [[self._seconds_of_both(each) for each in sooner] for _ in range(_ROUNDS)]
-        seconds = [statistics.median(taken) for taken in zip(*rounds, strict=True)]
+        rounds = [[self._seconds_of_both(each) for each in sooner] for _ in range(_TIMED_ROUNDS)]
+        seconds = [statistics.median(times) for times in zip(*rounds, strict=True)]
         return sooner[seconds.index(min(seconds))] if sooner else None
 
-    def _tuned(self, kind: str, index: faiss.Index, side: str) -> Point:
-        """The settings that reach the target on this side soonest, or else those that find the most."""
-        points: list[Point] = []
+    def _tune(self, kind: str, index: faiss.Index, side: str) -> Trial:
+        """Return the trial that reaches the target on this side soonest, or else the one that finds the most."""
+        trials: list[Trial] = []
         for nprobe in reversed(list_counts(index)):
-            points.append(self._point(kind, index, side, nprobe))
-            if not points[-1].reaches:  # fewer lists hold fewer of the nearest
+            trials.append(self._try_lists(kind, index, side, nprobe))
+            if not trials[-1].reaches:  # fewer lists hold fewer of the nearest
                 break
-        self._points += points
-        reaching = [point for point in points if point.reaches]
+        self._trials += trials
+        reaching = [trial for trial in trials if trial.reaches]
         if reaching:
-            return min(reaching, key=lambda point: point.seconds)
-        return max(points, key=lambda point: point.recall)
+            return min(reaching, key=lambda trial: trial.seconds)
+        return max(trials, key=lambda trial: trial.recall)
 
-    def _point(self, kind: str, index: faiss.Index, side: str, nprobe: int) -> Point:
-        """The fewest candidates that reach the target with this many lists, or the most there are."""
+    def _try_lists(self, kind: str, index: faiss.Index, side: str, nprobe: int) -> Trial:
+        """Try the fewest candidates that reach the target with this many lists, or the most there are."""
         if index.this == self._store.this:
-            settings, recall = SearchSettings(), summarise(np.ones(len(self._tuning[side])), K)
-        else:
-            curve = self._recall_by_candidates(index, side, nprobe)
-            count, recall = _first_reaching(curve, K, self._target)
-            settings = SearchSettings(count, _first_reaching(curve, LARGE_K, self._target)[0] / LARGE_K, nprobe)
-        seconds = self._seconds(index, side, settings)
-        return Point(side, kind, settings, recall.mean, seconds, recall.lower_bound >= self._target)
+            recall = summarise(np.ones(len(self._queries[side])), K)
+            return self._trial(kind, index, side, SearchSettings(), recall)
+        curve = self._recall_by_candidates(index, side, nprobe)
+        count, recall = _first_reaching(curve, K, self._target)
+        per_match = _first_reaching(curve, LARGE_K, self._target)[0] / LARGE_K
+        return self._trial(kind, index, side, SearchSettings(count, per_match, nprobe), recall)
 
-    def _recall_by_candidates(self, index: faiss.Index, side: str, nprobe: int) -> dict[int, dict[int, SideRecall]]:
-        """Recall at 10 and 100 on tuning users for each number of candidates: found is what stands among them."""
-        queries, scores = self._tuning[side], self._scores[side]
+    def _trial(self, kind: str, index: faiss.Index, side: str, settings: SearchSettings, recall: RecallAtK) -> Trial:
+        seconds = self._seconds(index, side, settings)
+        return Trial(side, kind, settings, recall.mean, seconds, recall.lower_bound >= self._target)
+
+    def _recall_by_candidates(self, index: faiss.Index, side: str, nprobe: int) -> dict[int, dict[int, RecallAtK]]:
+        """Measure recall at 10 and 100 on tuning users for each number of candidates."""
+        queries, exact = self._queries[side], self._scores[side]
         counts = [count for count in _CANDIDATES if count < self._vectors.rows] or [self._vectors.rows]
-        curve, most = {}, None
+        curve, scores = {}, None
         for count in reversed(counts):
-            if most is None or is_graph(index):  # a graph is walked differently for each count
-                most = candidate_scores(index, queries, count, nprobe)
-            found = most[:, :count]
-            curve[count] = {k: summarise(_share_found(found, scores[:, :k]), k) for k in (K, LARGE_K)}
+            if scores is None or is_graph(index):  # a graph is walked differently for each count
+                scores = candidate_scores(index, queries, count, nprobe)
+            found = scores[:, :count]
+            curve[count] = {k: summarise(_share_found(found, exact[:, :k]), k) for k in (K, LARGE_K)}
         return dict(sorted(curve.items()))
 
-    def _curve(self, kind: str, index: faiss.Index, side: str, chosen: SearchSettings) -> list[Point]:
-        """What fewer and more candidates than chosen would take and find, for the report."""
+    def _curve(self, kind: str, index: faiss.Index, side: str, chosen: SearchSettings) -> list[Trial]:
+        """Try fewer and more candidates than chosen, for the report."""
         if index.this == self._store.this:
             return []
         curve = self._recall_by_candidates(index, side, chosen.nprobe)
-        points = []
-        for count in list(curve)[::_CURVE_STEP]:
-            settings = replace(chosen, candidates=count)
-            recall = curve[count][K]
-            seconds = self._seconds(index, side, settings)
-            points.append(Point(side, kind, settings, recall.mean, seconds, recall.lower_bound >= self._target))
-        return points
+        return [
+            self._trial(kind, index, side, replace(chosen, candidates=count), curve[count][K])
+            for count in list(curve)[::_CURVE_STEP]
+        ]
 
     def _seconds(self, index: faiss.Index, side: str, settings: SearchSettings) -> float:
-        """The median time of one user's search on one thread."""
-        served = self._served(index, dict.fromkeys(SIDES, settings))
-        queries = self._tuning["best"][:_TIMED_USERS]
+        """Return the median time of one user's search on one thread."""
+        product_index = self._product_index(index, SearchFacts(settings, settings))
+        queries = self._queries["best"][:_MAX_TIMED_USERS]
         threads = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)
         try:
-            taken: list[float] = []
-            while len(taken) < len(queries) and sum(taken) < _TIMED_SECONDS:
-                taken.append(_timed(served, side, queries[len(taken) : len(taken) + 1]))
-            return statistics.median(taken)
+            times: list[float] = []
+            while len(times) < len(queries) and sum(times) < _MAX_TIMED_SECONDS:
+                started = time.perf_counter()
+                product_index.search_side(side, queries[len(times) : len(times) + 1], K)
+                times.append(time.perf_counter() - started)
+            return statistics.median(times)
         finally:
             faiss.omp_set_num_threads(threads)
 
-    def _seconds_of_both(self, tuned: _Tuned) -> float:
-        _, index, points = tuned
-        return sum(self._seconds(index, side, point.settings) for side, point in points.items())
+    def _seconds_of_both(self, tuned: TunedIndex) -> float:
+        return sum(self._seconds(tuned.index, side, trial.settings) for side, trial in tuned.chosen.items())
 
-    def _confirmed(self, kind: str, index: faiss.Index, tuned: dict[str, Point]) -> Plan:
-        """Hold the settings against fresh users; look harder on a side that misses the target, and ask fresh users."""
-        settings = {side: point.settings for side, point in tuned.items()}
+    def _confirm(self, tuned: TunedIndex) -> TunedIndex:
+        """Measure the settings on fresh users; raise those of a side that misses the target, and measure again."""
+        kind, index = tuned.factory, tuned.index
+        settings = {side: trial.settings for side, trial in tuned.chosen.items()}
         exact = index.this == self._store.this and isinstance(index, faiss.IndexFlat)
         while True:
-            users = self._tuning["best"] if exact else self._users.confirming()
-            recall = self._recall(self._served(index, settings), users)
+            users = self._queries["best"] if exact else self._users.confirming()
+            recall = self._recall(self._product_index(index, SearchFacts(**settings)), users)
             missed = [side for side in SIDES if recall[side][0].lower_bound < self._target and not exact]
-            harder = {side: _harder(settings[side], index) for side in missed}
-            if not missed or not self._users.has_more or all(harder[side] == settings[side] for side in missed):
-                points = [point for side in SIDES for point in self._curve(kind, index, side, settings[side])]
-                chosen = {
-                    side: Point(
-                        side,
-                        kind,
-                        settings[side],
-                        recall[side][0].mean,
-                        self._seconds(index, side, settings[side]),
-                        not missed,
-                    )
-                    for side in SIDES
-                }
-                return Plan(kind, index, chosen, recall, not missed, self._points + points)
-            settings = {**settings, **harder}
+            raised = {side: _raised(settings[side], index) for side in missed}
+            if not missed or not self._users.has_more or all(raised[side] == settings[side] for side in missed):
+                break
+            settings |= raised
+        trials = [trial for side in SIDES for trial in self._curve(kind, index, side, settings[side])]
+        chosen = {
+            side: replace(self._trial(kind, index, side, settings[side], recall[side][0]), reaches=not missed)
+            for side in SIDES
+        }
+        return TunedIndex(kind, index, chosen, recall, self._trials + trials)
 
-    def _recall(self, served: ProductIndex, users: NDArray[np.float32]) -> dict[str, list[SideRecall]]:
-        exact = exact_scores(self._vectors, self._groups, users, LARGE_K)
+    def _recall(self, index: ProductIndex, users: NDArray[np.float32]) -> dict[str, list[RecallAtK]]:
+        exact = exact_top_rows(self._vectors, self._groups, users, LARGE_K)
         return {
-            side: [measure_side(served, side, self._vectors, users, exact, k) for k in (K, LARGE_K)] for side in SIDES
+            side: [measure_side(index, side, self._vectors, users, exact[side], k) for k in (K, LARGE_K)]
+            for side in SIDES
         }
 
-    def _served(self, index: faiss.Index, settings: dict[str, SearchSettings]) -> ProductIndex:
-        return ProductIndex(index, None, self._groups, settings["best"], settings["worst"])
+    def _product_index(self, index: faiss.Index, settings: SearchFacts) -> ProductIndex:
+        return ProductIndex(index, None, self._groups, settings.best, settings.worst)
 
 
-def _first_reaching(curve: dict[int, dict[int, SideRecall]], k: int, target: float) -> tuple[int, SideRecall]:
-    """The fewest candidates that reach the target, with one step in reserve, and the recall of that; or the most."""
+def suitable_kinds(rows: int, dimension: int, compact: bool = False) -> list[list[str]]:
+    """Return the kinds worth trying for a catalogue, list by list; the next list is for when none of one will do.
+
+    Of large catalogues only one is tried: finer codes need fewer candidates, whose vectors lie far apart in memory; a
+    `compact` index has coarser ones, as its vectors are smaller too.
+
+    Word-embedding means vary mostly in a third of their directions: scanning those with four bits each, and
+    re-ranking, beats finer codes of everything. Catalogues that vary in all directions need all of them.
+    """
+    if rows < _MIN_ROWS:
+        return []
+    lists = 2 ** round(math.log2(4 * math.sqrt(rows)))
+    scans = [f"Reduce{size},PQ{size}x4fs" for size in (64, 80, 96, 128) if size < dimension]
+    lookups = [f"Reduce{size},IVF{lists},PQ{size}x4fs" for size in sorted({min(80, dimension), min(128, dimension)})]
+    even = dimension + dimension % 2
+    whole = [f"Reduce{even},PQ{even // 2}x4fs", f"Reduce{dimension},PQ{dimension}x4fs"]
+    if rows < _MIN_ROWS_FOR_LISTS:
+        return [scans, whole]
+    if rows < _MAX_ROWS_FOR_SCANS:
+        return [scans[1:3] + lookups, whole]
+    return [lookups[:1] if compact else lookups[-1:], whole]
+
+
+def _first_reaching(curve: dict[int, dict[int, RecallAtK]], k: int, target: float) -> tuple[int, RecallAtK]:
+    """Return the fewest candidates that reach the target, plus a step in reserve, or the most; and their recall."""
     counts = list(curve)
     first = next((i for i, count in enumerate(counts) if curve[count][k].lower_bound >= target), len(counts))
     count = counts[min(first + 1, len(counts) - 1)]
@@ -223,24 +255,14 @@ def _first_reaching(curve: dict[int, dict[int, SideRecall]], k: int, target: flo
 
 
 def _share_found(found: NDArray[np.float32], highest: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Of each user's `highest` exact scores (u, k), the share that the candidates' scores (u, c) reach."""
+    """Return the share of each user's `highest` exact scores (u, k) that the candidates' scores (u, c) reach."""
     k = highest.shape[1]
     return np.minimum((found >= highest[:, -1:] - TOLERANCE).sum(axis=1), k) / k
 
 
-def _harder(settings: SearchSettings, index: faiss.Index) -> SearchSettings:
-    """Half as many candidates and lists again."""
+def _raised(settings: SearchSettings, index: faiss.Index) -> SearchSettings:
+    """Return settings with half as many candidates and lists again."""
     lists = list_counts(index)[-1]
     return replace(
         settings, candidates=math.ceil(settings.candidates * 1.5), nprobe=min(math.ceil(settings.nprobe * 1.5), lists)
     )
-
-
-def _timed(index: ProductIndex, side: str, query: NDArray[np.float32]) -> float:
-    started = time.perf_counter()
-    index.search_side(side, query, K)
-    return time.perf_counter() - started
-
-
-def _both_signs(users: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    return users, -users

@@ -1,4 +1,4 @@
-"""What can go wrong offline; every message names the file, row or option at fault."""
+"""Errors of catalogues and builds; every message names the file, row or option at fault."""
 
 
 class IndexBuilderError(Exception):
@@ -18,7 +18,7 @@ class BadQueries(IndexBuilderError):
 
 
 class BadPlan(IndexBuilderError):
-    """The wanted index cannot be built for this catalogue."""
+    """The requested index cannot be built for this catalogue."""
 
 
 class BadArtifact(IndexBuilderError):
@@ -26,4 +26,4 @@ class BadArtifact(IndexBuilderError):
 
 
 class LowRecall(IndexBuilderError):
-    """The index finds fewer of the exact matches than was asked for."""
+    """The index finds fewer of the exact matches than the target."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SHORTEST = 2
-_MOST_ELEMENT_FAULTS = 20
+MIN_DIMENSION = 2
+_MAX_ELEMENT_FAULTS = 20
 
 
 @dataclass(frozen=True)
@@ -64,21 +64,21 @@ def unit_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def json_type(value: object) -> str:
-    """The JSON name of a parsed value's type, for messages."""
+    """Return the JSON name of a parsed value's type, for messages."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
 
 
 def _length_faults(length: int, dimension: int | None) -> list[VectorFault]:
-    if dimension is None and length < SHORTEST:
-        return [VectorFault("vector_dimension", f"has {length} numbers, at least {SHORTEST} are needed")]
+    if dimension is None and length < MIN_DIMENSION:
+        return [VectorFault("vector_dimension", f"has {length} numbers, at least {MIN_DIMENSION} are needed")]
     if dimension is not None and length != dimension:
         return [VectorFault("vector_dimension", f"has {length} numbers, {dimension} are expected")]
     return []
 
 
 def _as_floats(values: list[object] | NDArray) -> NDArray[np.float64] | None:
-    """The values as float64, or None where one is not a number. NumPy alone would take booleans for numbers."""
+    """Return the values as float64, or None where one is not a number. NumPy alone would take booleans for numbers."""
     if isinstance(values, np.ndarray):
         return values.astype(np.float64)
     if not set(map(type, values)) <= {float, int}:
@@ -90,10 +90,10 @@ def _as_floats(values: list[object] | NDArray) -> NDArray[np.float64] | None:
 
 
 def _direction_faults(vector: NDArray[np.float64]) -> list[VectorFault]:
-    """What keeps a float vector (d,) from having a direction: numbers that are not finite, or nothing but zeros."""
+    """Find what keeps a float vector (d,) from having a direction: numbers that are not finite, or only zeros."""
     bad = np.flatnonzero(~np.isfinite(vector))
     if bad.size:
-        return _capped([_not_finite(int(i), str(float(vector[i]))) for i in bad[: _MOST_ELEMENT_FAULTS + 1]], bad.size)
+        return _capped([_not_finite(int(i), str(float(vector[i]))) for i in bad[: _MAX_ELEMENT_FAULTS + 1]], bad.size)
     if not vector.any():
         return [VectorFault("vector_zero", "is all zeros, which has no direction")]
     return []
@@ -119,7 +119,7 @@ def _not_finite(element: int, value: str) -> VectorFault:
 
 
 def _capped(faults: list[VectorFault], count: int) -> list[VectorFault]:
-    shown = faults[:_MOST_ELEMENT_FAULTS]
+    shown = faults[:_MAX_ELEMENT_FAULTS]
     if count > len(shown):
         shown.append(VectorFault("vector_elements", f"has {count - len(shown)} further elements at fault"))
     return shown

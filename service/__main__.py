@@ -36,11 +36,11 @@ def _check(options: argparse.Namespace) -> None:
     settings = read_settings(os.environ)
     build = open_current(settings.artifacts)
     manifest = build.manifest
-    index, recall = manifest["index"], manifest["recall"]
-    found = ", ".join(f"{side} {recall[side][0]['mean']:.4f}" for side in ("best", "worst"))
+    index, recall = manifest.index, manifest.recall
+    found = f"best {recall.best[0].mean:.4f}, worst {recall.worst[0].mean:.4f}"
     print(f"build      {settings.artifacts / build.id}")
-    print(f"products   {manifest['products']:,} x {manifest['dimension']} dimensions from {manifest['source']['file']}")
-    print(f"index      {index['factory']}, {index['storage']}, worst side {index['worst']}; recall@10 {found}")
+    print(f"products   {manifest.products:,} x {manifest.dimension} dimensions from {manifest.source.file}")
+    print(f"index      {index.factory}, {index.storage}, worst side {index.worst}; recall@10 {found}")
     print(f"listens    {settings.host}:{settings.port}, {settings.workers} workers")
     limits = settings.limits
     print(f"limits     k {limits.max_k:,}, batch {limits.max_batch:,}, body {settings.max_body_bytes >> 20} MB")

@@ -1,51 +1,49 @@
 """Golden queries: user vectors with the answers a build gave when it was made, replayed before it serves."""
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
-from retrieval.artifact.products import ProductTable
+from retrieval.artifact.manifest import MANIFEST, GoldenQuery
 from retrieval.errors import BadArtifact
-from retrieval.search.index import ProductIndex
-from retrieval.search.ranking import TOLERANCE, Neighbours
+from retrieval.search.ranking import SIDES, TOLERANCE, Neighbours
 
 MATCHES = 10
-_LEAST_SHARE_FOUND = 0.95  # another CPU rounds differently, which can swap near-ties at the last place
+_MIN_SHARE_FOUND = 0.95  # another CPU rounds differently, which can swap near-ties at the last place
+
+Answers = list[dict[str, float]]  # one side's score for each product id, query by query
+Search = Callable[[NDArray[np.float32], int], tuple[Neighbours, Neighbours]]  # unit vectors (n, d) and k to both sides
+Prefixes = Callable[[NDArray[np.int64]], list[bytes]]  # catalogue positions to JSON prefixes
 
 
-def record(index: ProductIndex, products: ProductTable, users: NDArray[np.float32]) -> list[dict[str, Any]]:
-    """The golden queries for (n, d) unit vectors, as JSON values."""
-    best, worst = index.search(users, MATCHES)
-    return [
-        {"vector": users[i].tolist(), "best": _answer(best, i, products), "worst": _answer(worst, i, products)}
-        for i in range(len(users))
-    ]
+def record(search: Search, prefixes: Prefixes, users: NDArray[np.float32]) -> list[GoldenQuery]:
+    """Record what a search answers to (n, d) unit vectors."""
+    best, worst = (_answers(side, prefixes) for side in search(users, MATCHES))
+    return [*map(GoldenQuery, users.tolist(), best, worst)]
 
 
-def replay(index: ProductIndex, products: ProductTable, golden: list[dict[str, Any]]) -> None:
-    """Raise BadArtifact where the index no longer gives the recorded answers."""
-    for query in golden:
-        if len(query["vector"]) != index.dimension:
-            raise BadArtifact(f"manifest.json: a golden query of {len(query['vector'])} numbers, not {index.dimension}")
-    users = np.array([query["vector"] for query in golden], np.float32)
-    for side, found in zip(("best", "worst"), index.search(users, MATCHES), strict=True):
-        expected = [query[side] for query in golden]
-        answers = [_answer(found, i, products) for i in range(len(golden))]
-        hold(f"{side}.faiss", expected, answers)
+def replay(queries: list[GoldenQuery], search: Search, prefixes: Prefixes, subject: str) -> None:
+    """Raise BadArtifact where too few of a search's answers are those recorded.
+
+    The error names the `subject`, in which `{side}` stands for the side at fault.
+    """
+    found = search(np.array([query.vector for query in queries], np.float32), MATCHES)
+    for side, neighbours in zip(SIDES, found, strict=True):
+        recorded: Answers = [getattr(query, side) for query in queries]
+        same = sum(map(_agreeing, recorded, _answers(neighbours, prefixes)))
+        count = sum(map(len, recorded))
+        if same < _MIN_SHARE_FOUND * count:
+            raise BadArtifact(f"{subject.format(side=side)}: gives {same} of the {count} golden answers in {MANIFEST}")
 
 
-def hold(what: str, expected: list[dict[str, float]], answers: list[dict[str, float]]) -> None:
-    """Raise BadArtifact where too few of one side's `answers`, a score for each id, are those `expected` of `what`."""
-    same = sum(_agreeing(*pair) for pair in zip(expected, answers, strict=True))
-    count = sum(map(len, expected))
-    if same < _LEAST_SHARE_FOUND * count:
-        raise BadArtifact(f"{what}: gives {same} of the {count} golden answers in manifest.json")
-
-
-def _answer(side: Neighbours, i: int, products: ProductTable) -> dict[str, float]:
-    pairs = zip(side.positions[i].tolist(), side.scores[i].tolist(), strict=True)
-    return {products[position]["id"]: score for position, score in pairs}
+def _answers(side: Neighbours, prefixes: Prefixes) -> Answers:
+    answers = []
+    for positions, scores in zip(side.positions, side.scores.tolist(), strict=True):
+        found = prefixes(positions[positions >= 0])  # An approximate engine pads what it did not find.
+        answers.append({orjson.loads(prefix + b"}")["id"]: score for prefix, score in zip(found, scores, strict=False)})
+    return answers
 
 
 def _agreeing(expected: dict[str, float], answer: dict[str, float]) -> int:

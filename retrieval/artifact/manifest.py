@@ -1,113 +1,228 @@
-"""The shape of a manifest: the facts that opening and serving a build need, and the type of each."""
+"""The manifest of a build: what it was built from, how it is searched, what that finds, and which files it has."""
 
-from collections.abc import Callable
-from dataclasses import fields
-from pathlib import PurePath
-from typing import Any
+import hashlib
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path, PurePath
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import marshmallow as ma
+import orjson
 
 from retrieval.errors import BadArtifact
-from retrieval.search.index import SearchSettings
-from retrieval.search.ranking import SIDES
+from retrieval.search.settings import SearchSettings
 
-_LARGEST = 2**53
-_Check = Callable[[Any, str], None]
-
-
-def check_shape(manifest: dict[str, Any]) -> None:
-    """Raise BadArtifact, naming the fact, where one is missing or of the wrong type; further facts are welcome."""
-    _MANIFEST(manifest, "")
+FORMAT = 1
+MANIFEST = "manifest.json"
+_MAX_NUMBER = 2**53
+_NOT_KEYS = ("_schema", "key", "value")  # levels that marshmallow puts between the keys of a manifest
 
 
-def _object(shape: dict[str, _Check], exact: bool = False) -> _Check:
-    def check(value: Any, where: str) -> None:
-        _expect(isinstance(value, dict), where, "an object")
-        for key, check_fact in shape.items():
-            if key not in value:
-                raise BadArtifact(f"{where} has no {key}".lstrip())
-            check_fact(value[key], f"{where}/{key}".lstrip("/"))
-        if exact and value.keys() != shape.keys():
-            raise BadArtifact(f"{where} has an unknown {', '.join(sorted(value.keys() - shape.keys()))}")
+@dataclass(frozen=True)
+class Source:
+    """The product file of a build."""
 
-    return check
+    file: str
+    sha256: str
 
 
-def _each_value(check_value: _Check, check_key: _Check) -> _Check:
-    def check(value: Any, where: str) -> None:
-        _expect(isinstance(value, dict) and bool(value), where, "an object that is not empty")
-        for key, fact in value.items():
-            check_key(key, where)
-            check_value(fact, f"{where}/{key}")
+@dataclass(frozen=True)
+class SearchFacts:
+    """The settings of each side's search."""
 
-    return check
+    best: SearchSettings
+    worst: SearchSettings
 
 
-def _list(check_item: _Check) -> _Check:
-    def check(value: Any, where: str) -> None:
-        _expect(isinstance(value, list) and bool(value), where, "a list that is not empty")
-        for i, item in enumerate(value):
-            check_item(item, f"{where}/{i}")
+@dataclass(frozen=True)
+class IndexFacts:
+    """The kind of an index, a FAISS factory string; its storage; and how it is searched.
 
-    return check
+    `worst` is "negated" where the worst side has an index of its own, and "shared" where it searches the best side's.
+    """
 
-
-def _one_of(*values: str) -> _Check:
-    def check(value: Any, where: str) -> None:
-        _expect(isinstance(value, str) and value in values, where, f"one of {', '.join(values)}")
-
-    return check
+    factory: str
+    storage: str
+    worst: Literal["negated", "shared"]
+    search: SearchFacts
 
 
-def _text(value: Any, where: str) -> None:
-    _expect(isinstance(value, str), where, "a string")
+@dataclass(frozen=True)
+class RecallAtK:
+    """Mean recall at k over `users`, and the bound that its true value exceeds with 95 % confidence."""
+
+    k: int
+    users: int
+    mean: float
+    lower_bound: float
 
 
-def _flag(value: Any, where: str) -> None:
-    _expect(isinstance(value, bool), where, "true or false")
+@dataclass(frozen=True)
+class Recall:
+    """The measured recall of each side, at ten and at a hundred; `kept` says whether both reach the target at ten."""
+
+    target: float
+    kept: bool
+    users_from: str
+    best: list[RecallAtK]
+    worst: list[RecallAtK]
 
 
-def _count(value: Any, where: str) -> None:
-    _expect(type(value) is int and 0 <= value <= _LARGEST, where, "a count")
+@dataclass(frozen=True)
+class FileFacts:
+    """Size and checksum of a file."""
+
+    bytes: int
+    sha256: str
 
 
-def _number(value: Any, where: str) -> None:
-    _expect(type(value) in (int, float) and abs(value) <= _LARGEST, where, "a number")
+@dataclass(frozen=True)
+class GoldenQuery:
+    """A unit vector (d,), and the score of each product that the build answered with on each side."""
+
+    vector: list[float]
+    best: dict[str, float]
+    worst: dict[str, float]
 
 
-def _file_name(value: str, where: str) -> None:
-    _expect(value not in ("", "..") and value == PurePath(value).name, f"{where}/{value}", "a file's bare name")
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """All facts about a build. Publishing fills in `build_id`, `created` and `files`."""
+
+    build_id: str = ""
+    created: str = ""
+    source: Source
+    products: int
+    distinct_vectors: int
+    dimension: int
+    dropped_rows: int
+    metric: str = "cosine"
+    embedding_model: str | None = None
+    index: IndexFacts
+    recall: Recall
+    faiss_version: str
+    golden_queries: list[GoldenQuery]
+    files: dict[str, FileFacts] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all files together, the manifest itself aside."""
+        return sum(file.bytes for file in self.files.values())
 
 
-def _expect(fits: bool, where: str, what: str) -> None:
-    if not fits:
-        raise BadArtifact(f"{where} is not {what}")
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write a manifest with its format and checksum into the directory of its build."""
+    facts = {"format": FORMAT, **_SCHEMA.dump(manifest)}
+    facts["checksum"] = _checksum(facts)
+    (directory / MANIFEST).write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
 
 
-_SETTINGS = _object(
-    {field.name: _number if field.type in (float, "float") else _count for field in fields(SearchSettings)}, exact=True
-)
-_RECALL = _list(_object({"k": _count, "users": _count, "mean": _number, "lower_bound": _number}))
-_ANSWER = _each_value(_number, _text)
-_MANIFEST = _object(
-    {
-        "build_id": _text,
-        "created": _text,
-        "source": _object({"file": _text, "sha256": _text}),
-        "products": _count,
-        "distinct_vectors": _count,
-        "dimension": _count,
-        "dropped_rows": _count,
-        "metric": _text,
-        "faiss_version": _text,
-        "index": _object(
-            {
-                "factory": _text,
-                "storage": _text,
-                "worst": _one_of("negated", "shared"),
-                "search": _object(dict.fromkeys(SIDES, _SETTINGS)),
-            }
-        ),
-        "recall": _object({"target": _number, "kept": _flag, "users_from": _text, **dict.fromkeys(SIDES, _RECALL)}),
-        "files": _each_value(_object({"bytes": _count, "sha256": _text}), _file_name),
-        "golden_queries": _list(_object({"vector": _list(_number), **dict.fromkeys(SIDES, _ANSWER)})),
-    }
-)
+def read_manifest(directory: Path) -> Manifest:
+    """Read the manifest of a build; facts that this version does not know are left out.
+
+    Raises BadArtifact, naming the fact, where one is missing or of the wrong type.
+    """
+    path = directory / MANIFEST
+    try:
+        facts = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise BadArtifact(f"{path}: cannot be read ({error})") from error
+    except orjson.JSONDecodeError as error:
+        raise BadArtifact(f"{path}: not JSON ({error})") from error
+    found = facts.get("format") if isinstance(facts, dict) else None
+    if found != FORMAT:
+        raise BadArtifact(f"{path}: format {found}, this version reads {FORMAT}")
+    if facts.get("checksum") != _checksum(facts):
+        raise BadArtifact(f"{path}: does not match its own checksum")
+    try:
+        return _SCHEMA.load(facts)
+    except ma.ValidationError as error:
+        raise BadArtifact(f"{path}: {_first_fault(error.messages)}") from error
+
+
+def file_facts(path: Path) -> FileFacts:
+    """Measure and hash a file. Raises OSError."""
+    with path.open("rb") as file:
+        return FileFacts(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def check_file(path: Path, expected: FileFacts) -> None:
+    """Raise BadArtifact where a file is not what the manifest says."""
+    try:
+        size = path.stat().st_size
+        if size != expected.bytes:
+            raise BadArtifact(f"{path}: has {size} bytes, the manifest says {expected.bytes}")
+        if file_facts(path) != expected:
+            raise BadArtifact(f"{path}: its SHA-256 is not the one in the manifest")
+    except OSError as error:
+        raise BadArtifact(f"{path}: cannot be read ({error})") from error
+
+
+def _checksum(facts: dict[str, Any]) -> str:
+    """Hash all facts but the checksum, those included that this version does not know."""
+    body = {key: value for key, value in facts.items() if key != "checksum"}
+    return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _first_fault(messages: Any, path: tuple[str, ...] = ()) -> str:
+    """Return the first of marshmallow's messages, behind the path of the fact at fault."""
+    if isinstance(messages, dict):
+        key, inner = next(iter(messages.items()))
+        return _first_fault(inner, path if key in _NOT_KEYS else (*path, str(key)))
+    if isinstance(messages, list):
+        return _first_fault(messages[0], path)
+    if messages == ma.fields.Field.default_error_messages["required"]:
+        return f"{'/'.join(path[:-1])} has no {path[-1]}".lstrip()
+    return f"{'/'.join(path)}: {messages}"
+
+
+def _check_numbers(values: Any) -> None:
+    """Check many numbers at once: a marshmallow field for each of a golden query's would take too long."""
+    if not values or not isinstance(values, list | dict):
+        raise ma.ValidationError("Not a collection of numbers.")
+    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+        if type(value) not in (int, float) or abs(value) > _MAX_NUMBER:
+            raise ma.ValidationError({str(key): ["Not a valid number."]})
+
+
+def _check_bare_name(name: str) -> None:
+    if name in ("", "..") or name != PurePath(name).name:
+        raise ma.ValidationError("Not a file's bare name.")
+
+
+def _field(hint: Any) -> ma.fields.Field:
+    """Return the marshmallow field for a field of a dataclass, by its type."""
+    if is_dataclass(hint):
+        return ma.fields.Nested(_schema(hint), required=True)
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return ma.fields.String(required=True, validate=ma.validate.OneOf(inner))
+    if hint in (list[float], dict[str, float]):
+        return ma.fields.Raw(required=True, validate=_check_numbers)
+    if kind is list:
+        return ma.fields.Nested(_schema(inner[0]), many=True, required=True, validate=ma.validate.Length(min=1))
+    if kind is dict:
+        return ma.fields.Dict(ma.fields.String(validate=_check_bare_name), _field(inner[1]), required=True)
+    if hint == str | None:
+        return ma.fields.String(allow_none=True)
+    if hint is int:
+        return ma.fields.Integer(strict=True, required=True)
+    return ma.Schema.TYPE_MAPPING[hint](required=True)
+
+
+def _schema(cls: Any) -> ma.Schema:
+    """Return the marshmallow schema that reads a dataclass from a JSON object, and writes it to one."""
+    hints = get_type_hints(cls)
+
+    class FactsSchema(ma.Schema.from_dict({each.name: _field(hints[each.name]) for each in fields(cls)})):  # type: ignore[misc]
+        class Meta:
+            # A search without a setting that it does not know would find something else.
+            unknown = ma.RAISE if cls is SearchSettings else ma.EXCLUDE
+
+        @ma.post_load
+        def make(self, facts: dict[str, Any], **_: Any) -> Any:
+            return cls(**facts)
+
+    return FactsSchema()
+
+
+_SCHEMA = _schema(Manifest)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from retrieval.errors import BadArtifact
 from retrieval.search.ranking import RowGroups
 
-LINES, LINE_STARTS, HEAD_LENGTHS = "products.jsonl", "products.line_starts.npy", "products.head_lengths.npy"
+LINES, LINE_STARTS, PREFIX_LENGTHS = "products.jsonl", "products.line_starts.npy", "products.head_lengths.npy"
 ROW_STARTS, ROW_PRODUCTS, ROWS = "products.row_starts.npy", "products.by_row.npy", "products.rows.npy"
 BY_ID, BY_NAME = "products.by_id.npy", "products.by_name.npy"
-_ARRAYS = (LINE_STARTS, HEAD_LENGTHS, ROW_STARTS, ROW_PRODUCTS, ROWS, BY_ID, BY_NAME)
+_ARRAYS = (LINE_STARTS, PREFIX_LENGTHS, ROW_STARTS, ROW_PRODUCTS, ROWS, BY_ID, BY_NAME)
 TABLE_FILES = (LINES, *_ARRAYS)
 
 
@@ -25,7 +25,7 @@ class ProductTable:
 
     def __init__(self, lines: mmap.mmap, arrays: dict[str, NDArray[np.unsignedinteger]]):
         """`arrays` are those of a build by file name; all but LINE_STARTS and ROW_STARTS have a number a product."""
-        self._lines, self._line_starts, self._head_lengths = lines, arrays[LINE_STARTS], arrays[HEAD_LENGTHS]
+        self._lines, self._line_starts, self._prefix_lengths = lines, arrays[LINE_STARTS], arrays[PREFIX_LENGTHS]
         self._rows, self._by_id, self._by_name = arrays[ROWS], arrays[BY_ID], arrays[BY_NAME]
         self.groups = RowGroups(arrays[ROW_STARTS], arrays[ROW_PRODUCTS])
 
@@ -33,43 +33,43 @@ class ProductTable:
         return len(self._line_starts) - 1
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        """The product's `id`, `name` and further fields."""
+        """Return the product's `id`, `name` and further fields."""
         return orjson.loads(self._lines[self._line_starts[position] : self._line_starts[position + 1]])
 
-    def heads(self, positions: NDArray[np.int64]) -> list[bytes]:
-        """The JSON of each product's `id` and `name`, left open for more: `{"id":"p17","name":"Margherita pizza"`."""
+    def prefixes(self, positions: NDArray[np.int64]) -> list[bytes]:
+        """Return each product's JSON up to its `id` and `name`, left open: `{"id":"p17","name":"Margherita pizza"`."""
         starts = self._line_starts[positions].astype(np.int64)
-        ends = starts + self._head_lengths[positions]
+        ends = starts + self._prefix_lengths[positions]
         lines = self._lines
         return [lines[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
     def position(self, identifier: str) -> int | None:
-        """The catalogue position of the product with this id, if there is one."""
-        place = bisect_left(self._by_id, identifier, key=self._id)
-        if place == len(self) or self._id(self._by_id[place]) != identifier:
+        """Return the catalogue position of the product with this id, or None."""
+        rank = bisect_left(self._by_id, identifier, key=self._id)
+        if rank == len(self) or self._id(self._by_id[rank]) != identifier:
             return None
-        return int(self._by_id[place])
+        return int(self._by_id[rank])
 
     def starting_with(self, prefix: str, limit: int) -> list[int]:
-        """Positions of the first `limit` products whose names begin with the prefix, whatever the case, by name."""
+        """Return the positions of the first `limit` products by name whose names begin with the prefix in any case."""
         folded = prefix.casefold()
         start = bisect_left(self._by_name, folded, key=self._folded_name)
         candidates = self._by_name[start : start + limit].tolist()
         return [position for position in candidates if self._folded_name(position).startswith(folded)]
 
     def rows(self, positions: list[int]) -> NDArray[np.int64]:
-        """The index row of each position."""
+        """Return the index row of each position."""
         return self._rows[positions].astype(np.int64)
 
     def _id(self, position: int) -> str:
-        return self._head(position)["id"]
+        return self._label(position)["id"]
 
     def _folded_name(self, position: int) -> str:
-        return self._head(position)["name"].casefold()
+        return self._label(position)["name"].casefold()
 
-    def _head(self, position: int) -> dict[str, str]:
-        [head] = self.heads(np.array([position]))
-        return orjson.loads(head + b"}")
+    def _label(self, position: int) -> dict[str, str]:
+        [prefix] = self.prefixes(np.array([position]))
+        return orjson.loads(prefix + b"}")
 
 
 class ProductWriter:
@@ -78,17 +78,17 @@ class ProductWriter:
     def __init__(self, directory: Path):
         self._directory = directory
         self._lines = (directory / LINES).open("wb")
-        self._lengths, self._head_lengths = array("q"), array("q")
+        self._lengths, self._prefix_lengths = array("q"), array("q")
         self._ids: list[str] = []
         self._folded_names: list[str] = []
 
     def append(self, identifier: str, name: str, fields: dict[str, Any]) -> None:
-        """Take the next product. Raises orjson.JSONEncodeError where it cannot be written as JSON."""
-        head = orjson.dumps({"id": identifier, "name": name})[:-1]
-        line = head + (b"," + orjson.dumps(fields)[1:] if fields else b"}") + b"\n"
+        """Add the next product. Raises orjson.JSONEncodeError where it cannot be written as JSON."""
+        prefix = orjson.dumps({"id": identifier, "name": name})[:-1]
+        line = prefix + (b"," + orjson.dumps(fields)[1:] if fields else b"}") + b"\n"
         self._lines.write(line)
         self._lengths.append(len(line))
-        self._head_lengths.append(len(head))
+        self._prefix_lengths.append(len(prefix))
         self._ids.append(identifier)
         self._folded_names.append(name.casefold())
 
@@ -96,11 +96,11 @@ class ProductWriter:
         self._lines.close()
 
     def finish(self, groups: RowGroups) -> None:
-        """Write what finds lines and their heads, products by row, id and name, and the row of each."""
+        """Write the arrays that find lines and prefixes, products by row, id and name, and the row of each."""
         starts = np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)])
         for name, numbers in (
             (LINE_STARTS, starts),
-            (HEAD_LENGTHS, np.asarray(self._head_lengths)),
+            (PREFIX_LENGTHS, np.asarray(self._prefix_lengths)),
             (ROW_STARTS, groups.starts),
             (ROW_PRODUCTS, groups.products),
             (ROWS, groups.row_of(np.arange(groups.product_count))),
@@ -112,10 +112,10 @@ class ProductWriter:
 
 def open_products(directory: Path) -> ProductTable:
     """Map the table of a build. Raises BadArtifact where its files do not fit together."""
-    lines = _mapped(directory / LINES)
-    arrays = {name: _array(directory / name) for name in _ARRAYS}
+    lines = _map_lines(directory / LINES)
+    arrays = {name: _map_array(directory / name) for name in _ARRAYS}
     table = ProductTable(lines, arrays)
-    for name in (HEAD_LENGTHS, ROW_PRODUCTS, ROWS, BY_ID, BY_NAME):
+    for name in (PREFIX_LENGTHS, ROW_PRODUCTS, ROWS, BY_ID, BY_NAME):
         if len(arrays[name]) != len(table):
             raise BadArtifact(f"{directory / name}: {len(arrays[name])} products, {LINE_STARTS} has {len(table)}")
     if len(lines) != arrays[LINE_STARTS][-1]:
@@ -124,16 +124,16 @@ def open_products(directory: Path) -> ProductTable:
 
 
 def _order(keys: list[str]) -> NDArray[np.int64]:
-    """The catalogue positions in the order of their keys; equal keys stand in catalogue order."""
+    """Return the catalogue positions in the order of their keys; equal keys stand in catalogue order."""
     return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
 
 
-def _mapped(path: Path) -> mmap.mmap:
+def _map_lines(path: Path) -> mmap.mmap:
     with path.open("rb") as file:
         try:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError as error:
-            raise BadArtifact(f"{path}: {error}") from None
+            raise BadArtifact(f"{path}: {error}") from error
 
 
 def _save(path: Path, numbers: NDArray[np.integer]) -> None:
@@ -141,10 +141,10 @@ def _save(path: Path, numbers: NDArray[np.integer]) -> None:
     np.save(path, numbers.astype(np.uint32 if numbers.max(initial=0) < 2**32 else np.uint64))
 
 
-def _array(path: Path) -> NDArray[np.unsignedinteger]:
+def _map_array(path: Path) -> NDArray[np.unsignedinteger]:
     try:
         return np.asarray(np.load(path, mmap_mode="r"))  # np.memmap itself is slow to index
-    except FileNotFoundError:
-        raise BadArtifact(f"{path}: is missing; `python -m index_builder` makes a build with all files") from None
+    except FileNotFoundError as error:
+        raise BadArtifact(f"{path}: is missing; `python -m index_builder` makes a build with all files") from error
     except (ValueError, EOFError) as error:
-        raise BadArtifact(f"{path}: not a NumPy array: {error}") from None
+        raise BadArtifact(f"{path}: not a NumPy array: {error}") from error

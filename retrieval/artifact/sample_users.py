@@ -13,7 +13,7 @@ from retrieval.errors import BadArtifact
 from retrieval.records.rows import read_rows
 
 FILE = "sample_users.json"
-_MOST_USERS = 12
+_MAX_USERS = 12
 
 
 def write_sample_users(directory: Path, path: Path | None) -> None:
@@ -24,17 +24,17 @@ def write_sample_users(directory: Path, path: Path | None) -> None:
     users: list[dict[str, Any]] = []
     if path is not None:
         with closing(_named_users(path)) as named:
-            users = list(islice(named, _MOST_USERS))
+            users = list(islice(named, _MAX_USERS))
     (directory / FILE).write_bytes(orjson.dumps(users, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
 def open_sample_users(directory: Path) -> list[dict[str, Any]]:
-    """The sample users of a build: `name`, `likes` and `vector` of each. Raises BadArtifact where the file is none."""
+    """Read the sample users of a build: `name`, `likes` and `vector` of each. Raises BadArtifact."""
     path = directory / FILE
     try:
         return orjson.loads(path.read_bytes())
     except (OSError, orjson.JSONDecodeError) as error:
-        raise BadArtifact(f"{path}: not readable sample users ({error})") from None
+        raise BadArtifact(f"{path}: not readable sample users ({error})") from error
 
 
 def _named_users(path: Path) -> Generator[dict[str, Any], None, None]:
@@ -46,5 +46,5 @@ def _named_users(path: Path) -> Generator[dict[str, Any], None, None]:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether it is a string that UTF-8 can carry: one without a lone surrogate."""
+    """Tell whether a value is a string without a lone surrogate, which UTF-8 cannot carry."""
     return isinstance(value, str) and value == value.encode(errors="ignore").decode()

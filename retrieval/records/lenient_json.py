@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-_LONGEST_FLOAT_INTEGER = 309  # decimal digits of the greatest float
+_MAX_FLOAT_DIGITS = 309  # decimal digits of the greatest float
 
 
 class BadJson(ValueError):
@@ -13,14 +13,16 @@ class BadJson(ValueError):
 
 
 def loads(text: bytes) -> Any:
-    """Parse UTF-8 text. `NaN`, `Infinity`, `1e400` and integers beyond float range become non-finite floats, and a
-    lone surrogate stays in its string, so that each is judged as a value by whoever reads the field.
+    """Parse UTF-8 text. Raises BadJson.
+
+    `NaN`, `Infinity`, `1e400` and integers beyond float range become non-finite floats, and a lone surrogate stays in
+    its string, so that each is judged as a value by whoever reads the field.
     """
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         if "depth limit" in str(error):
-            raise BadJson("nested too deeply") from None
+            raise BadJson("nested too deeply") from error
         return _loads_leniently(text)
 
 
@@ -28,14 +30,14 @@ def _loads_leniently(text: bytes) -> Any:
     try:
         return json.loads(text.decode("utf-8-sig"), parse_int=_integer)
     except UnicodeDecodeError as error:
-        raise BadJson(f"not UTF-8: {error.reason} at byte {error.start}") from None
+        raise BadJson(f"not UTF-8: {error.reason} at byte {error.start}") from error
     except json.JSONDecodeError as error:
-        raise BadJson(f"not JSON: {error}") from None
-    except RecursionError:
-        raise BadJson("nested too deeply") from None
+        raise BadJson(f"not JSON: {error}") from error
+    except RecursionError as error:
+        raise BadJson("nested too deeply") from error
 
 
 def _integer(digits: str) -> int | float:
-    if len(digits.lstrip("-")) <= _LONGEST_FLOAT_INTEGER:
+    if len(digits.lstrip("-")) <= _MAX_FLOAT_DIGITS:
         return int(digits)
     return float("-inf" if digits.startswith("-") else "inf")

@@ -20,7 +20,7 @@ Row = tuple[str, Any]
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yield (place, value) for each row: "line 3" and what the line held, or the `lenient_json.BadJson` met there.
+    """Yield (location, value) for each row: "line 3" and what the line held, or the `lenient_json.BadJson` met there.
 
     Blank lines are skipped. Rows of files that hold columns are objects whose vectors are arrays (d,).
     Raises BadRows where the file as a whole cannot be read.
@@ -43,19 +43,19 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def plain(file: BinaryIO) -> BinaryIO:
-    """What a file holds, which may be gzipped."""
+    """Return the stream of what a file holds, which may be gzipped."""
     return gzip.open(file) if peek(file, 2) == _GZIP else file  # type: ignore[return-value]
 
 
 def peek(stream: BinaryIO, count: int) -> bytes:
-    """The first bytes of a stream, which is then at its start again."""
+    """Return the first bytes of a stream, and go back to its start."""
     start = stream.read(count)
     stream.seek(0)
     return start
 
 
 def first_character(stream: BinaryIO) -> bytes:
-    """The first byte that is neither space nor part of a byte order mark; the stream is then at its start again."""
+    """Return the first byte that is neither space nor part of a byte order mark, and go back to the start."""
     character = stream.read(1)
     while character and character in b" \t\r\n\xef\xbb\xbf":
         character = stream.read(1)
@@ -73,7 +73,7 @@ def _array_rows(path: Path, stream: BinaryIO) -> Iterator[Row]:
     try:
         rows = lenient_json.loads(stream.read())
     except lenient_json.BadJson as error:
-        raise BadRows(f"{path}: {error}") from None
+        raise BadRows(f"{path}: {error}") from error
     for number, row in enumerate(rows, 1):
         yield f"item {number}", row
 

@@ -1,4 +1,4 @@
-"""The catalogue's unit vectors on disk: written as they are read, then read in blocks, so that memory stays small."""
+"""Vectors on disk: written as a catalogue is read, then read in blocks, so that memory stays small."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 BLOCK_ROWS = 65_536
 
 
-class UnitMatrix:
+class VectorFile:
     """A float32 matrix (n, d) in a file of its own."""
 
     def __init__(self, path: Path):
@@ -24,21 +24,21 @@ class UnitMatrix:
         self.dimension = block.shape[1]
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """All rows in order, some tens of thousands at a time."""
+        """Yield all rows in order, in blocks of BLOCK_ROWS."""
         return (self._read(start, BLOCK_ROWS) for start in range(0, self.rows, BLOCK_ROWS))
 
     def sample(self, count: int, seed: int) -> NDArray[np.float32]:
-        """At most `count` rows, chosen at random, in their order."""
+        """Return at most `count` rows, chosen at random."""
         if count >= self.rows:
             return self._read(0, self.rows)
         return self.take(np.random.default_rng(seed).choice(self.rows, count, replace=False))
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The given rows (m,), as (m, d)."""
-        taken = np.empty((len(rows), self.dimension), np.float32)
+        """Return the given rows (m,) as (m, d)."""
+        vectors = np.empty((len(rows), self.dimension), np.float32)
         for i in np.argsort(rows):
-            taken[i] = self._read(int(rows[i]), 1)
-        return taken
+            vectors[i] = self._read(int(rows[i]), 1)
+        return vectors
 
     def close(self) -> None:
         self._file.close()

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIDES = ("best", "worst")
+SIGNS = {"best": 1.0, "worst": -1.0}  # of a score, so that the highest one is a side's first
 TOLERANCE = 1e-5  # a product counts as found when its score is within this of the exact k-th score
 UNITS = 10**6  # scores are compared and reported in millionths
 _POSITION_BITS = 40
@@ -40,7 +41,7 @@ class RowGroups:
         return len(self.products)
 
     def row_of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The index row of each catalogue position, in the shape of `positions`."""
+        """Return the index row of each catalogue position, in the shape of `positions`."""
         rows = np.empty(self.product_count, np.int64)
         rows[self.products] = np.repeat(np.arange(self.row_count), np.diff(self.starts))
         return rows[positions]
@@ -54,13 +55,13 @@ class RowAssigner:
         self._row_of_product: list[NDArray[np.int64]] = []
 
     def assign(self, unit_vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Take the next products' vectors (n, d); tells which of them (n,) are the first of their row."""
+        """Assign rows to the next products' vectors (n, d). Returns which of them (n,) are the first of their row."""
         before = len(self._rows)
         rows = np.fromiter(map(self._row, unit_vectors), np.int64, len(unit_vectors))
         self._row_of_product.append(rows)
         first = np.zeros(len(rows), bool)
-        _, places = np.unique(rows, return_index=True)
-        first[places] = rows[places] >= before
+        _, firsts = np.unique(rows, return_index=True)
+        first[firsts] = rows[firsts] >= before
         return first
 
     def groups(self) -> RowGroups:
@@ -74,7 +75,7 @@ class RowAssigner:
 
 
 def rank(rows: NDArray[np.int64], millionths: NDArray[np.int64], groups: RowGroups, k: int) -> NDArray[np.int64]:
-    """The k first products of the rows (n, m) found for each query, as sort keys (n, k); a row of -1 is none."""
+    """Return the k first products of each query's rows (n, m), as sort keys (n, k); a row of -1 is none."""
     found = rows >= 0
     if groups.product_count == groups.row_count:
         keys = _key(millionths, rows)
@@ -93,12 +94,12 @@ def positions_of(keys: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def scores_of(keys: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The scores of sort keys; that of a key that stands for no product is below -1."""
+    """Return the scores of sort keys; that of a key that stands for no product is below -1."""
     return (UNITS - (keys >> _POSITION_BITS)) / UNITS
 
 
 def _lowest_needed(millionths: NDArray[np.int64], sizes: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """The score (n, 1) at which each query has k products together; rows below it need not be spelled out."""
+    """Return the score (n, 1) at which each query has k products; rows below it need not be expanded."""
     order = np.argsort(-millionths, axis=1, kind="stable")
     reached = np.take_along_axis(sizes, order, axis=1).cumsum(axis=1) >= k
     last_needed = np.where(reached.any(axis=1), reached.argmax(axis=1), -1)
@@ -108,7 +109,7 @@ def _lowest_needed(millionths: NDArray[np.int64], sizes: NDArray[np.int64], k: i
 def _product_keys(
     groups: RowGroups, rows: NDArray[np.int64], millionths: NDArray[np.int64], sizes: NDArray[np.int64], k: int
 ) -> NDArray[np.int64]:
-    """The sort keys of the first `sizes` products of each row, side by side for each query; the rest is padding."""
+    """Return the sort keys of the first `sizes` products of each row, side by side for each query, then padding."""
     ends = sizes.cumsum(axis=1)
     keys = np.full((len(rows), int(ends[:, -1].max(initial=k))), _NO_PRODUCT)
     counts = sizes.ravel()
@@ -122,5 +123,5 @@ def _product_keys(
 
 
 def _key(millionths: NDArray[np.int64], positions: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Keys that sort by falling score, then by rising position."""
+    """Return keys that sort by falling score, then by rising position."""
     return ((UNITS - millionths) << _POSITION_BITS) | positions

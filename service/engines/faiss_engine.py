@@ -1,6 +1,7 @@
 """The embedded engine: a FAISS build, memory-mapped into this process."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -21,15 +22,15 @@ class FaissEngine:
 
     def __init__(self, build: Build, cores: Cores):
         self._index, self._products, self._cores = build.index, build.products, cores
-        self._atlas = build.atlas
+        self._projection = build.projection
         self.sample_users: list[dict[str, Any]] = build.sample_users
         manifest = build.manifest
         self.info = IndexInfo(
             build_id=build.id,
-            products=manifest["products"],
-            dimension=manifest["dimension"],
-            index=manifest["index"]["factory"],
-            recall=manifest["recall"],
+            products=manifest.products,
+            dimension=manifest.dimension,
+            index=manifest.index.factory,
+            recall=asdict(manifest.recall),
         )
 
     @property
@@ -42,7 +43,7 @@ class FaissEngine:
             return self._index.search(unit_vectors, k)
 
     def prefixes(self, positions: NDArray[np.int64]) -> list[bytes]:
-        return self._products.heads(positions)
+        return self._products.prefixes(positions)
 
     def starting_with(self, prefix: str, limit: int) -> NDArray[np.int64]:
         return np.array(self._products.starting_with(prefix, limit), np.int64)
@@ -54,11 +55,11 @@ class FaissEngine:
         return [None if position is None else next(vectors) for position in positions]
 
     def project(self, unit_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self._atlas.place(unit_vectors)
+        return self._projection.project(unit_vectors)
 
     @cached_property
     def sampled_points(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        positions = self._atlas.positions
+        positions = self._projection.positions
         return positions, self.project(self._vectors(positions.tolist()))
 
     def _vectors(self, positions: list[int]) -> NDArray[np.float32]:

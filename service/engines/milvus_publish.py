@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from retrieval.artifact import golden
 from retrieval.artifact.store import Build, open_current
 from retrieval.errors import BadArtifact
-from retrieval.search.ranking import SIDES, Neighbours
 from service.engines.milvus_cluster import MAX_PREFIX_BYTES, Cluster, build_id_of, collection_of
 from service.engines.milvus_engine import MilvusEngine
 from service.errors import CannotPublish, EngineUnavailable
@@ -75,7 +73,7 @@ def product_blocks(build: Build, size: int) -> Iterator[tuple[int, list[bytes], 
     row_of_product = build.products.groups.row_of(np.arange(len(build.products)))
     for start in tqdm(range(0, len(row_of_product), size), desc="products", disable=None, leave=False):
         rows = row_of_product[start : start + size]
-        yield start, build.products.heads(np.arange(start, start + len(rows))), build.index.vectors(rows)
+        yield start, build.products.prefixes(np.arange(start, start + len(rows))), build.index.vectors(rows)
 
 
 def _check_lengths(first: int, prefixes: list[bytes]) -> None:
@@ -91,24 +89,10 @@ def _verify(cluster: Cluster, collection: str, build: Build) -> None:
     engine = MilvusEngine(cluster, collection)
     if engine.info.products != len(build.products):
         raise CannotPublish(f"{collection}: holds {engine.info.products:,} products, the build {len(build.products):,}")
-    queries = build.manifest["golden_queries"]
-    found = engine.search(np.array([query["vector"] for query in queries], np.float32), golden.MATCHES)
     try:
-        for side, neighbours in zip(SIDES, found, strict=True):
-            golden.hold(f"{collection}, {side} side", [query[side] for query in queries], _answers(engine, neighbours))
+        golden.replay(build.manifest.golden_queries, engine.search, engine.prefixes, f"{collection}, {{side}} side")
     except BadArtifact as error:
         raise CannotPublish(str(error)) from error
-
-
-def _answers(engine: MilvusEngine, side: Neighbours) -> list[dict[str, float]]:
-    """Return the score of each product id, query by query, as the collection names them."""
-    return [
-        {
-            orjson.loads(prefix + b"}")["id"]: score
-            for prefix, score in zip(engine.prefixes(positions), scores.tolist(), strict=True)
-        }
-        for positions, scores in zip(side.positions, side.scores, strict=True)
-    ]
 
 
 def _check_same_index(cluster: Cluster, collection: str, layout: Layout) -> None:

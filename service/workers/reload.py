@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrieval.artifact.store import current_build_id, held, open_build
+from retrieval.artifact.store import current_build_id, open_build, pinned
 from retrieval.errors import BadArtifact
 
 log = logging.getLogger(__name__)
@@ -79,6 +79,6 @@ class BuildWatch:
 
 def _verify(root: Path, build_id: str) -> Verified:
     with ExitStack() as hold:
-        hold.enter_context(held(root, build_id))
+        hold.enter_context(pinned(root, build_id))
         open_build(root, build_id)
         return Verified(build_id, hold.pop_all())

@@ -38,7 +38,7 @@ def publish_build(tmp_path: Path, milvus: MilvusServer) -> Callable[[int], str]:
     from service.engines.milvus_publish import publish as publish_to_milvus
 
     def publish_build(seed: int) -> str:
-        build_id = publish(tmp_path / "artifacts", seed)["build_id"]
+        build_id = publish(tmp_path / "artifacts", seed).build_id
         publish_to_milvus(tmp_path / "artifacts", MilvusSettings(milvus.uri, timeout=20.0), Layout("FLAT"))
         return build_id
 

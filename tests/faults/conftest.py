@@ -34,7 +34,7 @@ def publish(root: Path, tmp_path: Path) -> Publish:
     def publish(seed: int) -> str:
         vectors = np.random.default_rng(100 + seed).normal(size=(PRODUCTS, DIMENSION))
         source = write_lines(tmp_path / f"products {seed}.jsonl", products_of(vectors))
-        return build(BuildRequest(products=source, out=root, keep=100))["build_id"]
+        return build(BuildRequest(products=source, out=root, keep=100)).build_id
 
     return publish
 

@@ -235,7 +235,7 @@ def test_a_sealed_manifest_that_does_not_list_a_file(target: Target) -> None:
 def test_a_sealed_manifest_that_lists_files_elsewhere(target: Target) -> None:
     outside = {"bytes": 0, "sha256": ""}
     edit_manifest(target.build, lambda manifest: manifest["files"].update({"../CURRENT": outside}))
-    with pytest.raises(BadArtifact, match=re.escape("manifest.json: files/../CURRENT is not a file's bare name")):
+    with pytest.raises(BadArtifact, match=re.escape("manifest.json: files/../CURRENT: Not a file's bare name.")):
         open_current(target.root)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def test_the_manifest_tells_the_truth(root: Path) -> None:
     returned = publish(root, embedding_model="glove")
     directory = current(root)
     manifest = json.loads((directory / "manifest.json").read_text())
-    assert manifest == returned
+    assert {key: manifest[key] for key in asdict(returned)} == asdict(returned)
+    assert manifest.keys() - asdict(returned).keys() == {"format", "checksum"}
 
     assert manifest["format"] == 1
     assert re.fullmatch(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{8}", manifest["build_id"])
@@ -77,9 +79,9 @@ def test_the_manifest_tells_the_truth(root: Path) -> None:
 
 
 def test_the_manifest_lists_every_file_with_its_size_and_checksum(root: Path) -> None:
-    files = publish(root)["files"]
+    files = publish(root).files
     present = [path for path in current(root).iterdir() if path.name != "manifest.json"]
-    assert files == {path.name: file_facts(path) for path in present}
+    assert {name: asdict(facts) for name, facts in files.items()} == {path.name: file_facts(path) for path in present}
     assert set(files) >= {"best.faiss", "worst.faiss", "recall.json", "products.jsonl"}
 
 
@@ -91,40 +93,38 @@ def test_the_worst_index_holds_the_negated_vectors(root: Path) -> None:
 
 
 def test_golden_queries_hold_the_exact_answers(root: Path) -> None:
-    golden = publish(root)["golden_queries"]
+    golden = publish(root).golden_queries
     vectors = [json.loads(line)["vector"] for line in (root.parent / "products 0.jsonl").read_text().splitlines()]
     units = unit_vectors(np.array(vectors)).astype(np.float64)
     assert len(golden) == 8
     for query in golden:
-        cosines = units @ np.array(query["vector"])
-        for side, sign in (("best", 1), ("worst", -1)):
+        cosines = units @ np.array(query.vector)
+        for answer, sign in ((query.best, 1), (query.worst, -1)):
             order = np.lexsort((np.arange(PRODUCTS), -sign * np.round(cosines, 6)))[:10]
-            assert list(query[side]) == [f"p{i}" for i in order]
-            assert list(query[side].values()) == pytest.approx(cosines[order], abs=1e-6)
+            assert list(answer) == [f"p{i}" for i in order]
+            assert list(answer.values()) == pytest.approx(cosines[order], abs=1e-6)
 
 
 def test_current_is_one_line_with_the_build_id(root: Path) -> None:
-    build_id = publish(root)["build_id"]
+    build_id = publish(root).build_id
     assert (root / "CURRENT").read_text() == f"{build_id}\n"
     assert entries(root) == sorted([build_id, "CURRENT"])
 
 
 def test_two_publishes_leave_both_builds_and_point_to_the_newer(root: Path) -> None:
     older, newer = publish(root, 0), publish(root, 1)
-    assert entries(root) == sorted([older["build_id"], newer["build_id"], "CURRENT"])
+    assert entries(root) == sorted([older.build_id, newer.build_id, "CURRENT"])
     assert open_current(root).manifest == newer
-    (root / "CURRENT").write_text(older["build_id"])
+    (root / "CURRENT").write_text(older.build_id)
     assert open_current(root).manifest == older
 
 
 def test_the_same_catalogue_twice_gives_two_builds(root: Path) -> None:
     first, second = publish(root), publish(root)
-    assert first["build_id"] < second["build_id"]
-    assert first["files"].keys() == second["files"].keys()
-    reproducible = first["files"].keys() - REPORT
-    assert {name: first["files"][name] for name in reproducible} == {
-        name: second["files"][name] for name in reproducible
-    }
+    assert first.build_id < second.build_id
+    assert first.files.keys() == second.files.keys()
+    reproducible = first.files.keys() - REPORT
+    assert {name: first.files[name] for name in reproducible} == {name: second.files[name] for name in reproducible}
 
 
 def test_an_open_build_answers_after_a_newer_one_is_published(root: Path) -> None:
@@ -157,8 +157,8 @@ def test_a_draft_is_not_seen_before_it_is_published(root: Path) -> None:
 
 def test_a_build_that_lost_its_power_before_current_changed_is_not_used(root: Path) -> None:
     older, newer = publish(root, 0), publish(root, 1)
-    (root / "CURRENT").write_text(f"{older['build_id']}\n")
-    (root / f"CURRENT.{newer['build_id']}").write_text(f"{newer['build_id']}\n")
+    (root / "CURRENT").write_text(f"{older.build_id}\n")
+    (root / f"CURRENT.{newer.build_id}").write_text(f"{newer.build_id}\n")
     assert open_current(root).manifest == older
 
 
@@ -166,7 +166,7 @@ def test_the_next_build_removes_an_abandoned_draft(root: Path) -> None:
     (root / ".draft-0123456789abcdef").mkdir(parents=True)
     (root / ".draft-0123456789abcdef" / "best.faiss").write_bytes(b"half an index")
     (root / ".draft-empty").mkdir()
-    build_id = publish(root)["build_id"]
+    build_id = publish(root).build_id
     assert entries(root) == sorted([build_id, "CURRENT"])
 
 
@@ -175,7 +175,7 @@ def test_the_next_build_leaves_the_draft_of_a_live_builder(root: Path) -> None:
         (live.directory / "best.faiss").write_bytes(b"half an index")
         publish(root)
         assert (live.directory / "best.faiss").read_bytes() == b"half an index"
-        live.publish({})
+        live.publish(open_current(root).manifest)
     assert not live.directory.exists()
 
 

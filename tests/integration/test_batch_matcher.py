@@ -173,7 +173,7 @@ def test_a_matcher_answers_batch_after_batch_after_it_was_sent_to_another_proces
 def test_a_named_build_answers_though_another_is_published(tmp_path: Path) -> None:
     users = table(name=["a"], vector=[VECTOR])
     first = build(BuildRequest(write_lines(tmp_path / "f", products_of(PRODUCTS)), tmp_path / "artifacts"))
-    pinned = BatchMatcher(str(tmp_path / "artifacts"), build_id=first["build_id"])
+    pinned = BatchMatcher(str(tmp_path / "artifacts"), build_id=first.build_id)
     build(BuildRequest(write_lines(tmp_path / "g", products_of(-PRODUCTS)), tmp_path / "artifacts"))
     check_row(pinned(users).to_pylist()[0], VECTOR, 10)
     [newer] = BatchMatcher(str(tmp_path / "artifacts"))(users).to_pylist()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from index_builder.pipeline import BuildRequest, build
 from index_builder.recall import summarise
+from retrieval.artifact.manifest import Source
 from retrieval.artifact.store import Build, open_current
 from retrieval.errors import BadCatalogue, BadQueries, IndexBuilderError
 from retrieval.vectors import unit_vectors
@@ -55,8 +57,8 @@ def test_dropping_bad_rows_gives_the_answers_of_the_clean_catalogue(tmp_path: Pa
         build(BuildRequest(products=source, out=tmp_path / name, on_bad_row="drop"))
     clean, dropped = open_current(tmp_path / "clean"), open_current(tmp_path / "mixed")
     assert answers(dropped, 15) == answers(clean, 15)
-    assert (clean.manifest["dropped_rows"], dropped.manifest["dropped_rows"]) == (0, 4)
-    assert (dropped.manifest["products"], len(dropped.products)) == (120, 120)
+    assert (clean.manifest.dropped_rows, dropped.manifest.dropped_rows) == (0, 4)
+    assert (dropped.manifest.products, len(dropped.products)) == (120, 120)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_a_bad_catalogue_leaves_a_new_artifacts_root_empty(tmp_path: Path) -> No
 def test_identical_vectors_are_indexed_once_and_answered_in_catalogue_order(build_of: BuildOf) -> None:
     vectors = np.concatenate([VECTORS[:10], np.tile(USERS[:1], (50, 1)), VECTORS[10:20], USERS[:1] * 1e-30])
     built = build_of(products_of(vectors))
-    assert (built.manifest["products"], built.manifest["distinct_vectors"]) == (71, 21)
+    assert (built.manifest.products, built.manifest.distinct_vectors) == (71, 21)
     [best, *_] = answers(built, 51)
     assert best == [(f"p{i}", f"product {i}", 1.0) for i in [*range(10, 60), 70]]
 
@@ -97,15 +99,15 @@ def test_identical_vectors_are_indexed_once_and_answered_in_catalogue_order(buil
 def test_an_exact_build_measures_and_records_recall_one(build_of: BuildOf, factory: str) -> None:
     manifest = build_of(products_of(VECTORS), index=factory).manifest
     exact = {"candidates": 0, "per_match": 1.0, "nprobe": 0}
-    assert manifest["index"] == {
+    assert asdict(manifest.index) == {
         "factory": "Flat",
         "storage": "fp32",
         "worst": "negated",
         "search": {"best": exact, "worst": exact},
     }
     side = [vars(summarise(np.ones(300), k)) for k in (10, 100)]
-    assert [(found["k"], found["users"], found["mean"]) for found in side] == [(10, 300, 1.0), (100, 300, 1.0)]
-    assert manifest["recall"] == {
+    assert [(at_k["k"], at_k["users"], at_k["mean"]) for at_k in side] == [(10, 300, 1.0), (100, 300, 1.0)]
+    assert asdict(manifest.recall) == {
         "target": 0.99,
         "kept": True,
         "users_from": "means of random products",
@@ -121,23 +123,22 @@ def test_the_recorded_recall_of_an_approximate_build_is_numpys(tmp_path: Path, b
     built = build_of(products_of(vectors), index="HNSW4", queries=queries, recall=0.7)
     users = np.random.default_rng(1).permutation(users)[200:400]  # those not tuned with, who are asked first
     cosines = unit_vectors(users).astype(np.float64) @ unit_vectors(vectors).astype(np.float64).T
-    recorded = built.manifest["recall"]
-    assert (recorded["target"], recorded["kept"], recorded["users_from"]) == (0.7, True, "users.jsonl")
+    recorded = built.manifest.recall
+    assert (recorded.target, recorded.kept, recorded.users_from) == (0.7, True, "users.jsonl")
     for i, k in enumerate((10, 100)):
-        for side, sign, found in zip(
-            ("best", "worst"), (1, -1), built.index.search(unit_vectors(users), k), strict=True
-        ):
+        sides = (recorded.best[i], recorded.worst[i])
+        for at_k, sign, found in zip(sides, (1, -1), built.index.search(unit_vectors(users), k), strict=True):
             kth = np.sort(sign * cosines, axis=1)[:, -k]
             reached = np.take_along_axis(sign * cosines, found.positions, axis=1) >= kth[:, None] - 1e-5
-            assert (recorded[side][i]["k"], recorded[side][i]["users"]) == (k, 200)
-            assert recorded[side][i]["mean"] == pytest.approx(reached.mean(), abs=0.002)
-            assert recorded[side][i]["mean"] < 0.97
+            assert (at_k.k, at_k.users) == (k, 200)
+            assert at_k.mean == pytest.approx(reached.mean(), abs=0.002)
+            assert at_k.mean < 0.97
 
 
 def test_an_hnsw_build_replays_its_golden_queries(build_of: BuildOf) -> None:
     built = build_of(products_of(VECTORS), index="HNSW32", embedding_model="glove-300")
-    assert built.manifest["index"]["factory"] == "HNSW32"
-    assert built.manifest["embedding_model"] == "glove-300"
+    assert built.manifest.index.factory == "HNSW32"
+    assert built.manifest.embedding_model == "glove-300"
 
 
 @pytest.mark.parametrize(
@@ -170,6 +171,6 @@ def test_the_same_catalogue_gives_the_same_answers_from_any_format(tmp_path: Pat
     for name in ("array.json", "lines.jsonl", "arrays.npz"):
         manifest = build(BuildRequest(products=tmp_path / name, out=tmp_path / f"built from {name}"))
         sha256 = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
-        assert manifest["source"] == {"file": name, "sha256": sha256}
+        assert manifest.source == Source(name, sha256)
         found.append(answers(open_current(tmp_path / f"built from {name}"), 10))
     assert found[0] == found[1] == found[2]

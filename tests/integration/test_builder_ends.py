@@ -74,7 +74,7 @@ def test_a_builder_that_is_killed_leaves_a_draft_that_the_next_one_removes(tmp_p
         assert process.returncode == -signal.SIGKILL
     assert len(list(root.glob(".draft-*"))) == 1
     check_old_build(root, old)
-    newer = build(BuildRequest(products=tmp_path / "old", out=root))["build_id"]
+    newer = build(BuildRequest(products=tmp_path / "old", out=root)).build_id
     assert sorted(path.name for path in root.iterdir()) == sorted([old, newer, "CURRENT"])
 
 
@@ -85,6 +85,6 @@ def test_the_picture_is_drawn_where_matplotlib_is(
     if installed:
         monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
     manifest = build(BuildRequest(products=tmp_path / "old", out=root))
-    picture = root / manifest["build_id"] / "recall.svg"
-    assert picture.exists() == ("recall.svg" in manifest["files"]) == installed
+    picture = root / manifest.build_id / "recall.svg"
+    assert picture.exists() == ("recall.svg" in manifest.files) == installed
     assert not installed or "</svg>" in picture.read_text()

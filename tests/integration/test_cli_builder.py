@@ -47,7 +47,7 @@ def run(*arguments: object, largest_file: int | None = None) -> subprocess.Compl
 def test_a_build_is_summed_up_in_seven_lines(products: Path, root: Path) -> None:
     done = run("--products", products, "--out", root)
     build = open_current(root)
-    megabytes = sum(file["bytes"] for file in build.manifest["files"].values()) / 1e6
+    megabytes = build.manifest.size_bytes / 1e6
     assert (done.returncode, done.stderr) == (0, "")
     *lines, last = done.stdout.splitlines()
     assert lines == [
@@ -75,7 +75,7 @@ def test_dropped_rows_and_given_users_are_in_the_summary(
         "worst       recall@10 1.0000 (at least 0.9993), recall@100 1.0000 (at least 0.9999); 9 candidates re-ranked",
         "promise     kept: recall@10 of at least 0.99 on each side, measured on users.jsonl",
     ]
-    assert open_current(root).manifest["dropped_rows"] == 2
+    assert open_current(root).manifest.dropped_rows == 2
 
 
 def test_bad_rows_fail_the_build_and_are_all_named(

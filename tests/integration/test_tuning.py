@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from index_builder.__main__ import main
 from index_builder.pipeline import BuildRequest, build
 from retrieval.artifact.store import Build, open_current
 from retrieval.errors import BadPlan, LowRecall
-from retrieval.search.index import SearchSettings
+from retrieval.search.settings import SearchSettings
 from retrieval.vectors import unit_vectors
 from service.http.app import create_app
 from service.recommender import Recommender, Serving
@@ -65,10 +66,10 @@ def built(root: Path) -> Build:
 
 
 def test_a_catalogue_with_fewer_directions_than_dimensions_gets_a_kind_that_uses_it(built: Build) -> None:
-    assert built.manifest["index"]["factory"] != "Flat"
-    assert built.manifest["recall"]["kept"] is True
-    for side in ("best", "worst"):
-        assert built.manifest["recall"][side][0]["lower_bound"] >= 0.99
+    assert built.manifest.index.factory != "Flat"
+    assert built.manifest.recall.kept is True
+    for side in (built.manifest.recall.best, built.manifest.recall.worst):
+        assert side[0].lower_bound >= 0.99
 
 
 def test_a_busy_moment_while_a_kind_is_tuned_does_not_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +77,7 @@ def test_a_busy_moment_while_a_kind_is_tuned_does_not_decide(tmp_path: Path, mon
     monkeypatch.setattr(tuning, "suitable_kinds", lambda *arguments: [kinds])
     timed: list[int] = []  # the dimensions that each index scans, as often as it was timed
 
-    def seconds(planner: tuning.Planner, index: Any, side: str, settings: SearchSettings) -> float:
+    def seconds(tuner: tuning.Tuner, index: Any, side: str, settings: SearchSettings) -> float:
         if not isinstance(faiss.downcast_index(index), faiss.IndexRefine):
             return 100.0
         scanned = faiss.downcast_index(faiss.downcast_index(index).base_index).index.d
@@ -84,14 +85,14 @@ def test_a_busy_moment_while_a_kind_is_tuned_does_not_decide(tmp_path: Path, mon
         is_busy = len(timed) <= 2  # while the first kind is tuned, on both sides
         return 1e-3 * scanned * (10.0 if is_busy else 1.0)
 
-    monkeypatch.setattr(tuning.Planner, "_seconds", seconds)
+    monkeypatch.setattr(tuning.Tuner, "_seconds", seconds)
     np.savez(tmp_path / "p.npz", names=np.arange(3000).astype(str), vectors=clustered(3000))
     build(BuildRequest(products=tmp_path / "p.npz", out=tmp_path / "a"))
     assert timed[:4] == [32, 32, 40, 40]
-    assert open_current(tmp_path / "a").manifest["index"]["factory"] == kinds[0]
+    assert open_current(tmp_path / "a").manifest.index.factory == kinds[0]
 
 
-def test_users_whom_the_planner_never_saw_get_the_promised_recall(built: Build) -> None:
+def test_users_that_were_not_tuned_with_get_the_target_recall(built: Build) -> None:
     vectors = clustered(8000)
     best, worst = recalls(built, vectors, fresh_users(vectors, 500))
     assert best >= 0.98
@@ -101,8 +102,8 @@ def test_users_whom_the_planner_never_saw_get_the_promised_recall(built: Build) 
 def test_the_report_holds_what_was_measured_and_chosen(built: Build, root: Path) -> None:
     report = json.loads((root / built.id / "recall.json").read_text())
     manifest = built.manifest
-    assert (report["recall"], report["index"]) == (manifest["recall"], manifest["index"]["factory"])
-    assert {side: report["chosen"][side]["settings"] for side in ("best", "worst")} == manifest["index"]["search"]
+    assert (report["recall"], report["index"]) == (asdict(manifest.recall), manifest.index.factory)
+    assert {side: report["chosen"][side]["settings"] for side in ("best", "worst")} == asdict(manifest.index.search)
     assert {point["factory"] for point in report["measured"]} >= {"Flat", report["index"]}
     assert {point["side"] for point in report["measured"]} == {"best", "worst"}
     for side, sign in (("best", -1), ("worst", 1)):
@@ -127,7 +128,7 @@ def test_vectors_that_vary_in_all_directions_get_what_keeps_the_promise(tmp_path
     vectors = np.random.default_rng(1).normal(size=(8000, 64))
     np.savez(tmp_path / "p.npz", names=np.arange(8000).astype(str), vectors=vectors)
     manifest = build(BuildRequest(products=tmp_path / "p.npz", out=tmp_path / "artifacts"))
-    assert manifest["recall"]["kept"] is True
+    assert manifest.recall.kept is True
     assert min(recalls(open_current(tmp_path / "artifacts"), vectors, fresh_users(vectors, 300))) >= 0.98
 
 
@@ -135,8 +136,8 @@ def test_vectors_that_vary_in_all_directions_get_what_keeps_the_promise(tmp_path
 def test_the_ends_of_the_scale_can_be_asked_for(tmp_path: Path, recall: float, kinds: set[str] | None) -> None:
     np.savez(tmp_path / "p.npz", names=np.arange(5200).astype(str), vectors=clustered(5200))
     manifest = build(BuildRequest(products=tmp_path / "p.npz", out=tmp_path / "artifacts", recall=recall))
-    assert kinds is None or manifest["index"]["factory"] in kinds
-    assert (manifest["recall"]["target"], manifest["recall"]["kept"]) == (recall, True)
+    assert kinds is None or manifest.index.factory in kinds
+    assert (manifest.recall.target, manifest.recall.kept) == (recall, True)
 
 
 @pytest.mark.parametrize("recall", ["1.5", "-0.1", "nan", "inf", "x", ""])
@@ -181,16 +182,16 @@ def test_a_missed_target_may_be_published_and_is_told_to_everyone(
     assert miss(tmp_path, "--allow-low-recall") == 0
     assert "promise     NOT KEPT: recall@10 of at least 0.99999 on each side" in capsys.readouterr().out
     built = open_current(tmp_path / "artifacts")
-    assert (built.manifest["recall"]["target"], built.manifest["recall"]["kept"]) == (0.99999, False)
+    assert (built.manifest.recall.target, built.manifest.recall.kept) == (0.99999, False)
     client = create_app(Serving(Recommender(engine_of(built))), Settings()).test_client()
-    assert client.get("/index").json["recall"] == built.manifest["recall"]
+    assert client.get("/index").json["recall"] == asdict(built.manifest.recall)
 
 
 @pytest.mark.soak
 def test_a_graph_is_tuned_by_what_it_finds(build_of: BuildOf) -> None:
     vectors = np.random.default_rng(2).normal(size=(2000, 16))
     built = build_of(products_of(vectors), index="HNSW4", recall=0.9)
-    assert built.manifest["recall"]["kept"] is True
+    assert built.manifest.recall.kept is True
     assert min(recalls(built, vectors, fresh_users(vectors, 300))) >= 0.89
 
 
@@ -200,7 +201,7 @@ def test_a_graph_is_tuned_by_what_it_finds(build_of: BuildOf) -> None:
 def test_auto_answers_small_catalogues_of_any_dimension_exactly(build_of: BuildOf, count: int, dimension: int) -> None:
     vectors = np.random.default_rng(3).normal(size=(count, dimension))
     built = build_of(products_of(vectors))
-    assert built.manifest["index"]["factory"] == "Flat"
+    assert built.manifest.index.factory == "Flat"
     check_exact(built.index, vectors, np.random.default_rng(4).normal(size=(5, dimension)), 10)
 
 
@@ -208,7 +209,7 @@ def test_auto_answers_small_catalogues_of_any_dimension_exactly(build_of: BuildO
 def test_a_compressed_kind_can_be_had_for_small_catalogues(build_of: BuildOf, count: int, dimension: int) -> None:
     vectors = np.random.default_rng(3).normal(size=(count, dimension))
     built = build_of(products_of(vectors), index="Reduce2,PQ2x4fs")
-    assert built.manifest["index"]["factory"] == "Reduce2,PQ2x4fs"
+    assert built.manifest.index.factory == "Reduce2,PQ2x4fs"
     check_exact(built.index, vectors, np.random.default_rng(4).normal(size=(5, dimension)), 10)
 
 
@@ -232,6 +233,6 @@ def test_a_large_catalogue_of_few_distinct_vectors(build_of: BuildOf) -> None:
     distinct = np.random.default_rng(6).normal(size=(700, 8))
     vectors = distinct[np.random.default_rng(6).integers(0, 700, 6000)]
     built = build_of(products_of(vectors))
-    report = built.manifest
-    assert (report["products"], report["distinct_vectors"], report["index"]["factory"]) == (6000, 700, "Flat")
+    manifest = built.manifest
+    assert (manifest.products, manifest.distinct_vectors, manifest.index.factory) == (6000, 700, "Flat")
     check_exact(built.index, vectors, distinct[:5] + 0.1, 30)

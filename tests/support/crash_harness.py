@@ -1,4 +1,4 @@
-"""Artifacts roots with a build in use, and builders that are struck while they publish another catalogue there."""
+"""Artifacts roots with a build in use, and builders that fail while they publish another catalogue there."""
 
 import hashlib
 import shutil
@@ -11,26 +11,26 @@ from typing import TypeVar
 
 import numpy as np
 
+from index_builder.recall import MIN_USERS
 from index_builder.training import STORAGES
-from index_builder.users import FEWEST
 from retrieval.artifact.store import open_current
 from retrieval.errors import BadArtifact
 from retrieval.search.index import use_threads
 from tests.support.catalogues import write_lines
-from tests.support.fault_injection import Order, Outcome, StruckBuilders
+from tests.support.fault_injection import FaultSpec, FaultyBuilders, Outcome
 from tests.support.published import DIMENSION, publish
 from tests.support.served import answers_of
 
 Case = TypeVar("Case")
-_AT_ONCE = 2
+_HARNESSES = 2
 
 
-class Sound:
+class Baseline:
     """A root with the old build, what that serves, and what a build of the new catalogue serves."""
 
     def __init__(self, directory: Path):
-        self.root = directory / "sound"
-        self.old = publish(self.root)["build_id"]
+        self.root = directory / "baseline"
+        self.old = publish(self.root).build_id
         self.old_files = _contents(self.root / self.old)
         self.old_answers = answers_of(open_current(self.root))
         self.new_answers = {}  # by storage
@@ -38,39 +38,39 @@ class Sound:
             publish(directory / storage, seed=1, storage=storage)
             self.new_answers[storage] = answers_of(open_current(directory / storage))
         self.source = directory / "products 1.jsonl"
-        users = np.random.default_rng(3).normal(size=(FEWEST, DIMENSION))
+        users = np.random.default_rng(3).normal(size=(MIN_USERS, DIMENSION))
         self.users = write_lines(directory / "users.jsonl", [{"vector": user} for user in users.tolist()])
 
 
 @dataclass
-class Workshop:
-    """Strikes one builder after the other, each in a fresh copy of the sound root, or in an `empty` one."""
+class CrashHarness:
+    """Runs one faulty builder after the other, each in a fresh copy of the baseline root, or in an `empty` one."""
 
-    sound: Sound
+    baseline: Baseline
     directory: Path
-    builders: StruckBuilders
+    builders: FaultyBuilders
     empty: bool = False
 
     @property
     def root(self) -> Path:
         return self.directory / "artifacts"
 
-    def build(self, *options: str, source: Path | None = None, **strike: object) -> Outcome:
-        """Run a builder of the new catalogue, or of another `source`, in a fresh root; strike it as an `Order` says."""
+    def build(self, *options: str, source: Path | None = None, **fault: object) -> Outcome:
+        """Run a builder of the new catalogue, or of another `source`, in a fresh root, with a `FaultSpec`'s fault."""
         shutil.rmtree(self.root, ignore_errors=True)
         if not self.empty:
-            shutil.copytree(self.sound.root, self.root)
-        return self._run(source, options, **strike)
+            shutil.copytree(self.baseline.root, self.root)
+        return self._run(source, options, **fault)
 
     def check_complete(self) -> bool:
         """The old build or the new one is in use, whole, and the old one is as it was. Tells whether it is the new."""
         if self.empty and not (self.root / "CURRENT").exists():
             return False
         opened = open_current(self.root)
-        is_new = opened.id != self.sound.old
-        new_answers = self.sound.new_answers[opened.manifest["index"]["storage"]]
-        assert answers_of(opened) == (new_answers if is_new else self.sound.old_answers)
-        assert self.empty or _contents(self.root / self.sound.old) == self.sound.old_files
+        is_new = opened.id != self.baseline.old
+        new_answers = self.baseline.new_answers[opened.manifest.index.storage]
+        assert answers_of(opened) == (new_answers if is_new else self.baseline.old_answers)
+        assert self.empty or _contents(self.root / self.baseline.old) == self.baseline.old_files
         return is_new
 
     def check_refused(self, outcome: Outcome) -> None:
@@ -81,7 +81,7 @@ class Workshop:
         assert last == "nothing was published"
         assert "Traceback" not in outcome.stderr
         assert not self.check_complete()
-        assert self.entries() == ([] if self.empty else sorted([self.sound.old, "CURRENT"]))
+        assert self.entries() == ([] if self.empty else sorted([self.baseline.old, "CURRENT"]))
 
     def check_next_builder(self) -> None:
         """It publishes, and leaves nothing but complete builds."""
@@ -90,16 +90,16 @@ class Workshop:
         assert outcome.code == 0, outcome.stderr
         newest = open_current(self.root)
         assert newest.id not in builds
-        assert answers_of(newest) == self.sound.new_answers["fp32"]
+        assert answers_of(newest) == self.baseline.new_answers["fp32"]
         assert self.entries() == sorted({*builds, newest.id, "CURRENT"})
 
     def entries(self) -> list[str]:
         return sorted(path.name for path in self.root.iterdir()) if self.root.exists() else []
 
-    def _run(self, source: Path | None, options: tuple[str, ...], **strike: object) -> Outcome:
-        files = [source] if source else [self.sound.source, "--queries", self.sound.users]
+    def _run(self, source: Path | None, options: tuple[str, ...], **fault: object) -> Outcome:
+        files = [source] if source else [self.baseline.source, "--queries", self.baseline.users]
         arguments = ["--out", self.root, "--products", *files, *options]
-        return self.builders.run(Order([str(argument) for argument in arguments], str(self.directory), **strike))
+        return self.builders.run(FaultSpec([str(argument) for argument in arguments], str(self.directory), **fault))
 
 
 @dataclass(frozen=True)
@@ -115,22 +115,22 @@ class Tally:
         return {"cases": self.cases, "new_build_in_use": self.new_in_use, "builds_lost": len(self.failed)}
 
 
-class Workshops:
-    """As many workshops as work at once."""
+class CrashHarnesses:
+    """As many harnesses as work at once."""
 
-    def __init__(self, members: list[Workshop]):
+    def __init__(self, members: list[CrashHarness]):
         self._members = members
 
     @property
-    def first(self) -> Workshop:
+    def first(self) -> CrashHarness:
         return self._members[0]
 
-    def try_all(self, cases: Iterable[Case], try_one: Callable[[Workshop, Case], bool]) -> Tally:
+    def try_all(self, cases: Iterable[Case], try_one: Callable[[CrashHarness, Case], bool]) -> Tally:
         """Try every case; `try_one` tells whether the new build came into use, and raises where anything is wrong."""
 
-        def work(member: Workshop, own: list[Case]) -> list[bool | str]:
+        def work(member: CrashHarness, own: list[Case]) -> list[bool | str]:
             use_threads(1)
-            return [_tried(try_one, member, case) for case in own]
+            return [_outcome_of(try_one, member, case) for case in own]
 
         cases, count = list(cases), len(self._members)
         with ThreadPoolExecutor(count) as threads:
@@ -139,23 +139,23 @@ class Workshops:
         return Tally(len(ends), ends.count(True), [end for end in ends if isinstance(end, str)])
 
 
-def _tried(try_one: Callable[[Workshop, Case], bool], shop: Workshop, case: Case) -> bool | str:
+def _outcome_of(try_one: Callable[[CrashHarness, Case], bool], harness: CrashHarness, case: Case) -> bool | str:
     try:
-        return try_one(shop, case)
+        return try_one(harness, case)
     except (AssertionError, BadArtifact) as fault:
         return f"{case}: {fault}"
 
 
 @contextmanager
-def workshops(directory: Path, empty: bool = False) -> Iterator[Workshops]:
-    sound = Sound(directory)
+def crash_harnesses(directory: Path, empty: bool = False) -> Iterator[CrashHarnesses]:
+    baseline = Baseline(directory)
     with ExitStack() as stack:
         members = []
-        for i in range(_AT_ONCE):
-            place = directory / f"workshop {i}"
-            place.mkdir()
-            members.append(Workshop(sound, place, stack.enter_context(StruckBuilders()), empty))
-        yield Workshops(members)
+        for i in range(_HARNESSES):
+            scratch = directory / f"harness {i}"
+            scratch.mkdir()
+            members.append(CrashHarness(baseline, scratch, stack.enter_context(FaultyBuilders()), empty))
+        yield CrashHarnesses(members)
 
 
 def _contents(directory: Path) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Builders that are struck at a chosen moment. Each is a fork of one warm process that has never searched or built, so
-that hundreds of them take seconds.
+"""Builders with a fault injected at a chosen moment.
 
-Run as a module, it reads an order a line and answers with an outcome a line, both JSON.
+Each is a fork of one warm process that has never searched or built, so that hundreds of them take seconds. Run as a
+module, it reads a `FaultSpec` a line and answers with an `Outcome` a line, both JSON.
 """
 
 import builtins
@@ -33,24 +33,28 @@ _STAGES = {"train": faiss.IndexPQFastScan, "add": faiss.IndexHNSWFlat}
 
 
 @dataclass(frozen=True)
-class Order:
-    """Run the builder with `arguments`, and strike it: `kill` or `fail` its file operation number `at` under `within`,
-    or cut its files at `largest_file` bytes, or kill it `delay` seconds after `stage` begins ("start" is the first).
+class FaultSpec:
+    """The `arguments` of a builder, and the fault to inject into it.
+
+    `effect` is "kill" or "fail", for its file operation number `at` under the directory `within`, or for a write beyond
+    `max_file_bytes`. With a `stage` ("start" is the first), it is killed `delay_seconds` after that begins.
     """
 
     arguments: list[str]
     within: str
-    how: str = "spare"
+    effect: str = "none"
     at: int | None = None
-    largest_file: int | None = None
+    max_file_bytes: int | None = None
     stage: str | None = None
-    delay: float = 0.0
+    delay_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a builder ended: its exit code, negative where a signal ended it; its operations and stages, each as (what,
-    seconds, path); inodes it had synced; what it printed to stderr.
+    """How a builder ended.
+
+    `code` is its exit code, negative where a signal ended it; `operations` are its file operations and stages as
+    (operation, seconds, path); `synced` are the inodes that it had synced.
     """
 
     code: int
@@ -59,10 +63,10 @@ class Outcome:
     stderr: str
 
 
-class StruckBuilders:
-    """The warm process, as its user sees it."""
+class FaultyBuilders:
+    """The client of the warm process."""
 
-    def __enter__(self) -> "StruckBuilders":
+    def __enter__(self) -> "FaultyBuilders":
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.fault_injection"],
@@ -79,35 +83,35 @@ class StruckBuilders:
         self._process.wait(30)
         self._process.stdout.close()
 
-    def run(self, order: Order) -> Outcome:
-        self._process.stdin.write(json.dumps(asdict(order)) + "\n")
+    def run(self, spec: FaultSpec) -> Outcome:
+        self._process.stdin.write(json.dumps(asdict(spec)) + "\n")
         self._process.stdin.flush()
         return Outcome(**json.loads(self._process.stdout.readline()))
 
 
-class _Blow:
-    """Notes every operation in a pipe, and strikes at the chosen one."""
+class _Fault:
+    """Logs every operation to a pipe, and kills or fails the chosen one."""
 
-    def __init__(self, order: Order, notes: int):
-        self._order, self._notes, self._count, self._started = order, notes, 0, time.perf_counter()
+    def __init__(self, spec: FaultSpec, log: int):
+        self._spec, self._log, self._count, self._started = spec, log, 0, time.perf_counter()
 
-    def audited(self, event: str, arguments: tuple[Any, ...]) -> None:
+    def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in _OPERATIONS and (path := self._path(arguments[0])):
             reads = event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
             self.operation("read" if reads else event, path)
 
-    def operation(self, what: str, path: str) -> None:
-        self.note(what, path)
+    def operation(self, name: str, path: str) -> None:
+        self.log(name, path)
         self._count += 1
-        if self._count - 1 == self._order.at:
-            if self._order.how == "kill":
+        if self._count - 1 == self._spec.at:
+            if self._spec.effect == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
     def opener(self, opened: Callable[..., Any]) -> Callable[..., Any]:
-        """`open` with a second operation, where a file that is to be written exists and is still empty."""
+        """Wrap `open` with a second operation, when a file to be written exists and is still empty."""
 
-        def open_and_strike(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        def open_faulty(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
             stream = opened(file, mode, *arguments, **options)
             if "w" in mode and (path := self._path(file)):
                 with ExitStack() as on_error:
@@ -116,83 +120,83 @@ class _Blow:
                     on_error.pop_all()
             return stream
 
-        return open_and_strike
+        return open_faulty
 
     def fsync(self, descriptor: int) -> None:
-        """What is written survives a killed process without a sync, so the disk is spared."""
+        """Count a sync without doing it: what is written survives a killed process anyway."""
         self.operation("os.fsync", str(Path(f"/proc/self/fd/{descriptor}").readlink()))
-        self.note("synced", str(os.fstat(descriptor).st_ino))
+        self.log("synced", str(os.fstat(descriptor).st_ino))
 
-    def note(self, what: str, path: str) -> None:
-        os.write(self._notes, f"{what}\t{time.perf_counter() - self._started}\t{path}\n".encode())
+    def log(self, name: str, path: str) -> None:
+        os.write(self._log, f"{name}\t{time.perf_counter() - self._started}\t{path}\n".encode())
 
     def _path(self, target: Any) -> str | None:
-        """The path of an operation that counts; a relative one is of a directory tree that is being removed."""
+        """Return the path of an operation that counts; a relative one is of a directory tree that is being removed."""
         if isinstance(target, int):
             if target < 0:
                 return None
             target = Path(f"/proc/self/fd/{target}").readlink()
         path = os.fsdecode(target)
-        return path if path.startswith(self._order.within) or not path.startswith("/") else None
+        return path if path.startswith(self._spec.within) or not path.startswith("/") else None
 
 
-def _announced(blow: _Blow, stage: str, method: Callable[..., None]) -> Callable[..., None]:
-    def announced(*arguments: Any) -> None:
-        blow.note(f"begin {stage}", "")
+def _logged(fault: _Fault, stage: str, method: Callable[..., None]) -> Callable[..., None]:
+    def logged(*arguments: Any) -> None:
+        fault.log(f"begin {stage}", "")
         method(*arguments)
-        blow.note(f"end {stage}", "")
+        fault.log(f"end {stage}", "")
 
-    return announced
+    return logged
 
 
-def _build(order: Order, notes: int, stderr: int) -> int:
+def _build(spec: FaultSpec, log: int, stderr: int) -> int:
     os.dup2(stderr, 2)
     os.dup2(stderr, 1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if order.largest_file is not None:
+    if spec.max_file_bytes is not None:
         # The kernel ends a process that writes beyond its limit, unless that ignores the signal: the write fails then.
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL if order.how == "kill" else signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (order.largest_file, order.largest_file))
-    blow = _Blow(order, notes)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL if spec.effect == "kill" else signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (spec.max_file_bytes, spec.max_file_bytes))
+    fault = _Fault(spec, log)
     for stage, kind in _STAGES.items():
-        setattr(kind, stage, _announced(blow, stage, getattr(kind, stage)))
-    os.fsync = blow.fsync
-    io.open = builtins.open = blow.opener(builtins.open)
-    blow.note("begin start", "")
-    sys.addaudithook(blow.audited)
-    return builder.main(order.arguments)
+        setattr(kind, stage, _logged(fault, stage, getattr(kind, stage)))
+    os.fsync = fault.fsync
+    io.open = builtins.open = fault.opener(builtins.open)
+    fault.log("begin start", "")
+    sys.addaudithook(fault.audit)
+    return builder.main(spec.arguments)
 
 
-def _run(order: Order) -> Outcome:
-    notes, childs_notes = os.pipe()
+def _run(spec: FaultSpec) -> Outcome:
+    log, childs_log = os.pipe()
     stderr, childs_stderr = os.pipe()  # no file, whose size might be limited
     child = os.fork()
     if child == 0:
         code = 70
         try:
-            code = _build(order, childs_notes, childs_stderr)
+            code = _build(spec, childs_log, childs_stderr)
         except BaseException:  # noqa: BLE001
             traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(code)
-    os.close(childs_notes)
+    os.close(childs_log)
     os.close(childs_stderr)
     text = b""
-    while part := os.read(notes, 65536):
+    while part := os.read(log, 65536):
         text += part
-        if order.stage and f"begin {order.stage}\t".encode() in part:
-            time.sleep(order.delay)
+        if spec.stage and f"begin {spec.stage}\t".encode() in part:
+            time.sleep(spec.delay_seconds)
             os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    os.close(notes)
+    os.close(log)
     message = os.read(stderr, 65536).decode()
     os.close(stderr)
     lines = [line.split("\t", 2) for line in text.decode().splitlines()]
     return Outcome(
         os.waitstatus_to_exitcode(status),
-        [(what, float(seconds), path) for what, seconds, path in lines if what != "synced"],
-        [int(inode) for what, _, inode in lines if what == "synced"],
+        [(name, float(seconds), path) for name, seconds, path in lines if name != "synced"],
+        [int(inode) for name, _, inode in lines if name == "synced"],
         message,
     )
 
@@ -200,7 +204,7 @@ def _run(order: Order) -> Outcome:
 def _main() -> None:
     sys.modules["matplotlib.figure"] = None  # type: ignore[assignment]  # no picture, which takes longer than the rest
     for line in sys.stdin:
-        print(json.dumps(asdict(_run(Order(**json.loads(line))))), flush=True)
+        print(json.dumps(asdict(_run(FaultSpec(**json.loads(line))))), flush=True)
 
 
 if __name__ == "__main__":

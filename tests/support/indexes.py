@@ -9,9 +9,10 @@ import faiss
 import numpy as np
 
 from index_builder.training import build_index, negate, store_vectors
-from retrieval.records.vector_file import UnitMatrix
-from retrieval.search.index import ProductIndex, SearchSettings
+from retrieval.records.vector_file import VectorFile
+from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import RowAssigner, RowGroups
+from retrieval.search.settings import SearchSettings
 from retrieval.vectors import unit_vectors
 from tests.support.oracle import Oracle
 
@@ -20,10 +21,10 @@ WHOLE = SearchSettings(candidates=10**9)
 
 
 @contextmanager
-def unit_matrix(units: np.ndarray) -> Iterator[UnitMatrix]:
+def vector_file(units: np.ndarray) -> Iterator[VectorFile]:
     """A matrix in a scratch file that holds these unit vectors (n, d)."""
     with tempfile.TemporaryDirectory() as directory:
-        matrix = UnitMatrix(Path(directory) / "unit_vectors.f32")
+        matrix = VectorFile(Path(directory) / "unit_vectors.f32")
         matrix.append(np.asarray(units, np.float32))
         try:
             yield matrix
@@ -39,7 +40,7 @@ def group_identical(units: np.ndarray) -> tuple[np.ndarray, RowGroups]:
 
 def faiss_index(units: np.ndarray, factory: str = "Flat", storage: str = "fp32") -> faiss.Index:
     """The FAISS index of distinct unit vectors (n, d)."""
-    with unit_matrix(units) as matrix:
+    with vector_file(units) as matrix:
         return build_index(factory, matrix, store_vectors(matrix, storage))
 
 

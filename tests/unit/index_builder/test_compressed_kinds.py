@@ -7,12 +7,13 @@ import faiss
 import numpy as np
 import pytest
 
-from index_builder.recall import exact_scores, measure_side
+from index_builder.recall import exact_top_rows, measure_side
 from retrieval.errors import BadPlan
-from retrieval.search.index import ProductIndex, SearchSettings
+from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import Neighbours
+from retrieval.search.settings import SearchSettings
 from retrieval.vectors import unit_vectors
-from tests.support.indexes import check_exact, faiss_index, group_identical, index_over, negated, unit_matrix
+from tests.support.indexes import check_exact, faiss_index, group_identical, index_over, negated, vector_file
 
 KINDS = [
     "Flat",
@@ -83,9 +84,9 @@ def test_the_whole_catalogue_comes_in_exact_order(index: ProductIndex, k: int) -
 def test_measured_recall_is_numpys(index: ProductIndex, kind: str) -> None:
     units = unit_vectors(VECTORS)
     for k in (10, 100):
-        with unit_matrix(units) as vectors:
-            exact = exact_scores(vectors, group_identical(units)[1], USERS, 100)
-            measured = [measure_side(index, side, vectors, USERS, exact, k).mean for side in ("best", "worst")]
+        with vector_file(units) as vectors:
+            exact = exact_top_rows(vectors, group_identical(units)[1], USERS, 100)
+            measured = [measure_side(index, side, vectors, USERS, exact[side], k).mean for side in ("best", "worst")]
         for sign, found, mean in zip((1, -1), index.search(USERS, k), measured, strict=True):
             kth = np.sort(sign * COSINES, axis=1)[:, -k]
             reached = np.take_along_axis(sign * COSINES, found.positions, axis=1) >= kth[:, None] - 1e-5

@@ -8,7 +8,8 @@ import pytest
 
 from index_builder.training import negate
 from retrieval.errors import BadArtifact, BadPlan
-from retrieval.search.index import ProductIndex, open_index, write_index
+from retrieval.search.files import open_index, write_index
+from retrieval.search.index import ProductIndex
 from retrieval.vectors import unit_vectors
 from tests.support.indexes import check_exact, faiss_index, group_identical, index_over, negated
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from index_builder.recall import SideRecall, exact_scores, measure_side, summarise, synthetic_users
+from index_builder.recall import exact_top_rows, measure_side, summarise, synthetic_users
+from retrieval.artifact.manifest import RecallAtK
 from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import Neighbours, RowGroups
 from retrieval.vectors import unit_vectors
-from tests.support.indexes import faiss_index, group_identical, index_over, unit_matrix
+from tests.support.indexes import faiss_index, group_identical, index_over, vector_file
 
 
 def drawn(seed: int, products: int = 400, users: int = 100, dimension: int = 16) -> tuple[np.ndarray, np.ndarray]:
@@ -39,18 +40,18 @@ class Answering:
         return Neighbours(self.positions, np.zeros(self.positions.shape))
 
 
-def measured(index: ProductIndex, units: np.ndarray, users: np.ndarray, k: int) -> list[SideRecall]:
+def measured(index: ProductIndex, units: np.ndarray, users: np.ndarray, k: int) -> list[RecallAtK]:
     """The best and the worst side's recall against the catalogue of these units."""
-    with unit_matrix(units) as vectors:
-        exact = exact_scores(vectors, group_identical(units)[1], users, k)
-        return [measure_side(index, side, vectors, users, exact, k) for side in ("best", "worst")]
+    with vector_file(units) as vectors:
+        exact = exact_top_rows(vectors, group_identical(units)[1], users, k)
+        return [measure_side(index, side, vectors, users, exact[side], k) for side in ("best", "worst")]
 
 
 def means(index: ProductIndex, units: np.ndarray, users: np.ndarray, k: int) -> list[float]:
     return [side.mean for side in measured(index, units, users, k)]
 
 
-def everything_found(k: int, users: int) -> SideRecall:
+def everything_found(k: int, users: int) -> RecallAtK:
     return summarise(np.ones(users), k)
 
 
@@ -58,13 +59,13 @@ def everything_found(k: int, users: int) -> SideRecall:
 def test_the_exact_kth_scores_are_those_of_a_full_sort(k: int) -> None:
     units, users = drawn(k, users=130)
     ordered = np.sort(users.astype(np.float64) @ units.T.astype(np.float64), axis=1)
-    with unit_matrix(units) as vectors:
-        exact = exact_scores(vectors, group_identical(units)[1], users, k)
-    np.testing.assert_allclose(exact.best.scores, ordered[:, : -k - 1 : -1], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(exact.worst.scores, -ordered[:, :k], rtol=0, atol=1e-6)
+    with vector_file(units) as vectors:
+        exact = exact_top_rows(vectors, group_identical(units)[1], users, k)
+    np.testing.assert_allclose(exact["best"].scores, ordered[:, : -k - 1 : -1], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(exact["worst"].scores, -ordered[:, :k], rtol=0, atol=1e-6)
     cosines = users.astype(np.float64) @ units.T.astype(np.float64)
     np.testing.assert_allclose(
-        np.take_along_axis(cosines, exact.best.rows, axis=1), exact.best.scores, rtol=0, atol=1e-6
+        np.take_along_axis(cosines, exact["best"].rows, axis=1), exact["best"].scores, rtol=0, atol=1e-6
     )
 
 
@@ -79,9 +80,9 @@ def test_scores_within_the_tolerance_count_as_found() -> None:
     everything = RowGroups(np.arange(6), np.arange(5))
     for places, share in (([0, 1], 1.0), ([0, 2], 1.0), ([0, 3], 0.5), ([4, 3], 0.0)):
         stand_in = Answering(everything, np.array([places]))
-        with unit_matrix(units) as vectors:
-            exact = exact_scores(vectors, everything, user, 2)
-            assert measure_side(stand_in, "best", vectors, user, exact, 2).mean == share
+        with vector_file(units) as vectors:
+            exact = exact_top_rows(vectors, everything, user, 2)
+            assert measure_side(stand_in, "best", vectors, user, exact["best"], 2).mean == share
 
 
 @pytest.mark.parametrize("k", [1, 10, 400])
@@ -123,10 +124,10 @@ def test_products_of_a_nearer_group_that_are_passed_over_are_missed() -> None:
     units = np.eye(2, dtype=np.float32)
     groups = RowGroups(np.array([0, 10, 20]), np.arange(20))
     user = unit_vectors(np.array([[1.0, 0.1]]))
-    with unit_matrix(units) as vectors:
-        exact = exact_scores(vectors, groups, user, 10)
+    with vector_file(units) as vectors:
+        exact = exact_top_rows(vectors, groups, user, 10)
         north = Answering(groups, np.arange(10, 20)[None])
-        assert measure_side(north, "best", vectors, user, exact, 10).mean == 0.0
+        assert measure_side(north, "best", vectors, user, exact["best"], 10).mean == 0.0
 
 
 def test_an_index_that_names_the_wrong_products_finds_none() -> None:
@@ -144,7 +145,7 @@ def test_a_worst_side_that_was_never_negated_finds_none() -> None:
 
 
 def users_from(units: np.ndarray, count: int, seed: int) -> np.ndarray:
-    with unit_matrix(units) as vectors:
+    with vector_file(units) as vectors:
         return synthetic_users(vectors, count, seed)
 
 

@@ -8,21 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index_builder.recall import summarise
-from index_builder.users import UserPool, user_pool
+from index_builder.recall import UserPool, summarise, user_pool
 from retrieval.errors import BadQueries, BadRows
-from retrieval.records.vector_file import UnitMatrix
+from retrieval.records.vector_file import VectorFile
 from retrieval.vectors import unit_vectors
 from tests.support.catalogues import write_lines
-from tests.support.indexes import unit_matrix
+from tests.support.indexes import vector_file
 
 DRAW = np.random.default_rng(0)
 UNITS, USERS = unit_vectors(DRAW.normal(size=(50, 4))), unit_vectors(DRAW.normal(size=(1000, 4)))
 
 
 @pytest.fixture
-def vectors() -> Iterator[UnitMatrix]:
-    with unit_matrix(UNITS) as vectors:
+def vectors() -> Iterator[VectorFile]:
+    with vector_file(UNITS) as vectors:
         yield vectors
 
 
@@ -38,7 +37,7 @@ def everyone(pool: UserPool) -> list[tuple[float, ...]]:
 
 
 @pytest.mark.parametrize("count", [300, 301, 500, 1000])
-def test_each_user_of_a_file_is_handed_out_once(tmp_path: Path, vectors: UnitMatrix, count: int) -> None:
+def test_each_user_of_a_file_is_handed_out_once(tmp_path: Path, vectors: VectorFile, count: int) -> None:
     pool = user_pool(vectors, users_file(tmp_path / "u", count))
     handed_out = everyone(pool)
     assert pool.source == "u"
@@ -48,7 +47,7 @@ def test_each_user_of_a_file_is_handed_out_once(tmp_path: Path, vectors: UnitMat
 
 @pytest.mark.parametrize("count", [300, 301, 500, 1000])
 def test_a_choice_is_held_against_no_fewer_than_a_third_of_the_file(
-    tmp_path: Path, vectors: UnitMatrix, count: int
+    tmp_path: Path, vectors: VectorFile, count: int
 ) -> None:
     pool = user_pool(vectors, users_file(tmp_path / "u", count))
     pool.tuning()
@@ -56,7 +55,7 @@ def test_a_choice_is_held_against_no_fewer_than_a_third_of_the_file(
         assert len(pool.confirming()) == count // 3
 
 
-def test_synthetic_users_are_no_products_and_never_the_same(vectors: UnitMatrix) -> None:
+def test_synthetic_users_are_no_products_and_never_the_same(vectors: VectorFile) -> None:
     handed_out = everyone(user_pool(vectors, None))
     assert len(handed_out) == 300 + 4 * 1000
     np.testing.assert_allclose(np.linalg.norm(handed_out, axis=1), 1.0, rtol=0, atol=1e-4)
@@ -66,7 +65,7 @@ def test_synthetic_users_are_no_products_and_never_the_same(vectors: UnitMatrix)
 
 
 @pytest.mark.parametrize("count", [1, 2, 299])
-def test_too_few_users_to_tell_give_way_to_synthetic_ones(tmp_path: Path, vectors: UnitMatrix, count: int) -> None:
+def test_too_few_users_to_tell_give_way_to_synthetic_ones(tmp_path: Path, vectors: VectorFile, count: int) -> None:
     pool = user_pool(vectors, users_file(tmp_path / "few.jsonl", count))
     reason = f"as few.jsonl has only {count} users of the 300 needed"
     assert pool.source == f"means of random products, {reason}"
@@ -84,18 +83,18 @@ def test_too_few_users_to_tell_give_way_to_synthetic_ones(tmp_path: Path, vector
     ],
     ids=["none", "dimension", "zeros", "no vector", "not JSON"],
 )
-def test_a_bad_users_file_is_refused(tmp_path: Path, vectors: UnitMatrix, rows: list[Any], reason: str) -> None:
+def test_a_bad_users_file_is_refused(tmp_path: Path, vectors: VectorFile, rows: list[Any], reason: str) -> None:
     with pytest.raises(BadQueries) as caught:
         user_pool(vectors, write_lines(tmp_path / "u", rows))
     assert str(caught.value).startswith(f"{tmp_path / 'u'}: {reason}")
 
 
-def test_a_missing_users_file_is_named(tmp_path: Path, vectors: UnitMatrix) -> None:
+def test_a_missing_users_file_is_named(tmp_path: Path, vectors: VectorFile) -> None:
     with pytest.raises(BadRows, match=f"^{tmp_path / 'u'}: cannot be read: "):
         user_pool(vectors, tmp_path / "u")
 
 
-def test_users_may_come_as_a_matrix(tmp_path: Path, vectors: UnitMatrix) -> None:
+def test_users_may_come_as_a_matrix(tmp_path: Path, vectors: VectorFile) -> None:
     np.save(tmp_path / "u.npy", USERS[:400] * 7)
     (tmp_path / "u.json").write_text(json.dumps([{"vector": user} for user in USERS[:400].tolist()]))
     from_matrix, from_json = (user_pool(vectors, tmp_path / name).tuning() for name in ("u.npy", "u.json"))

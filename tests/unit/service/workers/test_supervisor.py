@@ -79,7 +79,7 @@ def test_a_build_that_cannot_be_removed_does_not_undo_a_publish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "a"
-    builds = [publish(root, seed=seed)["build_id"] for seed in (0, 1)]
+    builds = [publish(root, seed=seed).build_id for seed in (0, 1)]
     rename = Path.rename
 
     def refuse(self: Path, target: Path) -> Path:
@@ -88,6 +88,6 @@ def test_a_build_that_cannot_be_removed_does_not_undo_a_publish(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refuse)
-    newest = publish(root, seed=2, keep=1)["build_id"]
+    newest = publish(root, seed=2, keep=1).build_id
     assert store.current_build_id(root) == newest
     assert store.build_ids(root) == [builds[0], newest]

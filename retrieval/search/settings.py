@@ -1,0 +1,24 @@
+"""How hard one side of an index is searched."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """The effort of a search on one side of an approximate index.
+
+    It re-ranks at least `candidates` rows exactly, and at least `per_match` for each row requested. The candidates are
+    picked from `nprobe` lists where the index has lists.
+    """
+
+    candidates: int = 0
+    per_match: float = 1.0
+    nprobe: int = 0
+
+    def candidates_for(self, depth: int) -> int:
+        """Return how many rows to re-rank for the `depth` nearest ones."""
+        return max(self.candidates, math.ceil(self.per_match * depth), depth)
+
+
+LEAST_EFFORT = SearchSettings()

@@ -1,94 +1,151 @@
-"""The use case of the explorer: products like those that somebody likes, and places on the map. Knows no HTTP."""
+"""Look products up by name, find similar ones, and project products and users onto the map; what each request is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
+from marshmallow import EXCLUDE, Schema, fields
 from numpy.typing import NDArray
 
 from retrieval.vectors import unit_vectors
 from service.engines.base import Catalogue
 from service.errors import BadRequest, Fault
+from service.http import payload
+from service.http.schemas import Count, Ids, OrderedIds, Text, Vector, load
 from service.recommender import Recommendation, Recommender, User
+from service.settings import Limits
 
-_MOST_FAULTS, _MOST_SHOWN = 20, 60
-_NO_DIRECTION = 1e-6  # length of a mean of unit vectors that is rounding error and nothing else
+_DEFAULT_COMPLETIONS = 10
+_MAX_FAULTS, _MAX_CHARACTERS_SHOWN = 20, 60
+_MIN_MEAN_LENGTH = 1e-6  # A shorter mean of unit vectors is rounding error and nothing else.
 
 
 @dataclass(frozen=True, slots=True)
-class Prefix:
-    """How a product's name begins, and how many products are wanted."""
+class ProductsQuery:
+    """The first `limit` products whose names begin with `prefix`."""
 
     prefix: str
     limit: int
 
 
 @dataclass(frozen=True, slots=True)
-class Likes:
+class SimilarRequest:
     """Ids of products to find similar ones to; `k` matches a side, none of them in `ids` or `exclude`."""
 
     ids: tuple[str, ...]
     k: int
-    exclude: frozenset[str] = frozenset()
+    exclude: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """What to place on the map: products, a user's vector (d,), and a user who likes some products."""
+class MapRequest:
+    """What to project: products, a user's vector (d,), and a user who likes some products."""
 
-    ids: tuple[str, ...] = ()
-    vector: NDArray[np.float64] | None = None
-    likes: tuple[str, ...] = ()
+    ids: tuple[str, ...]
+    vector: NDArray[np.float64] | None
+    likes: tuple[str, ...]
 
 
-def similar(recommender: Recommender, likes: Likes) -> Recommendation:
-    """The matches of a user whose vector is the mean of the liked products' unit vectors; one named twice counts once.
+@cache
+def products_schema(limits: Limits) -> Schema:
+    most = limits.max_completions
+    limit = Count(most, load_default=min(_DEFAULT_COMPLETIONS, most))
+    return _schema("ProductsQuery", prefix=Text(required=True), limit=limit)
+
+
+@cache
+def similar_schema(limits: Limits) -> Schema:
+    return _schema(
+        "SimilarRequest",
+        ids=OrderedIds(1, limits.max_ids, required=True),
+        k=Count(limits.max_k, load_default=limits.default_k),
+        exclude=Ids(load_default=frozenset),
+    )
+
+
+@cache
+def map_schema(dimension: int, limits: Limits) -> Schema:
+    return _schema(
+        "MapRequest",
+        ids=OrderedIds(0, limits.max_ids, load_default=()),
+        vector=Vector(dimension, load_default=None),
+        likes=OrderedIds(0, limits.max_ids, load_default=()),
+    )
+
+
+def read_products_query(arguments: Mapping[str, str], limits: Limits) -> ProductsQuery:
+    """The query in a URL's arguments, whose values are texts. Raises BadRequest with every fault."""
+    limit = arguments.get("limit", "")
+    number = {"limit": int(limit)} if limit.isascii() and limit.isdigit() and len(limit) < 19 else {}
+    return ProductsQuery(**load(products_schema(limits), {**arguments, **number}, "a query"))
+
+
+def read_similar_request(body: bytes, limits: Limits) -> SimilarRequest:
+    """The request in a body. Raises BadBody, or BadRequest with every fault."""
+    return SimilarRequest(**load(similar_schema(limits), payload.read_json(body), "the body"))
+
+
+def read_map_request(body: bytes, dimension: int, limits: Limits) -> MapRequest:
+    """The request in a body. Raises BadBody, or BadRequest with every fault."""
+    return MapRequest(**load(map_schema(dimension, limits), payload.read_json(body), "the body"))
+
+
+def similar(recommender: Recommender, query: SimilarRequest) -> Recommendation:
+    """The matches of the mean of the products' unit vectors; a product named twice counts once.
 
     Raises BadRequest naming each unknown id.
     """
-    taste = _mean(recommender.catalogue, likes.ids, "ids")
-    user = User("", taste, likes.k, likes.exclude.union(likes.ids))
+    mean = _mean_vector(recommender.catalogue, query.ids, "ids")
+    user = User("", mean, query.k, query.exclude.union(query.ids))
     return recommender.recommend([user], here=True)[0]
 
 
-def places(catalogue: Catalogue, wanted: Places) -> dict[str, object]:
+def project(catalogue: Catalogue, query: MapRequest) -> dict[str, Any]:
     """The map points, as [x, y], of each of the `products`, of the `vector` and of the `likes`, which may be null.
 
     Raises BadRequest naming each unknown id.
     """
-    products = _known(catalogue, wanted.ids, "ids")
-    users: dict[str, NDArray[np.float64] | None] = {
-        "vector": wanted.vector,
-        "likes": _mean(catalogue, wanted.likes, "likes") if wanted.likes else None,
+    products = _vectors_of(catalogue, query.ids, "ids")
+    liked = _mean_vector(catalogue, query.likes, "likes") if query.likes else None
+    return {
+        "products": _points(catalogue, products),
+        "vector": _point(catalogue, query.vector),
+        "likes": _point(catalogue, liked),
     }
-    points = {
-        name: None if user is None else _points(catalogue, unit_vectors(user[None]))[0] for name, user in users.items()
-    }
-    return {"products": _points(catalogue, products), **points}
+
+
+def _schema(name: str, **shape: fields.Field) -> Schema:
+    return Schema.from_dict(shape, name=name)(unknown=EXCLUDE)
 
 
 def _points(catalogue: Catalogue, vectors: NDArray[np.float32]) -> list[list[float]]:
     return [[round(x, 4), round(y, 4)] for x, y in catalogue.place(vectors).tolist()] if len(vectors) else []
 
 
-def _mean(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArray[np.float64]:
-    vectors = dict(zip(ids, _known(catalogue, ids, field), strict=True))
+def _point(catalogue: Catalogue, vector: NDArray[np.float64] | None) -> list[float] | None:
+    return None if vector is None else _points(catalogue, unit_vectors(vector[None]))[0]
+
+
+def _mean_vector(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArray[np.float64]:
+    vectors = dict(zip(ids, _vectors_of(catalogue, ids, field), strict=True))
     mean: NDArray[np.float64] = np.mean([*vectors.values()], axis=0, dtype=np.float64)
-    if np.linalg.norm(mean) < _NO_DIRECTION:
+    if np.linalg.norm(mean) < _MIN_MEAN_LENGTH:
         detail = f"{field} are of products whose vectors cancel out, which leaves no direction"
         raise BadRequest([Fault("vector_zero", detail, f"/{field}")])
     return mean
 
 
-def _known(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArray[np.float32]:
+def _vectors_of(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArray[np.float32]:
     """The unit vectors (m, d) of products; raises BadRequest naming each unknown id."""
     vectors = catalogue.unit_vectors_of(ids)
-    unknown = [i for i, vector in enumerate(vectors) if vector is None]
+    unknown = [position for position, vector in enumerate(vectors) if vector is None]
     if unknown:
-        raise BadRequest([_unknown(field, i, ids[i]) for i in unknown[:_MOST_FAULTS]])
+        raise BadRequest([_unknown_id(field, position, ids[position]) for position in unknown[:_MAX_FAULTS]])
     return np.array(vectors, np.float32)
 
 
-def _unknown(field: str, place: int, identifier: str) -> Fault:
-    detail = f"{field} element {place} is the id of no product: {identifier[:_MOST_SHOWN]!r}"
-    return Fault("unknown_id", detail, f"/{field}/{place}")
+def _unknown_id(field: str, position: int, product_id: str) -> Fault:
+    detail = f"{field} element {position} is the id of no product: {product_id[:_MAX_CHARACTERS_SHOWN]!r}"
+    return Fault("unknown_id", detail, f"/{field}/{position}")

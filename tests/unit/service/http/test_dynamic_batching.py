@@ -3,9 +3,10 @@
 import json
 from dataclasses import replace
 
-from service.http.app import ANSWERED, create_app
+from service.http.app import create_app
 from service.http.dynamic_batching import Answered, DynamicBatcher
 from service.http.payload import write_answer
+from service.http.wsgi import ANSWERED
 from service.recommender import Recommender, Serving
 from service.settings import Limits, Settings
 from tests.support.fake_engine import EAST, NORTH, WEST, BrokenEngine, FakeEngine, compass

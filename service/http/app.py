@@ -9,7 +9,7 @@ from service.http.access import check_key
 from service.http.openapi import OPERATIONS, open_routes
 from service.http.problems import answer_error
 from service.http.routes import views_of
-from service.http.wsgi import INDEX_VERSION, View
+from service.http.wsgi import INDEX_VERSION, SAFETY_HEADERS, View
 from service.recommender import Serving
 from service.settings import Settings
 
@@ -24,11 +24,7 @@ def create_app(serving: Serving, settings: Settings) -> Flask:
 
     @app.after_request
     def complete(response: Response) -> Response:
-        for name, value in (
-            (INDEX_VERSION, serving.recommender.info.build_id),
-            ("X-Content-Type-Options", "nosniff"),
-            ("Cache-Control", "no-store"),
-        ):
+        for name, value in ((INDEX_VERSION, serving.recommender.info.build_id), *SAFETY_HEADERS):
             response.headers.setdefault(name, value)
         return response
 

@@ -1,7 +1,6 @@
 """Look products up by name, find similar ones, and project products and users onto the map; what each request is."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 from retrieval.vectors import unit_vectors
 from service.engines.base import Catalogue
 from service.errors import BadRequest, Fault
-from service.http import payload
-from service.http.schemas import Count, Ids, OrderedIds, Text, Vector, load
+from service.http.schemas import Count, Ids, OrderedIds, Text, Vector
 from service.recommender import Recommendation, Recommender, User
 from service.settings import Limits
 
@@ -22,110 +20,56 @@ _MAX_FAULTS, _MAX_CHARACTERS_SHOWN = 20, 60
 _MIN_MEAN_LENGTH = 1e-6  # A shorter mean of unit vectors is rounding error and nothing else.
 
 
-@dataclass(frozen=True, slots=True)
-class ProductsQuery:
-    """The first `limit` products whose names begin with `prefix`."""
-
-    prefix: str
-    limit: int
-
-
-@dataclass(frozen=True, slots=True)
-class SimilarRequest:
-    """Ids of products to find similar ones to; `k` matches a side, none of them in `ids` or `exclude`."""
-
-    ids: tuple[str, ...]
-    k: int
-    exclude: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class MapRequest:
-    """What to project: products, a user's vector (d,), and a user who likes some products."""
-
-    ids: tuple[str, ...]
-    vector: NDArray[np.float64] | None
-    likes: tuple[str, ...]
-
-
 @cache
-def products_schema(limits: Limits) -> Schema:
+def request_schemas(dimension: int, limits: Limits) -> dict[str, Schema]:
+    """What each request is, by its name in the API document. Its fields are the arguments of what it asks for."""
     most = limits.max_completions
-    limit = Count(most, load_default=min(_DEFAULT_COMPLETIONS, most))
-    return _schema("ProductsQuery", prefix=Text(required=True), limit=limit)
+    requests: dict[str, dict[str, fields.Field]] = {
+        "ProductsQuery": {
+            "prefix": Text(required=True),
+            "limit": Count(most, load_default=min(_DEFAULT_COMPLETIONS, most)),
+        },
+        "SimilarRequest": {
+            "ids": OrderedIds(1, limits.max_ids, required=True),
+            "k": Count(limits.max_k, load_default=limits.default_k),
+            "exclude": Ids(load_default=frozenset),
+        },
+        "MapRequest": {
+            "ids": OrderedIds(0, limits.max_ids, load_default=()),
+            "vector": Vector(dimension, load_default=None),
+            "likes": OrderedIds(0, limits.max_ids, load_default=()),
+        },
+    }
+    return {name: Schema.from_dict(shape, name=name)(unknown=EXCLUDE) for name, shape in requests.items()}
 
 
-@cache
-def similar_schema(limits: Limits) -> Schema:
-    return _schema(
-        "SimilarRequest",
-        ids=OrderedIds(1, limits.max_ids, required=True),
-        k=Count(limits.max_k, load_default=limits.default_k),
-        exclude=Ids(load_default=frozenset),
-    )
-
-
-@cache
-def map_schema(dimension: int, limits: Limits) -> Schema:
-    return _schema(
-        "MapRequest",
-        ids=OrderedIds(0, limits.max_ids, load_default=()),
-        vector=Vector(dimension, load_default=None),
-        likes=OrderedIds(0, limits.max_ids, load_default=()),
-    )
-
-
-def read_products_query(arguments: Mapping[str, str], limits: Limits) -> ProductsQuery:
-    """The query in a URL's arguments, whose values are texts. Raises BadRequest with every fault."""
-    limit = arguments.get("limit", "")
-    number = {"limit": int(limit)} if limit.isascii() and limit.isdigit() and len(limit) < 19 else {}
-    return ProductsQuery(**load(products_schema(limits), {**arguments, **number}, "a query"))
-
-
-def read_similar_request(body: bytes, limits: Limits) -> SimilarRequest:
-    """The request in a body. Raises BadBody, or BadRequest with every fault."""
-    return SimilarRequest(**load(similar_schema(limits), payload.read_json(body), "the body"))
-
-
-def read_map_request(body: bytes, dimension: int, limits: Limits) -> MapRequest:
-    """The request in a body. Raises BadBody, or BadRequest with every fault."""
-    return MapRequest(**load(map_schema(dimension, limits), payload.read_json(body), "the body"))
-
-
-def similar(recommender: Recommender, query: SimilarRequest) -> Recommendation:
-    """The matches of the mean of the products' unit vectors; a product named twice counts once.
+def similar(recommender: Recommender, ids: Sequence[str], k: int, exclude: frozenset[str]) -> Recommendation:
+    """The matches of the mean of the products' unit vectors, none in `ids` or `exclude`; an id given twice counts once.
 
     Raises BadRequest naming each unknown id.
     """
-    mean = _mean_vector(recommender.catalogue, query.ids, "ids")
-    user = User("", mean, query.k, query.exclude.union(query.ids))
+    user = User("", _mean_vector(recommender.catalogue, ids, "ids"), k, exclude.union(ids))
     return recommender.recommend([user], here=True)[0]
 
 
-def project(catalogue: Catalogue, query: MapRequest) -> dict[str, Any]:
-    """The map points, as [x, y], of each of the `products`, of the `vector` and of the `likes`, which may be null.
+def project(
+    catalogue: Catalogue, ids: Sequence[str], vector: NDArray[np.float64] | None, likes: Sequence[str]
+) -> dict[str, Any]:
+    """The map points, as [x, y], of products, of a user's vector (d,), and of a user who likes some products.
 
-    Raises BadRequest naming each unknown id.
+    Those of the `vector` and the `likes` are null where there is none. Raises BadRequest naming each unknown id.
     """
-    products = _vectors_of(catalogue, query.ids, "ids")
-    liked = _mean_vector(catalogue, query.likes, "likes") if query.likes else None
-    return {
-        "products": _points(catalogue, products),
-        "vector": _point(catalogue, query.vector),
-        "likes": _point(catalogue, liked),
+    products = _vectors_of(catalogue, ids, "ids")
+    liked = _mean_vector(catalogue, likes, "likes") if likes else None
+    users = {"vector": vector, "likes": liked}
+    points = {
+        name: None if user is None else _points(catalogue, unit_vectors(user[None]))[0] for name, user in users.items()
     }
-
-
-def _schema(name: str, **shape: fields.Field) -> Schema:
-    return Schema.from_dict(shape, name=name)(unknown=EXCLUDE)
+    return {"products": _points(catalogue, products), **points}
 
 
 def _points(catalogue: Catalogue, vectors: NDArray[np.float32]) -> list[list[float]]:
     return [[round(x, 4), round(y, 4)] for x, y in catalogue.place(vectors).tolist()] if len(vectors) else []
-
-
-def _point(catalogue: Catalogue, vector: NDArray[np.float64] | None) -> list[float] | None:
-    return None if vector is None else _points(catalogue, unit_vectors(vector[None]))[0]
 
 
 def _mean_vector(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArray[np.float64]:

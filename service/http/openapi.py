@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document: `static/openapi.json`, and what only the running service knows about it.
 
-The written document defines which operations there are. `{name}` in it stands for a value of `_values`; what all
-operations share is added to each by `_completed`.
+The written document defines which operations there are. `{name}` in it stands for a value that `document` fills in;
+what all operations share is added to each by `_completed`.
 """
 
 import math
@@ -17,7 +17,7 @@ from marshmallow import Schema, missing
 from service.http import lookups, open_inference, payload
 from service.http.schemas import UserReader, user_schema
 from service.recommender import Recommender
-from service.settings import Settings
+from service.settings import Limits, Settings
 
 _DOCUMENT = orjson.loads((resources.files("service.http") / "static" / "openapi.json").read_bytes())
 _EXAMPLE_K = 2
@@ -63,7 +63,11 @@ def open_routes(settings: Settings) -> frozenset[str]:
 
 def document(recommender: Recommender, settings: Settings) -> dict[str, Any]:
     """The document of what is served; the examples are answered by the recommender."""
-    filled: dict[str, Any] = _filled(_DOCUMENT, _values(recommender, settings))
+    dimension, limits = recommender.info.dimension, settings.limits
+    requests = {"User": user_schema(dimension, limits), **lookups.request_schemas(dimension, limits)}
+    shapes = {name: json_schema(schema) for name, schema in requests.items()}
+    values = {"products_query": _parameters(shapes.pop("ProductsQuery")), **_values(recommender, limits)}
+    filled: dict[str, Any] = _filled(_DOCUMENT, values)
     del filled["security"]  # Each operation that needs a key says so itself.
     for operation in OPERATIONS.values():
         methods = filled["paths"][operation.path]
@@ -72,8 +76,10 @@ def document(recommender: Recommender, settings: Settings) -> dict[str, Any]:
     for problem in components["responses"].values():
         problem["headers"] = _common_headers() | problem.get("headers", {})
         problem["content"] = {"application/problem+json": {"schema": _ref("schemas", "Problem")}}
-    for name, schema in _request_schemas(recommender, settings).items():
-        components["schemas"][name] = _with_texts(json_schema(schema), components["schemas"][name])
+    for name, shape in shapes.items():
+        for member, text in components["schemas"][name]["properties"].items():
+            shape["properties"][member] |= text
+    components["schemas"] |= shapes
     return filled
 
 
@@ -94,18 +100,9 @@ def _property(field: Any) -> dict[str, Any]:
     return described
 
 
-def _request_schemas(recommender: Recommender, settings: Settings) -> dict[str, Schema]:
-    dimension, limits = recommender.info.dimension, settings.limits
-    return {
-        "User": user_schema(dimension, limits),
-        "SimilarRequest": lookups.similar_schema(limits),
-        "MapRequest": lookups.map_schema(dimension, limits),
-    }
-
-
-def _values(recommender: Recommender, settings: Settings) -> dict[str, Any]:
-    """The values of the placeholders in the written document."""
-    limits, dimension = settings.limits, recommender.info.dimension
+def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
+    """Limits, and examples that the recommender has answered, for the placeholders of the written document."""
+    dimension = recommender.info.dimension
     vector = [round(math.sin(number), 1) for number in range(1, dimension + 1)]
     users = [
         {"name": "mike", "vector": vector, "k": _EXAMPLE_K},
@@ -124,7 +121,6 @@ def _values(recommender: Recommender, settings: Settings) -> dict[str, Any]:
         "index": asdict(recommender.info),
         "server": open_inference.SERVER,
         "model": open_inference.describe_model(dimension),
-        "products_query": _parameters(json_schema(lookups.products_schema(limits))),
     }
 
 
@@ -166,12 +162,6 @@ def _completed(operation: dict[str, Any], needs_key: bool) -> dict[str, Any]:
 
 def _common_headers() -> dict[str, Any]:
     return {name: _ref("headers", name) for name in _COMMON_HEADERS}
-
-
-def _with_texts(schema: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:
-    """A generated schema with the descriptions that the document has written for its properties."""
-    texts = written["properties"]
-    return {**schema, "properties": {name: {**of, **texts[name]} for name, of in schema["properties"].items()}}
 
 
 def _ref(kind: str, name: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What every route does with a request's WSGI environment: read its body, answer it, and leave notes for the server."""
+"""What all routes share: reading a body, answering, and what they and the server tell each other in the environment."""
 
 from collections.abc import Callable
 
@@ -6,22 +6,39 @@ from flask import Response, request
 
 from service.errors import TooLarge
 from service.http import payload
-from service.recommender import Recommender
+from service.recommender import Recommender, Serving
+from service.settings import Settings
 
 View = Callable[[], Response]
 
 INDEX_VERSION = "X-Index-Version"
-# Keys of the environment: the number of users in the request, the build that answered it, and the `Answered` that
-# was found before the app saw the request.
+SAFETY_HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
+# Keys of the environment: the number of users in the request, the build that answered it, and the `Answered` that was
+# found before the app saw the request.
 USERS, BUILD, ANSWERED = "reco.users", "reco.build", "reco.answered"
 
 
-def read_body(max_bytes: int) -> bytes:
-    """The body of the current request. Raises TooLarge."""
-    body: bytes = request.environ["wsgi.input"].read(max_bytes + 1)
-    if len(body) > max_bytes:
-        raise TooLarge(f"the body is larger than the {max_bytes} bytes allowed")
-    return body
+class Routes:
+    """A group of routes. A view takes `recommender` once, as a new build may replace it at any time."""
+
+    def __init__(self, serving: Serving, settings: Settings):
+        self.serving, self.settings = serving, settings
+
+    def views(self) -> dict[str, View]:
+        """The view of each operation, by the operation's id."""
+        raise NotImplementedError
+
+    @property
+    def recommender(self) -> Recommender:
+        return self.serving.recommender
+
+    def read_body(self) -> bytes:
+        """The body of the current request. Raises TooLarge."""
+        limit = self.settings.max_body_bytes
+        body: bytes = request.environ["wsgi.input"].read(limit + 1)
+        if len(body) > limit:
+            raise TooLarge(f"the body is larger than the {limit} bytes allowed")
+        return body
 
 
 def respond(recommender: Recommender, body: bytes, media_type: str = payload.JSON) -> Response:

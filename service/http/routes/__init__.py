@@ -12,7 +12,5 @@ from service.settings import Settings
 
 def views_of(serving: Serving, settings: Settings) -> dict[str, View]:
     """The view of each operation, by the operation's id."""
-    views: dict[str, View] = page_views()
-    for group in (Recommendations, Lookups, OpenInference, Operations):
-        views |= group(serving, settings).views()
-    return views
+    groups = (Recommendations, Lookups, OpenInference, Operations)
+    return page_views() | {name: view for group in groups for name, view in group(serving, settings).views().items()}

@@ -10,14 +10,14 @@ from service.http import metrics, payload
 from service.http.open_inference import MODEL
 from service.http.openapi import document
 from service.http.problems import UNAVAILABLE, problem
-from service.http.wsgi import View, respond
+from service.http.wsgi import Routes, View, respond
 from service.recommender import Serving
 from service.settings import Settings
 
 
-class Operations:
+class Operations(Routes):
     def __init__(self, serving: Serving, settings: Settings):
-        self._serving, self._settings = serving, settings
+        super().__init__(serving, settings)
         self._document = ("", b"")  # of a build
 
     def views(self) -> dict[str, View]:
@@ -27,29 +27,29 @@ class Operations:
             "ready": lambda: self._respond_if_ready({"status": "ready"}),
             "ready_v2": lambda: self._respond_if_ready({"status": "ready", "ready": True}),
             "model_ready": lambda: self._respond_if_ready({"name": MODEL, "ready": True}),
-            "index": lambda: self._respond(asdict(self._serving.recommender.info)),
+            "index": lambda: self._respond(asdict(self.recommender.info)),
             "metrics": self.metrics,
             "openapi": self.openapi,
         }
 
     def metrics(self) -> Response:
-        recommender = self._serving.recommender
+        recommender = self.recommender
         return respond(recommender, metrics.exposition(recommender.info), metrics.CONTENT_TYPE)
 
     def openapi(self) -> Response:
-        recommender = self._serving.recommender
+        recommender = self.recommender
         build_id, written = self._document
         if build_id != recommender.info.build_id:
-            written = payload.write_json(document(recommender, self._settings))
+            written = payload.write_json(document(recommender, self.settings))
             self._document = (recommender.info.build_id, written)
         return respond(recommender, written)
 
     def _respond_if_ready(self, body: dict[str, Any]) -> Response:
-        if self._serving.draining:
+        if self.serving.draining:
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the service is stopping")
-        if not self._serving.recommender.is_available:
+        if not self.recommender.is_available:
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE)
         return self._respond(body)
 
     def _respond(self, body: dict[str, Any]) -> Response:
-        return respond(self._serving.recommender, payload.write_json(body))
+        return respond(self.recommender, payload.write_json(body))

@@ -1,7 +1,7 @@
 """Routes that recommend products to users: `/infer` and `/batch`."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache, partial
+from functools import cache
 from typing import TypeVar
 
 from flask import Response, request
@@ -10,20 +10,18 @@ from service.errors import FailedUser, TooLarge
 from service.http import metrics, payload
 from service.http.dynamic_batching import Answered
 from service.http.schemas import UserReader
-from service.http.wsgi import ANSWERED, USERS, View, read_body, respond
-from service.recommender import Answer, Item, Recommendation, Serving, User
-from service.settings import Limits, Settings
+from service.http.wsgi import ANSWERED, USERS, Routes, View, respond
+from service.recommender import Answer, Item, Recommendation, User
+from service.settings import Limits
 
 _MAX_SCORES_OBSERVED = 10  # of a batch
+
+_reader_for = cache(UserReader)
 
 _Item = TypeVar("_Item", bound=Item)
 
 
-class Recommendations:
-    def __init__(self, serving: Serving, settings: Settings):
-        self._serving, self._settings = serving, settings
-        self._reader_for = cache(partial(UserReader, limits=settings.limits))
-
+class Recommendations(Routes):
     def views(self) -> dict[str, View]:
         return {"infer": self.infer, "batch": self.batch}
 
@@ -33,11 +31,11 @@ class Recommendations:
         return respond(answered.recommender, payload.write_answer(answered.answer))
 
     def batch(self) -> Response:
-        recommender, body = self._serving.recommender, read_body(self._settings.max_body_bytes)
-        reader = self._reader_for(recommender.info.dimension)
+        recommender, body = self.recommender, self.read_body()
+        reader = _reader_for(recommender.info.dimension, self.settings.limits)
         is_ndjson = request.mimetype == payload.NDJSON
         users = reader.read_lines(body) if is_ndjson else reader.read_array(body)
-        answers = recommender.recommend(limit_matches(users, self._settings.limits))
+        answers = recommender.recommend(limit_matches(users, self.settings.limits))
         observe_batch(answers)
         failed = [answer for answer in answers if isinstance(answer, FailedUser)]
         for user in failed:
@@ -50,8 +48,8 @@ class Recommendations:
         return response
 
     def _answer_user(self) -> Answered:
-        recommender, body = self._serving.recommender, read_body(self._settings.max_body_bytes)
-        user = self._reader_for(recommender.info.dimension).read_user(body)
+        recommender, body = self.recommender, self.read_body()
+        user = _reader_for(recommender.info.dimension, self.settings.limits).read_user(body)
         return Answered(recommender, recommender.recommend([user], here=True)[0])
 
 

@@ -15,6 +15,7 @@ import orjson
 from marshmallow import Schema, missing
 
 from service.http import lookups, open_inference, payload
+from service.http.problems import PROBLEM
 from service.http.schemas import UserReader, user_schema
 from service.recommender import Recommender
 from service.settings import Limits, Settings
@@ -75,7 +76,7 @@ def document(recommender: Recommender, settings: Settings) -> dict[str, Any]:
     components = filled["components"]
     for problem in components["responses"].values():
         problem["headers"] = _common_headers() | problem.get("headers", {})
-        problem["content"] = {"application/problem+json": {"schema": _ref("schemas", "Problem")}}
+        problem["content"] = {PROBLEM: {"schema": _ref("schemas", "Problem")}}
     for name, shape in shapes.items():
         for member, text in components["schemas"][name]["properties"].items():
             shape["properties"][member] |= text

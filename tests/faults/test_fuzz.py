@@ -1,6 +1,7 @@
 """Bad input of every kind.
 
-Each answer is one that the document allows, the good users among the bad get theirs, and no worker dies, hangs or grows.
+Each answer is one that the document allows, the good users among the bad get theirs, and no worker dies,
+hangs or grows.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What can go wrong online, before it is translated into a status at the edge (`app.py`)."""
+"""Errors of the service, before one is translated into a status at the edge (`http/problems.py`)."""
 
 from dataclasses import dataclass
 

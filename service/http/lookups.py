@@ -1,66 +1,67 @@
-"""The use case of the explorer: products like those that somebody likes, and places on the map. Knows no HTTP."""
+"""Look products up by name, find similar ones, and project products and users onto the map; what each request is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
+from marshmallow import EXCLUDE, Schema, fields
 from numpy.typing import NDArray
 
 from retrieval.vectors import unit_vectors
 from service.engines.base import Catalogue
 from service.errors import BadRequest, Fault
+from service.http.schemas import Count, Ids, OrderedIds, Text, Vector
 from service.recommender import Recommendation, Recommender, User
+from service.settings import Limits
 
-_MOST_FAULTS, _MOST_SHOWN = 20, 60
-_NO_DIRECTION = 1e-6  # length of a mean of unit vectors that is rounding error and nothing else
-
-
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """How a product's name begins, and how many products are wanted."""
-
-    prefix: str
-    limit: int
+_DEFAULT_COMPLETIONS = 10
+_MAX_FAULTS, _MAX_CHARACTERS_SHOWN = 20, 60
+_MIN_MEAN_LENGTH = 1e-6  # A shorter mean of unit vectors is rounding error and nothing else.
 
 
-@dataclass(frozen=True, slots=True)
-class Likes:
-    """Ids of products to find similar ones to; `k` matches a side, none of them in `ids` or `exclude`."""
-
-    ids: tuple[str, ...]
-    k: int
-    exclude: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """What to place on the map: products, a user's vector (d,), and a user who likes some products."""
-
-    ids: tuple[str, ...] = ()
-    vector: NDArray[np.float64] | None = None
-    likes: tuple[str, ...] = ()
-
-
-def similar(recommender: Recommender, likes: Likes) -> Recommendation:
-    """The matches of a user whose vector is the mean of the liked products' unit vectors; one named twice counts once.
-
-    Raises BadRequest naming each unknown id.
-    """
-    taste = _mean(recommender.catalogue, likes.ids, "ids")
-    user = User("", likes.k, likes.exclude.union(likes.ids))
-    return recommender.recommend_one(user, taste)
-
-
-def places(catalogue: Catalogue, wanted: Places) -> dict[str, object]:
-    """The map points, as [x, y], of each of the `products`, of the `vector` and of the `likes`, which may be null.
-
-    Raises BadRequest naming each unknown id.
-    """
-    products = _known(catalogue, wanted.ids, "ids")
-    users: dict[str, NDArray[np.float64] | None] = {
-        "vector": wanted.vector,
-        "likes": _mean(catalogue, wanted.likes, "likes") if wanted.likes else None,
+@cache
+def request_schemas(dimension: int, limits: Limits) -> dict[str, Schema]:
+    """What each request is, by its name in the API document. Its fields are the arguments of what it asks for."""
+    most = limits.max_completions
+    requests: dict[str, dict[str, fields.Field]] = {
+        "ProductsQuery": {
+            "prefix": Text(required=True),
+            "limit": Count(most, load_default=min(_DEFAULT_COMPLETIONS, most)),
+        },
+        "SimilarRequest": {
+            "ids": OrderedIds(1, limits.max_ids, required=True),
+            "k": Count(limits.max_k, load_default=limits.default_k),
+            "exclude": Ids(load_default=frozenset),
+        },
+        "MapRequest": {
+            "ids": OrderedIds(0, limits.max_ids, load_default=()),
+            "vector": Vector(dimension, load_default=None),
+            "likes": OrderedIds(0, limits.max_ids, load_default=()),
+        },
     }
+    return {name: Schema.from_dict(shape, name=name)(unknown=EXCLUDE) for name, shape in requests.items()}
+
+
+def similar(recommender: Recommender, ids: Sequence[str], k: int, exclude: frozenset[str]) -> Recommendation:
+    """The matches of the mean of the products' unit vectors, none in `ids` or `exclude`; an id given twice counts once.
+
+    Raises BadRequest naming each unknown id.
+    """
+    user, vector = User("", k, exclude.union(ids)), _mean_vector(recommender.catalogue, ids, "ids")
+    return recommender.recommend_one(user, vector)
+
+
+def project(
+    catalogue: Catalogue, ids: Sequence[str], vector: NDArray[np.float64] | None, likes: Sequence[str]
+) -> dict[str, Any]:
+    """The map points, as [x, y], of products, of a user's vector (d,), and of a user who likes some products.
+
+    Those of the `vector` and the `likes` are null where there is none. Raises BadRequest naming each unknown id.
+    """
+    products = _vectors_of(catalogue, ids, "ids")
+    liked = _mean_vector(catalogue, likes, "likes") if likes else None
+    users = {"vector": vector, "likes": liked}
     points = {
         name: None if user is None else _points(catalogue, unit_vectors(user[None]))[0] for name, user in users.items()
     }
@@ -71,24 +72,24 @@ def _points(catalogue: Catalogue, vectors: NDArray[np.float32]) -> list[list[flo
     return [[round(x, 4), round(y, 4)] for x, y in catalogue.project(vectors).tolist()] if len(vectors) else []
 
 
-def _mean(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArray[np.float64]:
-    vectors = dict(zip(ids, _known(catalogue, ids, field), strict=True))
+def _mean_vector(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArray[np.float64]:
+    vectors = dict(zip(ids, _vectors_of(catalogue, ids, field), strict=True))
     mean: NDArray[np.float64] = np.mean([*vectors.values()], axis=0, dtype=np.float64)
-    if np.linalg.norm(mean) < _NO_DIRECTION:
+    if np.linalg.norm(mean) < _MIN_MEAN_LENGTH:
         detail = f"{field} are of products whose vectors cancel out, which leaves no direction"
         raise BadRequest([Fault("vector_zero", detail, f"/{field}")])
     return mean
 
 
-def _known(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArray[np.float32]:
+def _vectors_of(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArray[np.float32]:
     """The unit vectors (m, d) of products; raises BadRequest naming each unknown id."""
     vectors = catalogue.unit_vectors_of(ids)
-    unknown = [i for i, vector in enumerate(vectors) if vector is None]
+    unknown = [position for position, vector in enumerate(vectors) if vector is None]
     if unknown:
-        raise BadRequest([_unknown(field, i, ids[i]) for i in unknown[:_MOST_FAULTS]])
+        raise BadRequest([_unknown_id(field, position, ids[position]) for position in unknown[:_MAX_FAULTS]])
     return np.array(vectors, np.float32)
 
 
-def _unknown(field: str, place: int, identifier: str) -> Fault:
-    detail = f"{field} element {place} is the id of no product: {identifier[:_MOST_SHOWN]!r}"
-    return Fault("unknown_id", detail, f"/{field}/{place}")
+def _unknown_id(field: str, position: int, product_id: str) -> Fault:
+    detail = f"{field} element {position} is the id of no product: {product_id[:_MAX_CHARACTERS_SHOWN]!r}"
+    return Fault("unknown_id", detail, f"/{field}/{position}")

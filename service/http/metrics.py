@@ -1,4 +1,4 @@
-"""What Prometheus may ask: counted by every worker process in files that all of them share, read by any of them.
+"""Prometheus metrics: counted by every worker process in files that all of them share, and read by any of them.
 
 The files' directory is in PROMETHEUS_MULTIPROC_DIR, which must be set before this module is imported.
 """
@@ -14,36 +14,36 @@ from prometheus_client.registry import Collector
 from service.engines.base import IndexInfo
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
-_SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 4.0, 8.0)
-_USERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
-_SCORES = tuple(round(0.05 * step, 2) for step in range(-4, 21))
+_SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 4.0, 8.0)
+_USERS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+_SCORE_BUCKETS = tuple(round(0.05 * step, 2) for step in range(-4, 21))
 
-_nowhere = CollectorRegistry()  # what is counted is read from the files
+_registry = CollectorRegistry()  # Only takes the metrics in; `exposition` reads their values from the files.
 
-REQUESTS = Counter("reco_requests", "Requests answered.", ["route", "status"], registry=_nowhere)
+REQUESTS = Counter("reco_requests", "Requests answered.", ["route", "status"], registry=_registry)
 SECONDS = Histogram(
     "reco_request_seconds",
     "Time from the arrival of a whole request until its answer is sent.",
     ["route"],
-    buckets=_SECONDS,
-    registry=_nowhere,
+    buckets=_SECONDS_BUCKETS,
+    registry=_registry,
 )
-BATCH_USERS = Histogram("reco_batch_users", "Users in a batch.", buckets=_USERS, registry=_nowhere)
-FAILED_USERS = Counter("reco_failed_users", "Users of batches that got an error.", ["code"], registry=_nowhere)
-BEST_SCORE = Histogram("reco_best_score", "Score of a user's best match.", buckets=_SCORES, registry=_nowhere)
-SHED = Counter("reco_shed_requests", "Requests refused because too many were waiting.", registry=_nowhere)
+BATCH_USERS = Histogram("reco_batch_users", "Users in a batch.", buckets=_USERS_BUCKETS, registry=_registry)
+FAILED_USERS = Counter("reco_failed_users", "Users of batches that got an error.", ["code"], registry=_registry)
+BEST_SCORE = Histogram("reco_best_score", "Score of a user's best match.", buckets=_SCORE_BUCKETS, registry=_registry)
+SHED = Counter("reco_shed_requests", "Requests refused because too many were waiting.", registry=_registry)
 IN_FLIGHT = Gauge(
-    "reco_in_flight_requests", "Requests running or waiting.", multiprocess_mode="livesum", registry=_nowhere
+    "reco_in_flight_requests", "Requests running or waiting.", multiprocess_mode="livesum", registry=_registry
 )
-QUEUED = Gauge("reco_queued_requests", "Requests waiting.", multiprocess_mode="livesum", registry=_nowhere)
-RELOADS = Counter("reco_reloads", "Builds that replaced another while serving.", registry=_nowhere)
-FAILED_RELOADS = Counter("reco_failed_reloads", "Builds that were refused while serving.", registry=_nowhere)
-WORKER_RESTARTS = Counter("reco_worker_restarts", "Worker processes started again.", registry=_nowhere)
+QUEUED = Gauge("reco_queued_requests", "Requests waiting.", multiprocess_mode="livesum", registry=_registry)
+RELOADS = Counter("reco_reloads", "Builds that replaced another while serving.", registry=_registry)
+FAILED_RELOADS = Counter("reco_failed_reloads", "Builds that were refused while serving.", registry=_registry)
+WORKER_RESTARTS = Counter("reco_worker_restarts", "Worker processes started again.", registry=_registry)
 EVENTS = {"reload": RELOADS, "failed reload": FAILED_RELOADS, "worker restart": WORKER_RESTARTS}
 
 
 class _Index(Collector):
-    """What is served, as gauges."""
+    """The build in use, as gauges."""
 
     def __init__(self, info: IndexInfo):
         self._info = info

@@ -1,7 +1,8 @@
 """What a valid request is, as marshmallow fields whose errors are faults with codes."""
 
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
@@ -24,6 +25,8 @@ class _Field(fields.Field):
 
 
 class Text(_Field):
+    json_schema: ClassVar = {"type": "string"}
+
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
         if not isinstance(value, str):
             raise _wrong_type("a string", value)
@@ -36,6 +39,16 @@ class Vector(_Field):
     def __init__(self, dimension: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.dimension = dimension
+
+    @property
+    def json_schema(self) -> dict[str, Any]:
+        return {
+            "type": "array",
+            "items": {"type": "number", "minimum": -sys.float_info.max, "maximum": sys.float_info.max},
+            "minItems": self.dimension,
+            "maxItems": self.dimension,
+            "contains": {"not": {"const": 0}},
+        }
 
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
@@ -53,6 +66,10 @@ class Count(_Field):
         super().__init__(**kwargs)
         self.most = most
 
+    @property
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "integer", "minimum": 1, "maximum": self.most}
+
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
         huge = type(value) is float and abs(value) >= 2**63  # how the JSON reader gives integers of many digits
         if type(value) is not int and not huge:
@@ -67,6 +84,8 @@ class Count(_Field):
 class Ids(_Field):
     """A list of strings, as a set."""
 
+    json_schema: ClassVar = {"type": "array", "items": {"type": "string"}}
+
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
     ) -> frozenset[str]:
@@ -79,6 +98,10 @@ class OrderedIds(_Field):
     def __init__(self, least: int, most: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.least, self.most = least, most
+
+    @property
+    def json_schema(self) -> dict[str, Any]:
+        return {**Ids.json_schema, "minItems": self.least, "maxItems": self.most}
 
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any

@@ -32,19 +32,11 @@ from waitress.task import ErrorTask, Task, WSGITask
 from waitress.utilities import Error, RequestEntityTooLarge
 
 from service.http import metrics
-from service.http.app import (
-    ANSWERED,
-    BUILD,
-    INDEX_VERSION,
-    PROBLEM,
-    RETRY_SECONDS,
-    SINGLE_ROUTE,
-    URGENT_ROUTES,
-    USERS,
-    has_key,
-    problem_body,
-)
+from service.http.access import has_key
 from service.http.dynamic_batching import BatchedAnswer, DynamicBatcher
+from service.http.openapi import OPERATIONS, URGENT_ROUTES
+from service.http.problems import PROBLEM, RETRY_SECONDS, problem_body
+from service.http.routes.base import ANSWERED, BUILD, INDEX_VERSION, USERS
 from service.recommender import Serving
 from service.settings import Settings
 from service.workers.connections import ConnectionCounts
@@ -283,7 +275,7 @@ class _Parser(HTTPRequestParser):
     @property
     def is_single(self) -> bool:
         """Whether this asks for the matches of one user."""
-        return bool(self.command == "POST" and self.path == SINGLE_ROUTE)
+        return bool(self.command == "POST" and self.path == OPERATIONS["infer"].path)
 
     @property
     def credentials(self) -> tuple[str, str]:

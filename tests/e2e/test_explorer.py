@@ -123,14 +123,14 @@ def test_marks_lie_where_the_service_places_them(server: Server, open_page: Open
     boxes = [mark.bounding_box() for mark in page.locator("#marks button").all()]
     centres = [(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2) for box in boxes]
     left, top = ([centre[axis] for centre in centres] for axis in (0, 1))
-    size = 1.1 * max(extent([p["x"] for p in landmarks(server)]), extent([p["y"] for p in landmarks(server)]))
+    size = 1.1 * max(extent([p["x"] for p in sampled_points(server)]), extent([p["y"] for p in sampled_points(server)]))
     scale = page.locator("#map").bounding_box()["width"] / size
     for axis, pixels, sign in ((0, left, 1), (1, top, -1)):
         expected = [sign * scale * (point[axis] - points[0][axis]) for point in points]
         assert [pixel - pixels[0] for pixel in pixels] == pytest.approx(expected, abs=1.5)
 
 
-def landmarks(server: Server) -> list[dict[str, Any]]:
+def sampled_points(server: Server) -> list[dict[str, Any]]:
     return server.send("GET", "/map", None, {}).json["products"]
 
 

@@ -15,8 +15,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from service.http.app import URGENT_ROUTES, create_app
-from service.http.openapi import document
+from service.http.app import create_app
+from service.http.openapi import URGENT_ROUTES, document
 from service.recommender import Recommender, Serving
 from service.settings import Settings
 from tests.support.api import VECTOR, user_json

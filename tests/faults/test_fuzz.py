@@ -1,5 +1,7 @@
-"""Bad input of every kind: each answer is one that the document allows, the good users among the bad get theirs, and no
-worker dies, hangs or grows.
+"""Bad input of every kind.
+
+Each answer is one that the document allows, the good users among the bad get theirs, and no worker dies,
+hangs or grows.
 """
 
 import json
@@ -252,7 +254,9 @@ def fuzz(fuzzed: Fuzzed, share: int, derandomize: bool) -> None:
 
 
 def can_be_told_by_a_schema(case: schemathesis.Case) -> bool:
-    """JSON Schema takes 10.0 for an integer, as the service does not; and to it a number just beyond the greatest float
+    """Return whether JSON Schema and the service agree on what the body is.
+
+    JSON Schema takes 10.0 for an integer, as the service does not; and to it a number just beyond the greatest float
     is too great, while reading it rounds it down.
     """
     if not isinstance(case.body, dict):

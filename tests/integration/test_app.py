@@ -48,7 +48,7 @@ def test_the_index_tells_what_is_served(api: Api, sample_build: Build) -> None:
 
 
 @pytest.mark.parametrize(("path", "status"), [("/health/live", "live"), ("/health/ready", "ready")])
-def test_health_is_told_in_json(api: Api, path: str, status: str) -> None:
+def test_health_is_answered_in_json(api: Api, path: str, status: str) -> None:
     check_json(api, path, {"status": status})
 
 

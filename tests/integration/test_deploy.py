@@ -13,7 +13,7 @@ import yaml
 
 from index_builder.__main__ import _parser as builder_parser
 from service.__main__ import _parser as service_parser
-from service.http.app import LIVE_ROUTES, METRICS_ROUTE, READY_ROUTES
+from service.http.openapi import OPERATIONS
 from service.settings import Settings, read_milvus, read_settings
 from service.workers.server import _LAST_PATIENCE_SECONDS
 
@@ -111,17 +111,13 @@ def test_probes_and_ports_are_those_of_the_service() -> None:
     [port] = SERVICE["ports"]
     assert port == {"name": "http", "containerPort": Settings().port}
     assert f"EXPOSE {Settings().port}\n" in DOCKERFILE
-    for probe, routes in (
-        ("startupProbe", READY_ROUTES),
-        ("readinessProbe", READY_ROUTES),
-        ("livenessProbe", LIVE_ROUTES),
-    ):
-        assert SERVICE[probe]["httpGet"]["path"] in routes
+    for probe, operation in (("startupProbe", "ready"), ("readinessProbe", "ready"), ("livenessProbe", "live")):
+        assert SERVICE[probe]["httpGet"]["path"] == OPERATIONS[operation].path
         assert SERVICE[probe]["httpGet"]["port"] == port["name"]
     [service_port] = only("Service")["spec"]["ports"]
     [endpoint] = only("ServiceMonitor")["spec"]["endpoints"]
     assert (service_port["targetPort"], endpoint["port"]) == (port["name"], service_port["name"])
-    assert endpoint["path"] == METRICS_ROUTE
+    assert endpoint["path"] == OPERATIONS["metrics"].path
 
 
 def test_everything_selects_the_pods_of_the_service_alone() -> None:

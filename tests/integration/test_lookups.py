@@ -222,14 +222,14 @@ class TestMap:
         np.testing.assert_allclose(points, expected, rtol=0, atol=POINT_ERROR)
 
     def test_products_vectors_and_likes_are_placed_together(self, api: Api, sample_products: SampleProducts) -> None:
-        landmarks = {row["id"]: [row["x"], row["y"]] for row in api.get("/map").json["products"]}
+        sampled = {row["id"]: [row["x"], row["y"]] for row in api.get("/map").json["products"]}
         ids = ["wine-10", "pizza-38", "wine-10"]
         vector = sample_products.vectors[sample_products.positions["pizza-38"]]
         placed = post(api, "/map", ids=ids, vector=[7 * number for number in vector], likes=["wine-10"])
         assert list(placed) == ["products", "vector", "likes"]
-        np.testing.assert_allclose(placed["products"], [landmarks[name] for name in ids], atol=1.01e-4)
-        np.testing.assert_allclose(placed["vector"], landmarks["pizza-38"], atol=1.01e-4)
-        np.testing.assert_allclose(placed["likes"], landmarks["wine-10"], atol=1.01e-4)
+        np.testing.assert_allclose(placed["products"], [sampled[name] for name in ids], atol=1.01e-4)
+        np.testing.assert_allclose(placed["vector"], sampled["pizza-38"], atol=1.01e-4)
+        np.testing.assert_allclose(placed["likes"], sampled["wine-10"], atol=1.01e-4)
 
     def test_a_user_with_several_likes_lies_where_their_mean_lies(
         self, api: Api, sample_products: SampleProducts

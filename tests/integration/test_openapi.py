@@ -1,6 +1,7 @@
 """The API document says what the app does: routes, limits, and examples that are answered as it shows."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,9 +9,9 @@ import pytest
 import schemathesis
 from flask import Flask
 
-from service.http.app import create_app
-from service.http.openapi import document
-from service.http.pages import PAGES
+from service.http.app import add_routes, create_app
+from service.http.openapi import OPERATIONS, document
+from service.http.routes import views_of
 from service.recommender import Recommender, Serving
 from service.settings import Limits, Settings
 from tests.integration.conftest import ApiOver
@@ -18,6 +19,7 @@ from tests.support.api import JSON, NDJSON, Api
 from tests.support.fake_engine import compass
 
 AUTOMATIC = {"HEAD", "OPTIONS"}  # Flask's own, and the same for every route
+PAGES = [operation for operation in OPERATIONS.values() if operation.described["tags"] == ["pages"]]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,13 @@ def test_the_document_has_the_routes_and_methods_of_the_app_and_no_others() -> N
     recommender = Recommender(compass())
     app = create_app(Serving(recommender), Settings())
     assert routes_in(document(recommender, Settings())) == routes_of(app)
+
+
+def test_an_operation_without_a_view_and_a_view_without_an_operation_stop_the_start() -> None:
+    views = views_of(Serving(Recommender(compass())), Settings())
+    views["infer_all"] = views.pop("infer")
+    with pytest.raises(ValueError, match=re.escape("['infer', 'infer_all']")):
+        add_routes(Flask("test"), views)
 
 
 def test_the_document_is_valid_openapi(sample_document: dict[str, Any]) -> None:
@@ -135,7 +144,7 @@ def test_with_keys_the_document_asks_for_one_where_the_app_does(open_metrics: bo
         if not refused:
             free.add(path)
     health = {"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/v2/models/reco/ready"}
-    assert free == health | open_routes | set(PAGES)
+    assert free == health | open_routes | {operation.path for operation in PAGES}
 
 
 def test_without_keys_the_document_asks_for_none(sample_document: dict[str, Any]) -> None:

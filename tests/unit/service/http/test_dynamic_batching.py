@@ -3,9 +3,10 @@
 import json
 from dataclasses import replace
 
-from service.http.app import ANSWERED, create_app
+from service.http.app import create_app
 from service.http.dynamic_batching import BatchedAnswer, DynamicBatcher
 from service.http.encoding import write_answers
+from service.http.routes.base import ANSWERED
 from service.recommender import Recommender, Serving
 from service.settings import Limits, Settings
 from tests.support.fake_engine import EAST, NORTH, WEST, BrokenEngine, FakeEngine, compass

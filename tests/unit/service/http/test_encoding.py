@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import orjson
 import pytest
 
 from service.errors import FailedUser, Fault

@@ -1,0 +1,72 @@
+"""RFC 9457 problems: the one table from errors to statuses, and the body that says what is wrong."""
+
+import logging
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from flask import Response, request
+from werkzeug.exceptions import HTTPException
+
+from service.errors import (
+    BadBody,
+    BadRequest,
+    CannotLookUp,
+    EngineUnavailable,
+    Fault,
+    ServiceError,
+    TooLarge,
+    Unauthorized,
+)
+from service.http.encoding import write_json
+
+PROBLEM = "application/problem+json"
+RETRY_SECONDS = 1
+UNAVAILABLE = f"the search engine does not answer; try again in {RETRY_SECONDS} s"
+_OPEN_INFERENCE = "/v2/"
+_STATUS = {
+    BadBody: HTTPStatus.BAD_REQUEST,
+    Unauthorized: HTTPStatus.UNAUTHORIZED,
+    TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
+    CannotLookUp: HTTPStatus.NOT_IMPLEMENTED,
+    EngineUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+log = logging.getLogger(__name__)
+
+
+def answer_error(error: Exception) -> Response:
+    """The problem of whatever a view has raised; what is no error of a request is a bug, and logged as one."""
+    match error:
+        case EngineUnavailable():
+            log.warning("%s", error)
+            return problem(_STATUS[EngineUnavailable], UNAVAILABLE, headers={"Retry-After": str(RETRY_SECONDS)})
+        case Unauthorized():
+            return problem(_STATUS[Unauthorized], str(error), headers={"WWW-Authenticate": "Bearer"})
+        case BadRequest():
+            return problem(_STATUS[BadRequest], str(error), error.faults)
+        case ServiceError():
+            return problem(_STATUS[type(error)], str(error))
+        case HTTPException():
+            allowed = error.get_response().headers.get("Allow")
+            headers = {"Allow": allowed} if allowed else {}
+            return problem(HTTPStatus(error.code or 500), error.description or "", headers=headers)
+    log.error("unexpected error on %s %s", request.method, request.path, exc_info=error)
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "unexpected error; the log says more")
+
+
+def problem(
+    status: HTTPStatus, detail: str, faults: Sequence[Fault] = (), headers: dict[str, str] | None = None
+) -> Response:
+    """A problem as the answer to the current request, with the faults of its body if there are any."""
+    body = problem_body(status, detail, request.path, faults)
+    return Response(body, status, headers={"Content-Type": PROBLEM, **(headers or {})})
+
+
+def problem_body(status: HTTPStatus, detail: str, path: str, faults: Sequence[Fault] = ()) -> bytes:
+    """The JSON of a problem; on a path of the Open Inference Protocol, with the `error` that its clients look for."""
+    body: dict[str, Any] = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": detail}
+    if faults:
+        body["errors"] = faults
+    return write_json({**body, "error": detail} if f"{path}/".startswith(_OPEN_INFERENCE) else body)

@@ -1,0 +1,16 @@
+"""The views of all operations, one module a group."""
+
+from service.http.routes.base import View
+from service.http.routes.lookups import Lookups
+from service.http.routes.open_inference import OpenInference
+from service.http.routes.operations import Operations
+from service.http.routes.pages import page_views
+from service.http.routes.recommendations import Recommendations
+from service.recommender import Serving
+from service.settings import Settings
+
+
+def views_of(serving: Serving, settings: Settings) -> dict[str, View]:
+    """The view of each operation, by the operation's id."""
+    groups = (Recommendations, Lookups, OpenInference, Operations)
+    return page_views() | {name: view for group in groups for name, view in group(serving, settings).views().items()}

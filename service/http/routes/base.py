@@ -1,0 +1,47 @@
+"""What all routes share: reading a body, answering, and what they and the server tell each other in the environment."""
+
+from collections.abc import Callable
+
+from flask import Response, request
+
+from service.errors import TooLarge
+from service.http.encoding import JSON
+from service.recommender import Recommender, Serving
+from service.settings import Settings
+
+View = Callable[[], Response]
+
+INDEX_VERSION = "X-Index-Version"
+SAFETY_HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
+# Keys of the environment: the number of users in the request, the build that answered it, and the `BatchedAnswer` that was
+# found before the app saw the request.
+USERS, BUILD, ANSWERED = "reco.users", "reco.build", "reco.answered"
+
+
+class Routes:
+    """A group of routes. A view takes `recommender` once, as a new build may replace it at any time."""
+
+    def __init__(self, serving: Serving, settings: Settings):
+        self.serving, self.settings = serving, settings
+
+    def views(self) -> dict[str, View]:
+        """The view of each operation, by the operation's id."""
+        raise NotImplementedError
+
+    @property
+    def recommender(self) -> Recommender:
+        return self.serving.recommender
+
+    def read_body(self) -> bytes:
+        """The body of the current request. Raises TooLarge."""
+        limit = self.settings.max_body_bytes
+        body: bytes = request.environ["wsgi.input"].read(limit + 1)
+        if len(body) > limit:
+            raise TooLarge(f"the body is larger than the {limit} bytes allowed")
+        return body
+
+
+def respond(recommender: Recommender, body: bytes, media_type: str = JSON) -> Response:
+    """The answer to the current request by a recommender, whose build it names."""
+    build_id = request.environ[BUILD] = recommender.info.build_id
+    return Response(body, headers=[("Content-Type", media_type), (INDEX_VERSION, build_id)], direct_passthrough=True)

@@ -1,0 +1,56 @@
+"""Routes that look products up: what the explorer page asks besides `/infer`."""
+
+from typing import Any
+
+from flask import Response, request
+
+from service.http import encoding, lookups
+from service.http.bodies import read_json
+from service.http.routes.base import USERS, Routes, View, respond
+from service.http.schemas import load
+from service.recommender import Recommender
+
+
+class Lookups(Routes):
+    def views(self) -> dict[str, View]:
+        return {
+            "products": self.products,
+            "similar": self.similar,
+            "samples": self.samples,
+            "landmarks": self.sampled_points,
+            "places": self.project,
+        }
+
+    def products(self) -> Response:
+        recommender, arguments = self.recommender, request.args.to_dict()
+        limit = arguments.get("limit", "")
+        number = {"limit": int(limit)} if limit.isascii() and limit.isdigit() and len(limit) < 19 else {}
+        query = self._load(recommender, "ProductsQuery", {**arguments, **number}, "a query")
+        positions = recommender.catalogue.starting_with(**query)
+        return respond(recommender, encoding.write_products(recommender.prefixes, positions))
+
+    def similar(self) -> Response:
+        recommender, body = self.recommender, self.read_body()
+        query = self._load(recommender, "SimilarRequest", read_json(body), "the body")
+        request.environ[USERS] = 1
+        answer = lookups.similar(recommender, **query)
+        return respond(recommender, encoding.write_similar(recommender.prefixes, query["ids"], answer))
+
+    def samples(self) -> Response:
+        recommender = self.recommender
+        return respond(recommender, encoding.write_json({"users": recommender.catalogue.sample_users}))
+
+    def sampled_points(self) -> Response:
+        recommender = self.recommender
+        positions, points = recommender.catalogue.sampled_points
+        return respond(recommender, encoding.write_points(recommender.prefixes, positions, points))
+
+    def project(self) -> Response:
+        recommender, body = self.recommender, self.read_body()
+        query = self._load(recommender, "MapRequest", read_json(body), "the body")
+        return respond(recommender, encoding.write_json(lookups.project(recommender.catalogue, **query)))
+
+    def _load(self, recommender: Recommender, name: str, value: Any, subject: str) -> dict[str, Any]:
+        """The fields of a request, given as parsed JSON. Raises BadRequest with every fault."""
+        schemas = lookups.request_schemas(recommender.info.dimension, self.settings.limits)
+        return load(schemas[name], value, subject)

@@ -1,0 +1,41 @@
+"""Routes of the pages that people read: files that come with the package, read once.
+
+A browser may keep them, and must ask each time whether they still hold.
+"""
+
+import hashlib
+from functools import partial
+from importlib import resources
+
+from flask import Response, request
+
+from service.http.openapi import OPERATIONS
+from service.http.routes.base import View
+
+_FOLDERS = ("explorer", "docs")  # of `static`; the operation of `docs/docs.html` is `docs_html`
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self';"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cache-Control": "no-cache",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def page_views() -> dict[str, View]:
+    """The view of each file, by the id of its operation."""
+    views: dict[str, View] = {}
+    for folder in _FOLDERS:
+        for file in (resources.files("service.http") / "static" / folder).iterdir():
+            operation, content = file.name.replace(".", "_"), file.read_bytes()
+            headers = {"Content-Type": OPERATIONS[operation].media_type, **_HEADERS}
+            views[operation] = partial(_answer, content, headers, hashlib.sha256(content).hexdigest()[:32])
+    return views
+
+
+def _answer(content: bytes, headers: dict[str, str], etag: str) -> Response:
+    response = Response(content, headers=headers)
+    response.set_etag(etag)
+    response.make_conditional(request)
+    return response

@@ -1,6 +1,5 @@
 """HTTP: routes, headers, and the one table that turns errors into answers."""
 
-import hmac
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -20,14 +19,13 @@ from service.errors import (
     Fault,
     ServiceError,
     TooLarge,
-    Unauthorized,
 )
 from service.http import lookups, metrics, payload
 from service.http.dynamic_batching import Answered
 from service.http.lookup_requests import LookupReader
 from service.http.open_inference import HEADER_LENGTH, MODEL, SERVER, InferenceReader, describe_model, write_answers
 from service.http.openapi import ApiDocument
-from service.http.pages import PAGES, Page, read_pages
+from service.http.pages import Page, read_pages
 from service.http.schemas import UserReader
 from service.recommender import Answer, Item, Recommendation, Recommender, Serving, User
 from service.settings import Limits, Settings
@@ -44,7 +42,7 @@ URGENT_ROUTES = frozenset(
 INDEX_VERSION, BATCH_ERRORS = "X-Index-Version", "X-Batch-Errors"
 USERS, BUILD = "reco.users", "reco.build"  # in a request's environment: how many users it has, and whose answer it got
 ANSWERED = "reco.answered"  # and the answer that was found before the app saw it
-_SAFETY = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
+SAFETY_HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
 _SCORES_OBSERVED = 10  # users of a batch whose best score is counted
 
 _STATUS = {
@@ -52,7 +50,6 @@ _STATUS = {
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
     CannotLookUp: HTTPStatus.NOT_IMPLEMENTED,
-    Unauthorized: HTTPStatus.UNAUTHORIZED,
     EngineUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
@@ -69,8 +66,6 @@ def create_app(serving: Serving, settings: Settings) -> Flask:
     app = Flask(__name__, static_folder=None)
     reader_for = cache(partial(UserReader, limits=settings.limits))
     document = ApiDocument(settings)
-    if settings.api_keys:
-        app.before_request(partial(_check_key, settings))
 
     @app.post(SINGLE_ROUTE)
     def infer() -> Response:
@@ -142,10 +137,7 @@ def create_app(serving: Serving, settings: Settings) -> Flask:
     @app.errorhandler(ServiceError)
     def service_error(error: ServiceError) -> Response:
         faults = error.faults if isinstance(error, BadRequest) else []
-        answer = problem(_STATUS[type(error)], str(error), faults)
-        if isinstance(error, Unauthorized):
-            answer.headers["WWW-Authenticate"] = "Bearer"
-        return answer
+        return problem(_STATUS[type(error)], str(error), faults)
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
@@ -256,7 +248,7 @@ def _add_pages(app: Flask, pages: dict[str, Page]) -> None:
 def problem(status: HTTPStatus, detail: str, faults: Sequence[Fault] = ()) -> Response:
     """An RFC 9457 problem, with the faults of the request if there are any."""
     body = problem_body(status, detail, request.path, faults)
-    return Response(body, status, headers=[("Content-Type", PROBLEM), *_SAFETY])
+    return Response(body, status, headers=[("Content-Type", PROBLEM), *SAFETY_HEADERS])
 
 
 def problem_body(status: HTTPStatus, detail: str, path: str, faults: Sequence[Fault] = ()) -> bytes:
@@ -269,7 +261,7 @@ def problem_body(status: HTTPStatus, detail: str, path: str, faults: Sequence[Fa
 
 def _answer(recommender: Recommender, body: bytes, mimetype: str = payload.JSON) -> Response:
     build_id = request.environ[BUILD] = recommender.info.build_id
-    headers = [("Content-Type", mimetype), (INDEX_VERSION, build_id), *_SAFETY]
+    headers = [("Content-Type", mimetype), (INDEX_VERSION, build_id), *SAFETY_HEADERS]
     return Response(body, headers=headers, direct_passthrough=True)
 
 
@@ -284,24 +276,6 @@ def _count(answers: Sequence[Answer]) -> None:
 def _count_batch(answers: Sequence[Answer]) -> None:
     _count(answers)
     metrics.BATCH_USERS.observe(len(answers))
-
-
-def _check_key(settings: Settings) -> None:
-    if request.path in PAGES:
-        return  # they hold no data, and ask for a key themselves
-    if request.path in URGENT_ROUTES and (request.path != METRICS_ROUTE or settings.open_metrics):
-        return
-    if not has_key(settings.api_keys, request.headers.get("Authorization", ""), request.headers.get("X-API-Key", "")):
-        raise Unauthorized("an API key is needed, as Authorization: Bearer KEY or X-API-Key: KEY")
-
-
-def has_key(keys: Sequence[str], authorization: str, x_api_key: str) -> bool:
-    """Whether one of two headers holds one of the keys, or none is needed."""
-    scheme, _, token = authorization.partition(" ")
-    given = token.strip() if scheme.lower() == "bearer" else x_api_key
-    # Every key is compared, so that the time taken does not tell which one came close.
-    matches = [hmac.compare_digest(given.encode(), key.encode()) for key in keys]
-    return not keys or any(matches)
 
 
 def _body(most: int) -> bytes:

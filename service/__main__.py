@@ -1,23 +1,20 @@
 """Command line: `python -m service serve | check | rollback | batch | publish`, with settings from the environment."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from retrieval.artifact.store import current_build_id, open_current, roll_back
 from retrieval.errors import BadArtifact
 from service.errors import ServiceError
+from service.logs import set_up_logs
 from service.offline.job import BatchRequest, run_batch
-from service.settings import MILVUS_INDEXES, read_milvus, read_settings
-from service.workers.logs import set_up_logs
+from service.settings import MILVUS_INDEXES, SCHEMA, environment_with, read_milvus, read_settings
 from service.workers.supervisor import serve
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    if options.artifact:
-        os.environ["RECO_ARTIFACTS"] = options.artifact  # workers read it too
     try:
         options.run(options)
     except (ServiceError, BadArtifact, OSError) as error:
@@ -26,14 +23,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _environment(options: argparse.Namespace) -> dict[str, str]:
+    return environment_with(RECO_ARTIFACTS=options.artifact)
+
+
 def _serve(options: argparse.Namespace) -> None:
-    settings = read_settings(os.environ)
+    settings = read_settings(_environment(options))
     set_up_logs(settings)
     serve(settings)
 
 
 def _check(options: argparse.Namespace) -> None:
-    settings = read_settings(os.environ)
+    settings = read_settings(_environment(options))
     build = open_current(settings.artifacts)
     manifest = build.manifest
     index, recall = manifest["index"], manifest["recall"]
@@ -41,20 +42,18 @@ def _check(options: argparse.Namespace) -> None:
     print(f"build      {settings.artifacts / build.id}")
     print(f"products   {manifest['products']:,} x {manifest['dimension']} dimensions from {manifest['source']['file']}")
     print(f"index      {index['factory']}, {index['storage']}, worst side {index['worst']}; recall@10 {found}")
-    print(f"listens    {settings.host}:{settings.port}, {settings.workers} workers")
-    limits = settings.limits
-    print(f"limits     k {limits.max_k:,}, batch {limits.max_batch:,}, body {settings.max_body_bytes >> 20} MB")
-    print(f"access     {f'{len(settings.api_keys)} API keys' if settings.api_keys else 'open to all'}")
+    for setting in SCHEMA:
+        print(f"{setting.name:19} {setting.show(_environment(options))}".rstrip())
 
 
 def _roll_back(options: argparse.Namespace) -> None:
-    artifacts = read_settings(os.environ).artifacts
+    artifacts = read_settings(_environment(options)).artifacts
     before = current_build_id(artifacts)
     print(f"rolled back from build {before} to {roll_back(artifacts)}")
 
 
 def _batch(options: argparse.Namespace) -> None:
-    settings = read_settings(os.environ)
+    settings = read_settings(_environment(options))
     set_up_logs(settings)
     print(run_batch(BatchRequest(options.input, options.output, options.k, options.part_rows), settings))
 
@@ -63,10 +62,10 @@ def _publish(options: argparse.Namespace) -> None:
     try:
         from service.engines.publish import Layout, publish
     except ModuleNotFoundError as error:
-        raise ServiceError(f"{error}; pip install 'jetmlett[milvus]'") from None
+        raise ServiceError(f"{error}; pip install 'jetmlett[milvus]'") from error
     given = {"RECO_MILVUS_URI": options.uri, "RECO_MILVUS_ALIAS": options.alias, "RECO_MILVUS_TIMEOUT": options.timeout}
-    milvus = read_milvus({**os.environ, **{name: value for name, value in given.items() if value}})
-    artifacts = read_settings({**os.environ, "RECO_ENGINE": ""}).artifacts
+    milvus = read_milvus({**_environment(options), **{name: value for name, value in given.items() if value}})
+    artifacts = read_settings({**_environment(options), "RECO_ENGINE": ""}).artifacts
     print(publish(artifacts, milvus, Layout(options.index, options.shards, options.replicas)))
 
 

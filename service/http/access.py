@@ -25,5 +25,6 @@ class Access:
         if not given:
             raise Unauthorized("an API key is needed, as Authorization: Bearer KEY or X-API-Key: KEY")
         # Every key is compared, so that the time taken does not tell which one came close.
-        if not any([hmac.compare_digest(given.encode(), key) for key in self._keys]):
+        matches = [hmac.compare_digest(given.encode(), key) for key in self._keys]
+        if not any(matches):
             raise Unauthorized("the API key is not one of those that this service takes")

@@ -33,6 +33,7 @@ OVERLOADED = Refusal(
 class RequestParser(HTTPRequestParser):
     """A request as it arrives."""
 
+    completed: bool
     error: Error | None
     answered: Answered | None = None
     _unauthorized: Refusal | None = None

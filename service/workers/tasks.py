@@ -13,7 +13,7 @@ from waitress.task import ErrorTask, Task, WSGITask
 from service.http import metrics
 from service.http.app import ANSWERED, BUILD, INDEX_VERSION, PROBLEM, SAFETY_HEADERS, USERS, problem_body
 from service.logs import RequestLog, request_id
-from service.workers.parser import RequestParser, Refusal
+from service.workers.parser import Refusal, RequestParser
 
 _SHED_STATUS = str(HTTPStatus.TOO_MANY_REQUESTS.value)
 

@@ -84,9 +84,7 @@ def work(settings: Settings, cores: Cores, supervisor: Connection, listener: Sha
     server.run()
 
 
-def _run_commands(
-    settings: Settings, cores: Cores, supervisor: Connection, serving: Serving, server: Server
-) -> None:
+def _run_commands(settings: Settings, cores: Cores, supervisor: Connection, serving: Serving, server: Server) -> None:
     while True:
         try:
             command, *arguments = supervisor.recv()

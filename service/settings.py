@@ -28,21 +28,20 @@ _Section = TypeVar("_Section")
 class Setting:
     """A variable: its default, how its text is read, and what it is for.
 
-    `parse` may look at other variables too, and raises ValueError saying what the text must be. A default may depend
-    on the environment; `shown_default` is what documentation says of it.
+    `parse` may look at other variables too, and raises ValueError saying what the text must be. `derive` finds the
+    default where it depends on those or on the machine.
     """
 
     name: str
-    default: object | Callable[[Environment], object]
+    default: object
     parse: Parse
     sentence: str
-    shown_default: str
-    is_secret: bool
+    derive: Callable[[Environment], object] | None = None
+    is_secret: bool = False
 
     def text(self, environment: Environment) -> str:
         """Return what the variable says, or would say if the default were given; unset and empty are the same."""
-        default = self.default(environment) if callable(self.default) else self.default
-        return environment.get(self.name) or str(default)
+        return environment.get(self.name) or str(self.derive(environment) if self.derive else self.default)
 
     def show(self, environment: Environment) -> str:
         """Return the text as it may be printed: a user and password may stand before the @ of an address."""
@@ -142,19 +141,11 @@ def _max_k(environment: Environment) -> int:
 
 
 def _setting(
-    name: str,
-    value: Any,
-    sentence: str,
-    parse: Parse = lambda text, _: text,
-    default: Any = None,
-    shown_default: str | None = None,
-    is_secret: bool = False,
+    name: str, value: Any, sentence: str, parse: Parse = lambda text, _: text, default: Any = None, **options: Any
 ) -> Any:
-    """Declare a field with the variable that sets it; `default` is that of the variable if it is not the `value`."""
-    default = value if default is None else default
-    shown_default = str(value if callable(default) else default) if shown_default is None else shown_default
-    setting = Setting(name, default, parse, sentence, shown_default, is_secret)
-    return field(default=value, repr=not is_secret, metadata={"setting": setting})
+    """Declare a field with the variable that sets it; `default` is that of the variable where `value` is not."""
+    setting = Setting(name, value if default is None else default, parse, sentence, **options)
+    return field(default=value, repr=not setting.is_secret, metadata={"setting": setting})
 
 
 @dataclass(frozen=True)
@@ -176,10 +167,15 @@ class Limits:
         10,
         "Matches a side for users that do not say; at most `RECO_MAX_K`.",
         _number(1, _max_k),
-        default=lambda environment: min(Limits.default_k, _max_k(environment)),
+        derive=lambda environment: min(Limits.default_k, _max_k(environment)),
     )
-    max_batch: int = _setting("RECO_MAX_BATCH", 10_000, "Users in a batch.", _number(1, 1_000_000))
     users_times_k: int = 1_000_000
+    max_batch: int = _setting(
+        "RECO_MAX_BATCH",
+        10_000,
+        f"Users in a batch, which may ask for {users_times_k:,} matches a side in all (users x k).",
+        _number(1, 1_000_000),
+    )
     max_ids: int = 1000
     max_completions: int = 100
 
@@ -196,10 +192,6 @@ class MilvusSettings:
     alias: str = _setting("RECO_MILVUS_ALIAS", "reco", "What Milvus calls the collection to serve.", _milvus_alias)
     timeout: float = _setting("RECO_MILVUS_TIMEOUT", 2.0, "Seconds for one answer of Milvus.", _number(0.01, 3600))
 
-    @property
-    def is_file(self) -> bool:
-        return self.uri.endswith(".db")
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -215,15 +207,15 @@ class Settings:
         1,
         "Worker processes.",
         _workers,
-        default=lambda environment: 1 if _is_file(environment) else available_cores(),
-        shown_default="cores that the container may use",
+        default="cores that the container may use",
+        derive=lambda environment: 1 if _is_file(environment) else available_cores(),
     )
     threads: int = _setting(
         "RECO_THREADS",
         2,
         f"Threads for large requests in each worker; {_MILVUS_THREADS} by default with `milvus`.",
         _number(1, 1024),
-        default=lambda environment: _MILVUS_THREADS if _is_milvus(environment) else Settings.threads,
+        derive=lambda environment: _MILVUS_THREADS if _is_milvus(environment) else Settings.threads,
     )
     max_body_bytes: int = _setting(
         "RECO_MAX_BODY_MB",
@@ -259,7 +251,7 @@ class Settings:
     limits: Limits = Limits()
 
 
-_ENGINE = Setting("RECO_ENGINE", "faiss", _choice("faiss", "milvus"), "`faiss` or `milvus`.", "faiss", False)
+_ENGINE = Setting("RECO_ENGINE", "faiss", _choice("faiss", "milvus"), "What searches: `faiss` or `milvus`.")
 SCHEMA: tuple[Setting, ...] = (
     *(each.metadata["setting"] for kind in (Settings, Limits) for each in fields(kind) if each.metadata),
     _ENGINE,
@@ -267,9 +259,9 @@ SCHEMA: tuple[Setting, ...] = (
 )
 
 
-def environment_with(**overrides: str | None) -> dict[str, str]:
-    """Return the process's environment, with the overrides that are given."""
-    return {**os.environ, **{name: text for name, text in overrides.items() if text is not None}}
+def environment_with(overrides: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the process's environment, with the overrides that are not empty."""
+    return {**os.environ, **{name: text for name, text in overrides.items() if text}}
 
 
 def read_settings(environment: Environment) -> Settings:

@@ -35,7 +35,7 @@ def test_every_setting_is_printed_with_its_value_unless_that_is_secret(
     uri = {"RECO_MILVUS_URI": "http://root:a-secret@milvus:19530"}
     assert check(monkeypatch, sample_artifacts, **given, **secrets, **uri) == 0
     printed = capsys.readouterr().out
-    assert "secret" not in printed.replace(str(sample_artifacts), "")
+    assert "secret" not in printed
     assert [line.split(maxsplit=1) for line in printed.splitlines()[3:]] == [
         [setting.name, shown] if shown else [setting.name]
         for setting in SCHEMA

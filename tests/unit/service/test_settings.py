@@ -174,8 +174,8 @@ def test_what_kubernetes_injects_for_a_service_is_no_unknown_name(name: str) -> 
 
 def test_the_port_that_kubernetes_injects_for_a_service_named_reco_is_explained() -> None:
     assert refusal(RECO_PORT="tcp://10.0.0.1:5000") == (
-        "RECO_PORT='tcp://10.0.0.1:5000': must be a whole number from 0 to 65535; Kubernetes sets it for a Service named"
-        " reco, unless enableServiceLinks is false"
+        "RECO_PORT='tcp://10.0.0.1:5000': must be a whole number from 0 to 65535; Kubernetes sets it for a Service"
+        " named reco, unless enableServiceLinks is false"
     )
 
 

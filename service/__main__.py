@@ -1,23 +1,22 @@
 """Command line: `python -m service serve | check | rollback | batch | publish`, with settings from the environment."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from retrieval.artifact.store import current_build_id, open_current, roll_back
 from retrieval.errors import BadArtifact
 from service.errors import ServiceError
+from service.logs import set_up_logs
 from service.offline.job import BatchRequest, run_batch
-from service.settings import MILVUS_INDEXES, read_milvus, read_settings
-from service.workers.logs import set_up_logs
+from service.settings import MILVUS_INDEXES, SCHEMA, environment_with, read_milvus, read_settings
 from service.workers.supervisor import serve
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    if options.artifact:
-        os.environ["RECO_ARTIFACTS"] = options.artifact  # workers read it too
+    overrides = {name: value for name, value in vars(options).items() if name.startswith("RECO_")}
+    options.environment = environment_with(overrides)
     try:
         options.run(options)
     except (ServiceError, BadArtifact, OSError) as error:
@@ -27,13 +26,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    settings = read_settings(os.environ)
+    settings = read_settings(options.environment)
     set_up_logs(settings)
     serve(settings)
 
 
 def _check(options: argparse.Namespace) -> None:
-    settings = read_settings(os.environ)
+    settings = read_settings(options.environment)
     build = open_current(settings.artifacts)
     manifest = build.manifest
     index, recall = manifest.index, manifest.recall
@@ -41,20 +40,18 @@ def _check(options: argparse.Namespace) -> None:
     print(f"build      {settings.artifacts / build.id}")
     print(f"products   {manifest.products:,} x {manifest.dimension} dimensions from {manifest.source.file}")
     print(f"index      {index.factory}, {index.storage}, worst side {index.worst}; recall@10 {found}")
-    print(f"listens    {settings.host}:{settings.port}, {settings.workers} workers")
-    limits = settings.limits
-    print(f"limits     k {limits.max_k:,}, batch {limits.max_batch:,}, body {settings.max_body_bytes >> 20} MB")
-    print(f"access     {f'{len(settings.api_keys)} API keys' if settings.api_keys else 'open to all'}")
+    for setting in SCHEMA:
+        print(f"{setting.name:19} {setting.show(options.environment)}".rstrip())
 
 
 def _roll_back(options: argparse.Namespace) -> None:
-    artifacts = read_settings(os.environ).artifacts
+    artifacts = read_settings(options.environment).artifacts
     before = current_build_id(artifacts)
     print(f"rolled back from build {before} to {roll_back(artifacts)}")
 
 
 def _batch(options: argparse.Namespace) -> None:
-    settings = read_settings(os.environ)
+    settings = read_settings(options.environment)
     set_up_logs(settings)
     print(run_batch(BatchRequest(options.input, options.output, options.k, options.part_rows), settings))
 
@@ -63,11 +60,9 @@ def _publish(options: argparse.Namespace) -> None:
     try:
         from service.engines.milvus_publish import Layout, publish
     except ModuleNotFoundError as error:
-        raise ServiceError(f"{error}; pip install 'jetmlett[milvus]'") from None
-    given = {"RECO_MILVUS_URI": options.uri, "RECO_MILVUS_ALIAS": options.alias, "RECO_MILVUS_TIMEOUT": options.timeout}
-    milvus = read_milvus({**os.environ, **{name: value for name, value in given.items() if value}})
-    artifacts = read_settings({**os.environ, "RECO_ENGINE": ""}).artifacts
-    print(publish(artifacts, milvus, Layout(options.index, options.shards, options.replicas)))
+        raise ServiceError(f"{error}; pip install 'jetmlett[milvus]'") from error
+    artifacts = read_settings({**options.environment, "RECO_ENGINE": ""}).artifacts
+    print(publish(artifacts, read_milvus(options.environment), Layout(options.index, options.shards, options.replicas)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,11 +76,18 @@ def _parser() -> argparse.ArgumentParser:
         ("publish", _publish, "load the current build into Milvus and serve it there"),
     ):
         command = commands.add_parser(name, help=text, description=f"{text}; settings are RECO_* variables")
-        command.add_argument("--artifact", metavar="ROOT", help="artifacts root, instead of RECO_ARTIFACTS")
+        _add_override(command, "--artifact", "RECO_ARTIFACTS", "artifacts root")
         command.set_defaults(run=run, after_an_error=())
     _add_batch_options(commands.choices["batch"])
     _add_milvus_options(commands.choices["publish"])
     return parser
+
+
+def _add_override(
+    command: argparse.ArgumentParser, option: str, name: str, meaning: str, default: str | None = None
+) -> None:
+    help_text = f"{meaning}, instead of {name}"
+    command.add_argument(option, dest=name, metavar=option.strip("-").upper(), default=default, help=help_text)
 
 
 def _add_batch_options(command: argparse.ArgumentParser) -> None:
@@ -111,9 +113,9 @@ def _add_batch_options(command: argparse.ArgumentParser) -> None:
 
 def _add_milvus_options(command: argparse.ArgumentParser) -> None:
     command.set_defaults(after_an_error=("nothing was published",))
-    command.add_argument("--uri", help="Milvus, such as http://milvus:19530, instead of RECO_MILVUS_URI")
-    command.add_argument("--alias", help="what services search by, instead of RECO_MILVUS_ALIAS")
-    command.add_argument("--timeout", default="600", metavar="SECONDS", help="for one step in Milvus (default: 600)")
+    _add_override(command, "--uri", "RECO_MILVUS_URI", "Milvus, such as http://milvus:19530")
+    _add_override(command, "--alias", "RECO_MILVUS_ALIAS", "what services search by")
+    _add_override(command, "--timeout", "RECO_MILVUS_TIMEOUT", "seconds for one step in Milvus, 600 by default", "600")
     command.add_argument(
         "--index",
         choices=MILVUS_INDEXES,

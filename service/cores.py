@@ -19,8 +19,10 @@ class Cores:
     """
 
     def __init__(self, shared: int, count: int, own: Sequence[int]):
-        """`shared` is the descriptor of the file. `own` are the cores, of `count`, that this process takes first and
-        waits for; the others it takes only while they are idle.
+        """Open the file that `shared` is the descriptor of.
+
+        `own` are the cores, of `count`, that this process takes first and waits for; the others it takes only while
+        they are idle.
         """
         self._file = os.open(f"/proc/self/fd/{shared}", os.O_RDWR)  # locks belong to whoever opened the file
         self._in_process = [threading.Lock() for _ in range(count)]

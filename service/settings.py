@@ -1,30 +1,181 @@
-"""The service's settings, read once from environment variables."""
+"""The service's settings: a schema of `RECO_*` variables, read once into frozen objects."""
 
+import difflib
+import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 from service.cores import available_cores
 from service.errors import BadSetting
 
-_LOG_FORMATS = ("console", "json")
 MILVUS_MOST_MATCHES = 16_384  # that Milvus finds in one search
 MILVUS_INDEXES = ("FLAT", "HNSW", "IVF_FLAT")  # that searches know how to use; the first is the default
-_MILVUS_THREADS = 16  # that wait for Milvus
-_LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+_MILVUS_THREADS = 16  # They wait for Milvus rather than compute.
+# What Kubernetes injects into containers for a Service whose name is reco or begins with reco-.
+_KUBERNETES_NAMES = re.compile(
+    r"RECO(_[A-Z0-9_]+)?_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+
+Environment = Mapping[str, str]
+Parse = Callable[[str, Environment], Any]
+_Section = TypeVar("_Section")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A variable: its default, how its text is read, and what it is for.
+
+    `parse` may look at other variables too, and raises ValueError saying what the text must be. `derive` finds the
+    default where it depends on those or on the machine.
+    """
+
+    name: str
+    default: object
+    parse: Parse
+    sentence: str
+    derive: Callable[[Environment], object] | None = None
+    is_secret: bool = False
+
+    def text(self, environment: Environment) -> str:
+        """Return what the variable says, or would say if the default were given; unset and empty are the same."""
+        return environment.get(self.name) or str(self.derive(environment) if self.derive else self.default)
+
+    def show(self, environment: Environment) -> str:
+        """Return the text as it may be printed: a user and password may stand before the @ of an address."""
+        text = self.text(environment)
+        return ("set, not shown" if text else "") if self.is_secret else text.rpartition("@")[2]
+
+    def read(self, environment: Environment) -> Any:
+        try:
+            return self.parse(self.text(environment), environment)
+        except ValueError as error:
+            shown = "" if self.is_secret else f"={self.show(environment)!r}"
+            raise BadSetting(f"{self.name}{shown}: {error}") from error
+
+
+def _number(minimum: float, maximum: float | Callable[[Environment], float]) -> Parse:
+    """Read a whole number if the minimum is one, otherwise seconds with fractions."""
+    kind = type(minimum)
+    noun = "a whole number" if kind is int else "a number of seconds"
+
+    def parse(text: str, environment: Environment) -> float:
+        most = maximum(environment) if callable(maximum) else maximum
+        try:
+            number = kind(text)
+        except ValueError:
+            number = kind(-1)
+        if not minimum <= number <= most:
+            raise ValueError(f"must be {noun} from {minimum:g} to {most}")
+        return number
+
+    return parse
+
+
+def _port(text: str, environment: Environment) -> Any:
+    try:
+        return _number(0, 65_535)(text, environment)
+    except ValueError as error:
+        hint = "; Kubernetes sets it for a Service named reco, unless enableServiceLinks is false"
+        raise ValueError(f"{error}{hint if '://' in text else ''}") from error
+
+
+def _workers(text: str, environment: Environment) -> Any:
+    workers = _number(1, 1024)(text, environment)
+    if workers > 1 and _is_file(environment):
+        raise ValueError("must be 1 where RECO_MILVUS_URI is a file, which only one may open")
+    return workers
+
+
+def _choice(*choices: str) -> Parse:
+    def parse(text: str, _environment: Environment) -> str:
+        if text not in choices:
+            raise ValueError(f"must be {', '.join(choices[:-1])} or {choices[-1]}")
+        return text
+
+    return parse
+
+
+def _log_level(text: str, environment: Environment) -> str:
+    level: str = _choice("debug", "info", "warning", "error", "critical")(text.lower(), environment)
+    return level.upper()
+
+
+def _api_keys(text: str, _environment: Environment) -> tuple[str, ...]:
+    """Read a list with commas; one may follow the last key."""
+    keys = tuple(key.strip() for key in text.strip().removesuffix(",").split(",")) if text else ()
+    if text and not any(keys):
+        raise ValueError("holds no key")
+    if not all(keys):
+        raise ValueError("holds an empty key")
+    if not all(key.isascii() and key.isprintable() for key in keys):
+        raise ValueError("a key must be of printable ASCII characters")
+    return keys
+
+
+def _milvus_uri(text: str, environment: Environment) -> str:
+    is_needed = text or _is_milvus(environment)
+    if is_needed and not re.fullmatch(r"(https?|tcp)://\S+|unix:\S+|.+\.db", text):
+        raise ValueError("must be like http://milvus:19530, or a file ending in .db")
+    return text
+
+
+def _milvus_alias(text: str, _environment: Environment) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", text):
+        raise ValueError("must be at most 100 letters, digits and underscores, no digit first")
+    return text
+
+
+def _is_milvus(environment: Environment) -> bool:
+    return environment.get(_ENGINE.name) == "milvus"
+
+
+def _is_file(environment: Environment) -> bool:
+    return _is_milvus(environment) and environment.get("RECO_MILVUS_URI", "").endswith(".db")
+
+
+def _max_k(environment: Environment) -> int:
+    return int(environment.get("RECO_MAX_K") or Limits.max_k)
+
+
+def _setting(
+    name: str, value: Any, sentence: str, parse: Parse = lambda text, _: text, default: Any = None, **options: Any
+) -> Any:
+    """Declare a field with the variable that sets it; `default` is that of the variable where `value` is not."""
+    setting = Setting(name, value if default is None else default, parse, sentence, **options)
+    return field(default=value, repr=not setting.is_secret, metadata={"setting": setting})
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for; k counts matches a side, `users_times_k` those of a whole batch, `max_ids` the
-    products that it names, `max_completions` those that complete a prefix.
+    """What one request may ask for.
+
+    k counts matches a side, `users_times_k` those of a whole batch, `max_ids` the products that it names,
+    `max_completions` those that complete a prefix.
     """
 
-    default_k: int = 10
-    max_k: int = 1000
-    max_batch: int = 10_000
+    max_k: int = _setting(
+        "RECO_MAX_K",
+        1000,
+        f"Most matches a side that a user may ask for; at most {MILVUS_MOST_MATCHES} with `milvus`.",
+        _number(1, lambda environment: MILVUS_MOST_MATCHES if _is_milvus(environment) else 1_000_000),
+    )
+    default_k: int = _setting(
+        "RECO_DEFAULT_K",
+        10,
+        "Matches a side for users that do not say; at most `RECO_MAX_K`.",
+        _number(1, _max_k),
+        derive=lambda environment: min(Limits.default_k, _max_k(environment)),
+    )
     users_times_k: int = 1_000_000
+    max_batch: int = _setting(
+        "RECO_MAX_BATCH",
+        10_000,
+        f"Users in a batch, which may ask for {users_times_k:,} matches a side in all (users x k).",
+        _number(1, 1_000_000),
+    )
     max_ids: int = 1000
     max_completions: int = 100
 
@@ -36,122 +187,108 @@ class MilvusSettings:
     `uri` is that of a server, or a local file ending in .db for Milvus Lite, which one process at a time may open.
     """
 
-    uri: str
-    token: str = field(default="", repr=False)
-    alias: str = "reco"
-    timeout: float = 2.0
-
-    @property
-    def is_file(self) -> bool:
-        return self.uri.endswith(".db")
+    uri: str = _setting("RECO_MILVUS_URI", "", "Milvus: a server, or a file ending in .db.", _milvus_uri)
+    token: str = _setting("RECO_MILVUS_TOKEN", "", "Credentials for Milvus, such as `user:password`.", is_secret=True)
+    alias: str = _setting("RECO_MILVUS_ALIAS", "reco", "What Milvus calls the collection to serve.", _milvus_alias)
+    timeout: float = _setting("RECO_MILVUS_TIMEOUT", 2.0, "Seconds for one answer of Milvus.", _number(0.01, 3600))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where to listen, what to serve, with how many processes and threads for large requests in each, and how much to
-    take: `max_in_flight` requests, running or waiting, in all processes together. With `api_keys`, a client must
-    present one of them, except for health and, with `open_metrics`, metrics. With `milvus`, it answers instead of the
-    current build in `artifacts`.
-    """
+    """All settings of a service; with `milvus`, that answers instead of the current build in `artifacts`."""
 
-    artifacts: Path = Path("artifacts")
-    host: str = "0.0.0.0"
-    port: int = 5000
-    workers: int = 1
-    threads: int = 2
-    max_body_bytes: int = 64 * 2**20
-    max_in_flight: int = 256
-    drain_seconds: int = 5
-    reload_seconds: int = 1
-    api_keys: tuple[str, ...] = ()
-    open_metrics: bool = False
-    log_format: str = "console"
-    log_level: str = "INFO"
+    artifacts: Path = _setting(  # noqa: RUF009 (it returns a field)
+        "RECO_ARTIFACTS", Path("artifacts"), "Artifacts root, which holds the builds.", lambda text, _: Path(text)
+    )
+    host: str = _setting("RECO_HOST", "0.0.0.0", "Address to listen on.")
+    port: int = _setting("RECO_PORT", 5000, "Port to listen on; 0 takes a free one.", _port)
+    workers: int = _setting(
+        "RECO_WORKERS",
+        1,
+        "Worker processes.",
+        _workers,
+        default="cores that the container may use",
+        derive=lambda environment: 1 if _is_file(environment) else available_cores(),
+    )
+    threads: int = _setting(
+        "RECO_THREADS",
+        2,
+        f"Threads for large requests in each worker; {_MILVUS_THREADS} by default with `milvus`.",
+        _number(1, 1024),
+        derive=lambda environment: _MILVUS_THREADS if _is_milvus(environment) else Settings.threads,
+    )
+    max_body_bytes: int = _setting(
+        "RECO_MAX_BODY_MB",
+        64 * 2**20,
+        "Largest body of a request, in units of 1,048,576 bytes.",
+        lambda text, environment: _number(1, 1024)(text, environment) * 2**20,
+        default=64,
+    )
+    max_in_flight: int = _setting(
+        "RECO_MAX_IN_FLIGHT", 256, "Requests running or waiting, in all workers together.", _number(1, 1_000_000)
+    )
+    drain_seconds: int = _setting(
+        "RECO_DRAIN_SECONDS", 5, "Whole seconds from SIGTERM until connections are refused.", _number(0, 3600)
+    )
+    reload_seconds: float = _setting(
+        "RECO_RELOAD_SECONDS", 0.2, "How soon a new build is noticed; 0: only on SIGHUP.", _number(0.0, 86_400)
+    )
+    api_keys: tuple[str, ...] = _setting(
+        "RECO_API_KEYS", (), "API keys, separated by commas.", _api_keys, default="", is_secret=True
+    )
+    open_metrics: bool = _setting(
+        "RECO_OPEN_METRICS",
+        False,
+        "1: `/metrics` needs no key.",
+        lambda text, environment: _choice("0", "1")(text, environment) == "1",
+        default="0",
+    )
+    log_format: str = _setting("RECO_LOG_FORMAT", "console", "`console` or `json`.", _choice("console", "json"))
+    log_level: str = _setting(
+        "RECO_LOG_LEVEL", "INFO", "`debug`, `info`, `warning`, `error` or `critical`.", _log_level, default="info"
+    )
     milvus: MilvusSettings | None = None
     limits: Limits = Limits()
 
 
-def read_settings(environment: Mapping[str, str]) -> Settings:
-    """Settings from `RECO_*` variables; unset or empty means the default. Raises BadSetting naming the variable."""
-
-    def number(name: str, default: int, least: int, most: int) -> int:
-        text = environment.get(name) or str(default)
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if not least <= value <= most:
-            raise BadSetting(f"{name}={text!r}: must be a whole number from {least} to {most}")
-        return value
-
-    engine = environment.get("RECO_ENGINE") or "faiss"
-    if engine not in ("faiss", "milvus"):
-        raise BadSetting(f"RECO_ENGINE={engine!r}: must be faiss or milvus")
-    milvus = read_milvus(environment) if engine == "milvus" else None
-    workers = number("RECO_WORKERS", 1 if milvus and milvus.is_file else available_cores(), 1, 1024)
-    if milvus and milvus.is_file and workers > 1:
-        raise BadSetting(
-            f"RECO_WORKERS='{workers}': must be 1 where RECO_MILVUS_URI is a file, which only one may open"
-        )
-    level = environment.get("RECO_LOG_LEVEL") or "info"
-    if level.lower() not in _LOG_LEVELS:
-        raise BadSetting(f"RECO_LOG_LEVEL={level!r}: must be debug, info, warning, error or critical")
-    log_format = environment.get("RECO_LOG_FORMAT") or "console"
-    if log_format not in _LOG_FORMATS:
-        raise BadSetting(f"RECO_LOG_FORMAT={log_format!r}: must be console or json")
-    open_metrics = environment.get("RECO_OPEN_METRICS") or "0"
-    if open_metrics not in ("0", "1"):
-        raise BadSetting(f"RECO_OPEN_METRICS={open_metrics!r}: must be 0 or 1")
-    max_k = number("RECO_MAX_K", 1000, 1, MILVUS_MOST_MATCHES if milvus else 1_000_000)
-    return Settings(
-        artifacts=Path(environment.get("RECO_ARTIFACTS") or "artifacts"),
-        host=environment.get("RECO_HOST") or "0.0.0.0",
-        port=number("RECO_PORT", 5000, 0, 65535),
-        workers=workers,
-        threads=number("RECO_THREADS", _MILVUS_THREADS if milvus else Settings.threads, 1, 1024),
-        max_body_bytes=number("RECO_MAX_BODY_MB", 64, 1, 1024) * 2**20,
-        max_in_flight=number("RECO_MAX_IN_FLIGHT", Settings.max_in_flight, 1, 1_000_000),
-        drain_seconds=number("RECO_DRAIN_SECONDS", Settings.drain_seconds, 0, 3600),
-        reload_seconds=number("RECO_RELOAD_SECONDS", Settings.reload_seconds, 0, 86_400),
-        api_keys=_keys(environment.get("RECO_API_KEYS") or ""),
-        open_metrics=open_metrics == "1",
-        log_format=log_format,
-        log_level=level.upper(),
-        milvus=milvus,
-        limits=Limits(
-            default_k=number("RECO_DEFAULT_K", min(10, max_k), 1, max_k),
-            max_k=max_k,
-            max_batch=number("RECO_MAX_BATCH", 10_000, 1, 1_000_000),
-        ),
-    )
+_ENGINE = Setting("RECO_ENGINE", "faiss", _choice("faiss", "milvus"), "What searches: `faiss` or `milvus`.")
+SCHEMA: tuple[Setting, ...] = (
+    *(each.metadata["setting"] for kind in (Settings, Limits) for each in fields(kind) if each.metadata),
+    _ENGINE,
+    *(each.metadata["setting"] for each in fields(MilvusSettings)),
+)
 
 
-def _keys(text: str) -> tuple[str, ...]:
-    """Keys from a list with commas. A message never shows one."""
-    keys = tuple(key.strip() for key in text.split(",") if key.strip())
-    if text and not keys:
-        raise BadSetting("RECO_API_KEYS: holds no key")
-    if not all(key.isascii() and key.isprintable() for key in keys):
-        raise BadSetting("RECO_API_KEYS: a key must be of printable ASCII characters")
-    return keys
+def environment_with(overrides: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the process's environment, with the overrides that are not empty."""
+    return {**os.environ, **{name: text for name, text in overrides.items() if text}}
 
 
-def read_milvus(environment: Mapping[str, str]) -> MilvusSettings:
-    """Settings from `RECO_MILVUS_*` variables. Raises BadSetting naming the variable."""
-    uri = environment.get("RECO_MILVUS_URI") or ""
-    if not re.fullmatch(r"(https?|tcp)://\S+|unix:\S+|.+\.db", uri):
-        shown = uri.rpartition("@")[2]  # a user and password may stand before it
-        raise BadSetting(f"RECO_MILVUS_URI={shown!r}: must be like http://milvus:19530, or a file ending in .db")
-    alias = environment.get("RECO_MILVUS_ALIAS") or MilvusSettings.alias
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", alias):
-        raise BadSetting(
-            f"RECO_MILVUS_ALIAS={alias!r}: must be at most 100 letters, digits and underscores, no digit first"
-        )
-    text = environment.get("RECO_MILVUS_TIMEOUT") or str(MilvusSettings.timeout)
-    try:
-        timeout = float(text)
-    except ValueError:
-        timeout = 0.0
-    if not 0.01 <= timeout <= 3600:
-        raise BadSetting(f"RECO_MILVUS_TIMEOUT={text!r}: must be a number of seconds from 0.01 to 3600")
-    return MilvusSettings(uri, environment.get("RECO_MILVUS_TOKEN") or "", alias, timeout)
+def read_settings(environment: Environment) -> Settings:
+    """Read and check all settings.
+
+    Raises:
+        BadSetting: naming the variable, and its value unless that is secret.
+    """
+    _refuse_unknown(environment)
+    _ENGINE.read(environment)
+    limits, milvus = _read(Limits, environment), _read(MilvusSettings, environment)
+    return _read(Settings, environment, limits=limits, milvus=milvus if _is_milvus(environment) else None)
+
+
+def read_milvus(environment: Environment) -> MilvusSettings:
+    """Read the settings of Milvus, whatever the engine is. Raises BadSetting."""
+    return _read(MilvusSettings, {**environment, _ENGINE.name: "milvus"})
+
+
+def _read(kind: type[_Section], environment: Environment, **others: Any) -> _Section:
+    declared = {each.name: each.metadata["setting"] for each in fields(kind) if each.metadata}  # type: ignore[arg-type]
+    return kind(**{name: setting.read(environment) for name, setting in declared.items()}, **others)
+
+
+def _refuse_unknown(environment: Environment) -> None:
+    known = [setting.name for setting in SCHEMA]
+    for name in sorted(environment):
+        if name.startswith("RECO_") and name not in known and not _KUBERNETES_NAMES.fullmatch(name):
+            [nearest] = difflib.get_close_matches(name, known, 1, cutoff=0)
+            raise BadSetting(f"{name}: there is no such setting; the nearest is {nearest}")

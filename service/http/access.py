@@ -1,25 +1,28 @@
-"""API keys: who may be answered."""
+"""API keys: which routes need one, and whether a request brings one."""
 
 import hmac
-from collections.abc import Container, Sequence
-
-from flask import request
 
 from service.errors import Unauthorized
+from service.http.openapi import open_routes
+from service.settings import Settings
 
 
-def check_key(keys: Sequence[str], open_paths: Container[str]) -> None:
-    """Raise Unauthorized where the current request needs a key and has none of them."""
-    if request.path in open_paths:
-        return
-    if not has_key(keys, request.headers.get("Authorization", ""), request.headers.get("X-API-Key", "")):
-        raise Unauthorized("an API key is needed, as Authorization: Bearer KEY or X-API-Key: KEY")
+class Access:
+    """Decides who may ask. Health stays open, and so do the pages, which hold no data and ask for a key themselves."""
 
+    def __init__(self, settings: Settings):
+        self._keys = [key.encode() for key in settings.api_keys]
+        self._open_paths = open_routes(settings)
 
-def has_key(keys: Sequence[str], authorization: str, x_api_key: str) -> bool:
-    """Whether one of two headers holds one of the keys, or none is needed."""
-    scheme, _, token = authorization.partition(" ")
-    given = token.strip() if scheme.lower() == "bearer" else x_api_key
-    # Every key is compared, so that the time taken does not tell which one came close.
-    matches = [hmac.compare_digest(given.encode(), key.encode()) for key in keys]
-    return not keys or any(matches)
+    def check(self, path: str, authorization: str, x_api_key: str) -> None:
+        """Raise Unauthorized unless the path is open or one of the two headers holds a key."""
+        if not self._keys or path in self._open_paths:
+            return
+        scheme, _, token = authorization.partition(" ")
+        given = token.strip() if scheme.lower() == "bearer" else x_api_key
+        if not given:
+            raise Unauthorized("an API key is needed, as Authorization: Bearer KEY or X-API-Key: KEY")
+        # Every key is compared, so that the time taken does not tell which one came close.
+        matches = [hmac.compare_digest(given.encode(), key) for key in self._keys]
+        if not any(matches):
+            raise Unauthorized("the API key is not one of those that this service takes")

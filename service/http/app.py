@@ -1,12 +1,10 @@
 """The WSGI application: the operations of the API document, each answered by its view."""
 
 from collections.abc import Mapping
-from functools import partial
 
 from flask import Flask, Response
 
-from service.http.access import check_key
-from service.http.openapi import OPERATIONS, open_routes
+from service.http.openapi import OPERATIONS
 from service.http.problems import answer_error
 from service.http.routes import views_of
 from service.http.routes.base import INDEX_VERSION, SAFETY_HEADERS, View
@@ -18,8 +16,6 @@ def create_app(serving: Serving, settings: Settings) -> Flask:
     """The application over what is served."""
     app = Flask(__name__, static_folder=None)
     add_routes(app, views_of(serving, settings))
-    if settings.api_keys:
-        app.before_request(partial(check_key, settings.api_keys, open_routes(settings)))
     app.register_error_handler(Exception, answer_error)
 
     @app.after_request

@@ -14,54 +14,54 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Verified:
+class PinnedBuild:
     """A build that may be served, and is not pruned before `release`."""
 
     build_id: str
-    _hold: ExitStack
+    _pin: ExitStack
 
     def release(self) -> None:
-        self._hold.close()
+        self._pin.close()
 
 
-def verify_current(root: Path) -> Verified:
-    """Raises BadArtifact."""
+def verify_current(root: Path) -> PinnedBuild:
+    """Verify and pin the current build. Raises BadArtifact."""
     return _verify(root, current_build_id(root))
 
 
 class BuildWatch:
-    """Looks at CURRENT now and then, and verifies what is new in a thread of its own."""
+    """Reads CURRENT at intervals, and verifies a new build in a thread of its own."""
 
-    def __init__(self, root: Path, every_seconds: float, served: str):
-        """`every_seconds` of 0 is never; `served` is the build that is no news."""
-        self._root, self._every_seconds = root, every_seconds
+    def __init__(self, root: Path, interval_seconds: float, served: str):
+        """Watch for builds other than `served`; an interval of 0 waits for `check_now`."""
+        self._root, self._interval_seconds = root, interval_seconds
         self._served, self._refused = served, ""
         self._verifier = ThreadPoolExecutor(1, "verify")
-        self._verifying: Future[Verified] | None = None
-        self._next_look = 0.0
+        self._verification: Future[PinnedBuild] | None = None
+        self._next_check = 0.0
 
-    def look_now(self) -> None:
-        """Look at the next call of `news`, and once more at a build that was refused."""
-        self._next_look, self._refused = time.monotonic(), ""
+    def check_now(self) -> None:
+        """Check at the next poll, and once more a build that was refused."""
+        self._next_check, self._refused = time.monotonic(), ""
 
-    def news(self) -> Verified | None:
-        """A new build once it is verified. Raises BadArtifact, once for each build that is refused."""
-        if self._verifying is None:
-            self._look()
+    def poll_new_build(self) -> PinnedBuild | None:
+        """Return a new build once it is verified. Raises BadArtifact, once for each build that is refused."""
+        if self._verification is None:
+            self._check_current()
             return None
-        if not self._verifying.done():
+        if not self._verification.done():
             return None
-        done, self._verifying = self._verifying, None
-        verified = done.result()
-        self._served = verified.build_id
-        return verified
+        verification, self._verification = self._verification, None
+        build = verification.result()
+        self._served = build.build_id
+        return build
 
-    def _look(self) -> None:
+    def _check_current(self) -> None:
         now = time.monotonic()
-        due = self._next_look or (now if self._every_seconds else float("inf"))
+        due = self._next_check or (now if self._interval_seconds else float("inf"))
         if now < due:
             return
-        self._next_look = now + self._every_seconds if self._every_seconds else 0.0
+        self._next_check = now + self._interval_seconds if self._interval_seconds else 0.0
         try:
             build_id = current_build_id(self._root)
         except BadArtifact as error:
@@ -73,12 +73,12 @@ class BuildWatch:
             self._refused = ""
         elif build_id != self._refused:
             log.info("verifying build %s", build_id)
-            self._refused = build_id  # until it is verified
-            self._verifying = self._verifier.submit(_verify, self._root, build_id)
+            self._refused = build_id  # A build counts as refused until it is verified.
+            self._verification = self._verifier.submit(_verify, self._root, build_id)
 
 
-def _verify(root: Path, build_id: str) -> Verified:
-    with ExitStack() as hold:
-        hold.enter_context(pinned(root, build_id))
+def _verify(root: Path, build_id: str) -> PinnedBuild:
+    with ExitStack() as pin:
+        pin.enter_context(pinned(root, build_id))
         open_build(root, build_id)
-        return Verified(build_id, hold.pop_all())
+        return PinnedBuild(build_id, pin.pop_all())

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import resource
 import signal
 import socket
@@ -18,81 +17,85 @@ from service.engines.faiss_engine import FaissEngine
 from service.errors import BadSetting
 from service.http import metrics
 from service.http.app import create_app
+from service.logs import set_up_logs
 from service.recommender import Recommender, Serving
-from service.settings import MilvusSettings, Settings, read_settings
-from service.workers.connections import ConnectionCounts
-from service.workers.logs import set_up_logs
-from service.workers.server import Server, SharedListener
+from service.settings import MilvusSettings, Settings
+from service.workers.listener import ConnectionCounts, SharedListener
+from service.workers.server import Server
 
 if TYPE_CHECKING:
     from service.engines.milvus_engine import MilvusEngine
 
 _FOLLOW_SECONDS = 1.0  # between two looks at the cluster
-_SWITCH_SECONDS = 0.0005  # that a thread with a search to begin or to end waits for one that reads a large batch
+# How long a thread with a search to begin or to end waits for one that reads a large batch.
+_THREAD_SWITCH_SECONDS = 0.0005
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
     options = _parser().parse_args()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):  # may come to every process; the supervisor's word counts
+    # These signals may come to every process of a group; only the supervisor acts on them.
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, signal.SIG_IGN)
-    sys.setswitchinterval(_SWITCH_SECONDS)
-    settings = read_settings(os.environ)
+    sys.setswitchinterval(_THREAD_SWITCH_SECONDS)
+    supervisor = Connection(options.supervisor)
+    try:
+        settings: Settings = supervisor.recv()
+    except EOFError:
+        return
     set_up_logs(settings)
-    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+    _, max_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
     cores = cores_of_worker(options.cores, options.core_count, options.number, settings.workers)
-    listener = SharedListener(
-        socket.socket(fileno=options.listener), ConnectionCounts(options.connections, settings.workers), options.number
-    )
-    work(settings, cores, Connection(options.supervisor), listener)
+    counts = ConnectionCounts(options.connections, settings.workers)
+    work(settings, cores, supervisor, SharedListener(socket.socket(fileno=options.listener), counts, options.number))
 
 
 def work(settings: Settings, cores: Cores, supervisor: Connection, listener: SharedListener) -> None:
-    """Wait for a build to serve and for the word to begin, and serve until told to end.
+    """Wait for a build to serve and for the command to accept connections, and serve until told to end.
 
-    The supervisor sends ("load", build id), ("begin",), ("count", event), ("drain",) and ("end",), and gets
-    ("serving", build id) or ("refused", message) for each build.
+    The supervisor sends the settings, ("load", build id), ("accept",), ("count", event), ("drain",) and ("end",), and
+    gets ("serving", build id) or ("refused", message) for each build.
     """
-    engine, may_begin = None, False
-    while not (engine and may_begin):
+    engine, may_accept = None, False
+    while not (engine and may_accept):
         try:
             command, *arguments = supervisor.recv()
         except EOFError:
             return
         if command == "end":
             return
-        may_begin = may_begin or command == "begin"
+        may_accept = may_accept or command == "accept"
         if command == "load":
             loaded = _load(settings, cores, supervisor, *arguments)
             if loaded:
                 engine = loaded
                 supervisor.send(("serving", *arguments))
             elif settings.milvus:
-                return  # the supervisor starts another worker, which tries again
-            del loaded  # a later build must not find this one still open
+                return  # The supervisor starts another worker, which tries again.
+            del loaded  # A later build must not find this one still open.
     serving = Serving(Recommender(engine))
     server = Server(create_app(serving, settings), serving, listener, settings)
-    threading.Thread(target=_obey, args=(settings, cores, supervisor, serving, server), daemon=True).start()
+    threading.Thread(target=_run_commands, args=(settings, cores, supervisor, serving, server), daemon=True).start()
     if not isinstance(engine, FaissEngine):
-        threading.Thread(target=_follow, args=(serving, engine), daemon=True).start()
-    del engine  # a later build must not find this one still open
+        threading.Thread(target=_follow_alias, args=(serving, engine), daemon=True).start()
+    del engine  # A later build must not find this one still open.
     server.run()
 
 
-def _obey(settings: Settings, cores: Cores, supervisor: Connection, serving: Serving, server: Server) -> None:
+def _run_commands(settings: Settings, cores: Cores, supervisor: Connection, serving: Serving, server: Server) -> None:
     while True:
         try:
             command, *arguments = supervisor.recv()
-        except (EOFError, OSError):  # the supervisor has died
+        except (EOFError, OSError):  # The supervisor has died.
             server.end()
             return
         if command == "load":
             engine = _load(settings, cores, supervisor, *arguments)
             if engine:
                 serving.recommender = Recommender(engine)
-                supervisor.send(("serving", *arguments))  # not before: who hears it may ask
+                supervisor.send(("serving", *arguments))  # Not before: once this is logged, clients may ask.
         elif command == "count":
             metrics.EVENTS[arguments[0]].inc()
         elif command == "drain":
@@ -101,7 +104,7 @@ def _obey(settings: Settings, cores: Cores, supervisor: Connection, serving: Ser
             server.end()
 
 
-def _follow(serving: Serving, engine: "MilvusEngine") -> None:
+def _follow_alias(serving: Serving, engine: "MilvusEngine") -> None:
     """Keep serving what Milvus's alias names, and knowing whether Milvus answers."""
     while True:
         time.sleep(_FOLLOW_SECONDS)
@@ -115,11 +118,10 @@ def _load(
     settings: Settings, cores: Cores, supervisor: Connection, build_id: str
 ) -> "FaissEngine | MilvusEngine | None":
     try:
-        engine = _milvus_engine(settings.milvus) if settings.milvus else _faiss_engine(settings, cores, build_id)
-    except Exception as error:  # noqa: BLE001 (a worker that cannot serve this build still has to hear of others)
+        return _milvus_engine(settings.milvus) if settings.milvus else _faiss_engine(settings, cores, build_id)
+    except Exception as error:  # noqa: BLE001 (a worker that cannot serve this build may be sent others)
         supervisor.send(("refused", str(error)))
         return None
-    return engine
 
 
 def _faiss_engine(settings: Settings, cores: Cores, build_id: str) -> FaissEngine:
@@ -132,7 +134,7 @@ def _milvus_engine(settings: MilvusSettings) -> "MilvusEngine":
     try:
         from service.engines.milvus_engine import open_engine
     except ModuleNotFoundError as error:
-        raise BadSetting(f"RECO_ENGINE='milvus': {error}; pip install 'jetmlett[milvus]'") from None
+        raise BadSetting(f"RECO_ENGINE='milvus': {error}; pip install 'jetmlett[milvus]'") from error
     return open_engine(settings)
 
 
@@ -140,8 +142,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m service.workers.worker")
     for name in ("number", "core-count"):
         parser.add_argument(f"--{name}", type=int, required=True)
-    for name in ("listener", "supervisor", "cores", "connections"):  # descriptors
-        parser.add_argument(f"--{name}", type=int, required=True)
+    for name in ("listener", "supervisor", "cores", "connections"):
+        parser.add_argument(f"--{name}", type=int, required=True, help="file descriptor")
     return parser
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from retrieval.artifact.store import current_build_id
 from service.__main__ import main
+from service.settings import SCHEMA
 from tests.support.server import environment
 
 
@@ -18,15 +19,34 @@ def check(monkeypatch: pytest.MonkeyPatch, artifacts: Path, **settings: str) -> 
 def test_a_sound_build_is_described(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sample_artifacts: Path
 ) -> None:
-    settings = {"RECO_WORKERS": "3", "RECO_API_KEYS": "a-secret, another", "RECO_MAX_K": "50"}
-    assert check(monkeypatch, sample_artifacts, **settings) == 0
-    assert capsys.readouterr().out.splitlines() == [
+    assert check(monkeypatch, sample_artifacts) == 0
+    assert capsys.readouterr().out.splitlines()[:3] == [
         f"build      {sample_artifacts / current_build_id(sample_artifacts)}",
         "products   2,460 x 300 dimensions from products.jsonl.gz",
         "index      Flat, fp32, worst side negated; recall@10 best 1.0000, worst 1.0000",
-        "listens    127.0.0.1:0, 3 workers",
-        "limits     k 50, batch 10,000, body 64 MB",
-        "access     2 API keys",
+    ]
+
+
+def test_every_setting_is_printed_with_its_value_unless_that_is_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sample_artifacts: Path
+) -> None:
+    given = {"RECO_WORKERS": "3", "RECO_MAX_K": "5", "RECO_LOG_LEVEL": "debug"}
+    secrets = {"RECO_API_KEYS": "a-secret, another", "RECO_MILVUS_TOKEN": "root:a-secret"}
+    uri = {"RECO_MILVUS_URI": "http://root:a-secret@milvus:19530"}
+    assert check(monkeypatch, sample_artifacts, **given, **secrets, **uri) == 0
+    printed = capsys.readouterr().out
+    assert "secret" not in printed
+    assert [line.split(maxsplit=1) for line in printed.splitlines()[3:]] == [
+        [setting.name, shown] if shown else [setting.name]
+        for setting in SCHEMA
+        for shown in [
+            {
+                **environment(sample_artifacts, **given),
+                **dict.fromkeys(secrets, "set, not shown"),
+                "RECO_MILVUS_URI": "milvus:19530",
+                "RECO_DEFAULT_K": "5",
+            }.get(setting.name, str(setting.default))
+        ]
     ]
 
 

@@ -16,7 +16,6 @@ NUMBERS = {
     "RECO_THREADS": "from 1 to 1024",
     "RECO_MAX_IN_FLIGHT": "from 1 to 1000000",
     "RECO_DRAIN_SECONDS": "from 0 to 3600",
-    "RECO_RELOAD_SECONDS": "from 0 to 86400",
     "RECO_MAX_BODY_MB": "from 1 to 1024",
     "RECO_MAX_K": "from 1 to 1000000",
     "RECO_DEFAULT_K": "from 1 to 1000",
@@ -67,10 +66,13 @@ def test_an_unknown_log_level_stops_the_start(start: Start) -> None:
         ("RECO_LOG_FORMAT", "xml", "RECO_LOG_FORMAT='xml': must be console or json"),
         ("RECO_OPEN_METRICS", "yes", "RECO_OPEN_METRICS='yes': must be 0 or 1"),
         ("RECO_API_KEYS", " , ", "RECO_API_KEYS: holds no key"),
+        ("RECO_API_KEYS", "one,,two", "RECO_API_KEYS: holds an empty key"),
+        ("RECO_API_KEY", "secret", "RECO_API_KEY: there is no such setting; the nearest is RECO_API_KEYS"),
+        ("RECO_RELOAD_SECONDS", "-1", "RECO_RELOAD_SECONDS='-1': must be a number of seconds from 0 to 86400"),
         ("RECO_API_KEYS", "good,schlüssel", "RECO_API_KEYS: a key must be of printable ASCII characters"),
     ],
 )
-def test_a_bad_choice_stops_the_start(start: Start, name: str, value: str, message: str) -> None:
+def test_a_bad_choice_or_name_stops_the_start(start: Start, name: str, value: str, message: str) -> None:
     assert start(**{name: value}) == (1, f"error: {message}\n")
 
 

@@ -39,7 +39,7 @@ def reload_under_load(root: Path, publish: Publish, good: int, bad: int, connect
     builds = [publish(seed) for seed in range(good + 1)]
     asked = questions(root, *builds)
     point(root, builds[0])
-    with serving(root, RECO_WORKERS="2", RECO_RELOAD_SECONDS="1") as server:
+    with serving(root, RECO_WORKERS="2") as server:
         with load(server.port, asked, connections) as seen:
             for number, build_id in enumerate(builds[1:]):
                 point(root, build_id)

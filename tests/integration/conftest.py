@@ -1,6 +1,8 @@
-"""The app over the sample build, without a server."""
+"""The app over the sample build, without a server and in one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from service.settings import Limits, Settings
 from tests.support.api import Answer, Api
 from tests.support.engines import engine_of
 from tests.support.sample import SampleProducts, read_products
+from tests.support.server import SECONDS, exchange
+from tests.support.threaded_server import threaded_server
 
 ApiOver = Callable[..., Api]
 
@@ -36,6 +40,24 @@ def api_over(recommender: Recommender) -> ApiOver:
         return Api(send, recommender)
 
     return api_over
+
+
+@pytest.fixture(scope="session")
+def served_api_over(recommender: Recommender) -> Iterator[ApiOver]:
+    """A function that serves an app in a thread of this process, over HTTP, with these settings."""
+    with ExitStack() as stack:
+
+        def served_api_over(recommender: Recommender = recommender, **options: Any) -> Api:
+            settings = Settings(log_level="WARNING", **options)
+            address = stack.enter_context(threaded_server(recommender, settings)).address
+
+            def send(method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+                with closing(HTTPConnection(*address, timeout=SECONDS)) as connection:
+                    return exchange(connection, method, path, body, headers)
+
+            return Api(send, recommender)
+
+        yield served_api_over
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,12 @@ from tests.support.api import Api, check_problem, user_json
 
 KEYS = ("old-key", "new-key")
 NEEDED = "an API key is needed, as Authorization: Bearer KEY or X-API-Key: KEY"
+WRONG = "the API key is not one of those that this service takes"
 
 
 @pytest.fixture(scope="module")
-def locked(api_over: ApiOver) -> Api:
-    return api_over(api_keys=KEYS)
+def locked(served_api_over: ApiOver) -> Api:
+    return served_api_over(api_keys=KEYS)
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -23,25 +24,28 @@ def test_any_of_the_keys_opens(locked: Api, api: Api, key: str, header: str) -> 
 
 
 @pytest.mark.parametrize(
-    "headers",
+    ("headers", "detail"),
     [
-        {},
-        {"X-API-Key": ""},
-        {"X-API-Key": "old-key,new-key"},
-        {"X-API-Key": "old-ke"},
-        {"X-API-Key": "ÖLD"},
-        {"Authorization": "old-key"},
-        {"Authorization": "Basic old-key"},
-        {"Authorization": "Bearer other", "X-API-Key": "old-key"},
+        ({}, NEEDED),
+        ({"X-API-Key": ""}, NEEDED),
+        ({"X-API-Key": "old-key,new-key"}, WRONG),
+        ({"X-API-Key": "old-ke"}, WRONG),
+        ({"X-API-Key": "ÖLD"}, WRONG),
+        ({"Authorization": "old-key"}, NEEDED),
+        ({"Authorization": "Basic old-key"}, NEEDED),
+        ({"Authorization": "Bearer"}, NEEDED),
+        ({"Authorization": "Bearer other", "X-API-Key": "old-key"}, WRONG),
     ],
     ids=str,
 )
 @pytest.mark.parametrize("path", ["/infer", "/batch", "/index", "/metrics", "/nope"])
-def test_without_a_key_nothing_is_told(locked: Api, headers: dict[str, str], path: str) -> None:
+def test_without_a_key_nothing_is_told(locked: Api, headers: dict[str, str], detail: str, path: str) -> None:
     method = "POST" if path in ("/infer", "/batch") else "GET"
     answer = locked.request(method, path, user_json() if method == "POST" else None, headers)
-    check_problem(answer, 401, NEEDED)
+    check_problem(answer, 401, detail)
     assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"])
@@ -49,8 +53,15 @@ def test_health_stays_open(locked: Api, path: str) -> None:
     assert locked.get(path).json["status"] == path.rsplit("/", 1)[1]
 
 
-def test_metrics_are_open_by_setting(api_over: ApiOver) -> None:
-    assert api_over(api_keys=KEYS, open_metrics=True).get("/metrics").status == 200
+def test_metrics_are_open_by_setting(served_api_over: ApiOver) -> None:
+    assert served_api_over(api_keys=KEYS, open_metrics=True).get("/metrics").status == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["//metrics", "/metrics/", "/%6detrics", "http://x/metrics", "/metrics?x=/", "/./docs"]
+)
+def test_no_spelling_of_a_path_goes_round_the_check(locked: Api, path: str) -> None:
+    assert locked.get(path).status == 401
 
 
 @pytest.mark.parametrize("path", ["/index", "/health/live", "/metrics", "/nope"])

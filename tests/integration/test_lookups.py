@@ -342,8 +342,8 @@ class TestPages:
         addresses = {name for path in FILES.iterdir() for name in re.findall(r"https?://[^\s\"']+", path.read_text())}
         assert addresses == {"http://www.w3.org/2000/svg"}  # a name, which nobody loads
 
-    def test_with_api_keys_pages_are_open_and_answers_are_not(self, api_over: ApiOver) -> None:
-        api = api_over(api_keys=("secret",))
+    def test_with_api_keys_pages_are_open_and_answers_are_not(self, served_api_over: ApiOver) -> None:
+        api = served_api_over(api_keys=("secret",))
         assert [api.get(path).status for path in PAGES] == [200] * 4
         assert api.get("/products?prefix=p").status == 401
         assert api.get("/samples").headers["Content-Type"] == PROBLEM

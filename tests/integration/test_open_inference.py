@@ -535,8 +535,8 @@ def test_other_paths_keep_their_problems(api: Api) -> None:
     assert "error" not in api.get("/v2x").json
 
 
-def test_a_key_is_needed_but_for_readiness(api_over: ApiOver) -> None:
-    api = api_over(api_keys=("secret",))
+def test_a_key_is_needed_but_for_readiness(served_api_over: ApiOver) -> None:
+    api = served_api_over(api_keys=("secret",))
     assert api.get("/v2/models/reco/ready").status == 200
     for path in ("/v2", "/v2/models/reco"):
         answer = api.get(path)

@@ -134,12 +134,14 @@ def test_the_examples_of_a_batch_show_an_answer_and_a_failed_user(sample_documen
 
 
 @pytest.mark.parametrize(("open_metrics", "open_routes"), [(False, set()), (True, {"/metrics"})])
-def test_with_keys_the_document_asks_for_one_where_the_app_does(open_metrics: bool, open_routes: set[str]) -> None:
+def test_with_keys_the_document_asks_for_one_where_the_service_does(
+    served_api_over: ApiOver, open_metrics: bool, open_routes: set[str]
+) -> None:
     settings, recommender = Settings(api_keys=("k1",), open_metrics=open_metrics), Recommender(compass())
-    client = create_app(Serving(recommender), settings).test_client()
+    client = served_api_over(recommender, api_keys=("k1",), open_metrics=open_metrics)
     free = set()
     for path, method, operation in operations(document(recommender, settings)):
-        refused = client.open(path, method=method.upper()).status_code == 401
+        refused = client.request(method.upper(), path).status == 401
         assert refused == ("401" in operation["responses"]) == ("security" in operation), path
         if not refused:
             free.add(path)

@@ -1,49 +1,39 @@
 """Users who wait at the same time are answered by one search; and workers share connections evenly."""
 
 import json
-import os
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from service.http.app import create_app
 from service.http.user_reader import UserReader
-from service.recommender import Recommender, Serving
+from service.recommender import Recommender
 from service.settings import Settings
-from service.workers.connections import ConnectionCounts, shared_counts
-from service.workers.server import Server, SharedListener
 from tests.support.api import Answer
 from tests.support.fake_engine import EAST, NORTH, WEST, FakeEngine, compass
 from tests.support.matches import answers_to
 from tests.support.server import SECONDS, answer_on
+from tests.support.threaded_server import ThreadedServer, threaded_server
 
 ANN, BOB, CID = ({"name": name, "vector": vector} for name, vector in (("ann", EAST), ("bob", NORTH), ("cid", WEST)))
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A server in a thread of its own, as the first of two workers; the second is a number in the counts."""
+    """A server over an engine that remembers its searches."""
 
     engine: FakeEngine
-    address: tuple[str, int]
-    counts: ConnectionCounts
-
-    @contextmanager
-    def connection(self) -> Iterator[socket.socket]:
-        with socket.create_connection(self.address, timeout=SECONDS) as connection:
-            yield connection
+    server: ThreadedServer
 
     def answers_to(self, *requests: bytes, head: str = "X: y") -> list[Answer]:
         """What comes to requests that wait, each on a connection of its own, while an earlier one is searched."""
         with ExitStack() as stack:
-            connections = [stack.enter_context(self.connection()) for _ in requests]
+            connections = [stack.enter_context(self.server.connection()) for _ in requests]
             for connection in connections:  # each is accepted before the search
                 connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
                 assert answer_on(connection).status == 200
-            first = stack.enter_context(self.connection())
+            first = stack.enter_context(self.server.connection())
             with self.engine.held():
                 first.sendall(post("/infer", ANN, head))
                 wait_for(lambda: len(self.engine.searches) == 1)
@@ -60,24 +50,10 @@ class Worker:
 
 
 @contextmanager
-def worker(**settings: object) -> Iterator[Worker]:
-    serving = Serving(Recommender(engine := compass()))
-    chosen = Settings(log_level="WARNING", **settings)  # type: ignore[arg-type]
-    shared = shared_counts(2)
-    counts = ConnectionCounts(shared, 2)
-    counts.tell(1, 10_000)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Server(create_app(serving, chosen), serving, SharedListener(listener, counts, 0), chosen)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            yield Worker(engine, listener.getsockname(), counts)
-        finally:
-            server.end()
-            thread.join(SECONDS)
-            server.trigger.close()
-            os.close(shared)
-    assert not thread.is_alive()
+def worker(**settings: Any) -> Iterator[Worker]:
+    engine = compass()
+    with threaded_server(Recommender(engine), Settings(log_level="WARNING", **settings)) as server:
+        yield Worker(engine, server)
 
 
 def post(path: str, body: object, *headers: str) -> bytes:
@@ -133,14 +109,34 @@ def test_nobody_without_a_key_takes_part_in_a_search() -> None:
     assert [answer.body for answer in answers[1:]] == [alone(BOB), alone(CID)]
 
 
-def test_a_new_connection_is_left_to_a_worker_that_has_fewer_but_not_for_long() -> None:
-    with worker() as one, one.connection() as first:
+def test_a_large_body_without_a_key_is_refused_before_it_arrives() -> None:
+    with worker(api_keys=("secret",)) as one:
+        for length in (b"Content-Length: 300000", b"Transfer-Encoding: chunked"):
+            sent = b"" if b"Content" in length else b"50000\r\n" + b" " * 0x50000
+            with one.server.connection() as connection:
+                connection.sendall(b"POST /batch HTTP/1.1\r\nHost: x\r\n" + length + b"\r\n\r\n" + sent)
+                answer = answer_on(connection)
+            assert (answer.status, answer.headers["Connection"]) == (401, "close")
+
+
+def test_a_small_request_without_a_key_keeps_its_connection() -> None:
+    with worker(api_keys=("secret",)) as one, one.server.connection() as connection:
+        for headers, status in (((), 401), (("X-API-Key: other",), 401), (("X-API-Key: secret",), 200)):
+            connection.sendall(post("/infer", ANN, *headers))
+            answer = answer_on(connection)
+            assert (answer.status, answer.headers["Connection"]) == (status, None)
+        assert len(one.engine.searches) == 1
+
+
+def test_a_new_connection_is_yielded_to_a_worker_that_has_fewer_but_not_for_long() -> None:
+    with worker() as one, one.server.connection() as first:
+        counts = one.server.counts
         first.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
         assert answer_on(first).status == 200
-        one.counts.tell(1, 0)
+        counts.report(1, 0)
         began = time.monotonic()
-        with one.connection() as second:
+        with one.server.connection() as second:
             second.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
             assert answer_on(second).status == 200
         assert time.monotonic() - began > 0.009
-        wait_for(lambda: not one.counts.are_fewest(0))
+        wait_for(lambda: not counts.has_fewest(0))

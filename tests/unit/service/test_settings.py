@@ -1,12 +1,13 @@
 """Settings are read from the environment, and a bad value names its variable."""
 
+import pickle
 from pathlib import Path
 
 import pytest
 
 from service import settings
 from service.errors import BadSetting
-from service.settings import Limits, Settings, read_settings
+from service.settings import SCHEMA, Limits, Settings, environment_with, read_settings
 
 DEFAULTS = Settings(
     artifacts=Path("artifacts"),
@@ -17,7 +18,7 @@ DEFAULTS = Settings(
     max_body_bytes=64 * 2**20,
     max_in_flight=256,
     drain_seconds=5,
-    reload_seconds=1,
+    reload_seconds=0.2,
     api_keys=(),
     open_metrics=False,
     log_format="console",
@@ -30,7 +31,6 @@ NUMBERS = {
     "RECO_THREADS": (1, 1024),
     "RECO_MAX_IN_FLIGHT": (1, 1_000_000),
     "RECO_DRAIN_SECONDS": (0, 3600),
-    "RECO_RELOAD_SECONDS": (0, 86_400),
     "RECO_MAX_BODY_MB": (1, 1024),
     "RECO_MAX_K": (1, 1_000_000),
     "RECO_DEFAULT_K": (1, 1000),
@@ -54,7 +54,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
 
 
 def test_an_empty_value_means_the_default() -> None:
-    names = [*NUMBERS, "RECO_ARTIFACTS", "RECO_HOST", "RECO_LOG_LEVEL"]
+    names = [*NUMBERS, "RECO_RELOAD_SECONDS", "RECO_ARTIFACTS", "RECO_HOST", "RECO_LOG_LEVEL"]
     assert read_settings(dict.fromkeys(names, "")) == DEFAULTS
 
 
@@ -67,7 +67,7 @@ def test_every_variable_sets_its_own_setting() -> None:
         "RECO_THREADS": "4",
         "RECO_MAX_IN_FLIGHT": "9",
         "RECO_DRAIN_SECONDS": "0",
-        "RECO_RELOAD_SECONDS": "60",
+        "RECO_RELOAD_SECONDS": "0.05",
         "RECO_API_KEYS": "one, two,",
         "RECO_OPEN_METRICS": "1",
         "RECO_LOG_FORMAT": "json",
@@ -85,7 +85,7 @@ def test_every_variable_sets_its_own_setting() -> None:
         threads=4,
         max_in_flight=9,
         drain_seconds=0,
-        reload_seconds=60,
+        reload_seconds=0.05,
         api_keys=("one", "two"),
         open_metrics=True,
         log_format="json",
@@ -125,3 +125,76 @@ def test_an_unknown_log_level_is_refused_by_name_and_value(value: str) -> None:
 @pytest.mark.parametrize("value", ["debug", "INFO", "Warning", "error", "critical"])
 def test_log_levels_are_known_in_any_case(value: str) -> None:
     assert read_settings({"RECO_LOG_LEVEL": value}).log_level == value.upper()
+
+
+@pytest.mark.parametrize(
+    "value", ["soon", " ", "-1", "-0.1", "nan", "inf", "86401", "9" * 5000], ids=lambda value: value[:5]
+)
+def test_reload_seconds_are_a_number(value: str) -> None:
+    expected = f"RECO_RELOAD_SECONDS={value!r}: must be a number of seconds from 0 to 86400"
+    assert refusal(RECO_RELOAD_SECONDS=value) == expected
+
+
+@pytest.mark.parametrize("value", ["a,,b", ",a", "a, ,b"])
+def test_an_empty_key_is_refused(value: str) -> None:
+    assert refusal(RECO_API_KEYS=value) == "RECO_API_KEYS: holds an empty key"
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("RECO_API_KEY", "RECO_API_KEYS"),
+        ("RECO_WORKER_COUNT", "RECO_WORKERS"),
+        ("RECO_MAX_BODY_BYTES", "RECO_MAX_BODY_MB"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_known_one(name: str, nearest: str) -> None:
+    assert refusal(**{name: "secret"}) == f"{name}: there is no such setting; the nearest is {nearest}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "RECO_SERVICE_HOST",
+        "RECO_SERVICE_PORT",
+        "RECO_PORT_5000_TCP",
+        "RECO_MENU_SERVICE_HOST",
+        "RECO_MENU_SERVICE_PORT",
+        "RECO_MENU_SERVICE_PORT_HTTP",
+        "RECO_MENU_2_PORT",
+        "RECO_MENU_PORT_80_TCP",
+        "RECO_MENU_PORT_80_TCP_PROTO",
+        "RECO_MENU_PORT_80_TCP_PORT",
+        "RECO_MENU_PORT_80_TCP_ADDR",
+    ],
+)
+def test_what_kubernetes_injects_for_a_service_is_no_unknown_name(name: str) -> None:
+    assert read_settings({name: "tcp://10.0.0.1:80", "HOME": "/", "RECOVERY": "1"}) == DEFAULTS
+
+
+def test_the_port_that_kubernetes_injects_for_a_service_named_reco_is_explained() -> None:
+    assert refusal(RECO_PORT="tcp://10.0.0.1:5000") == (
+        "RECO_PORT='tcp://10.0.0.1:5000': must be a whole number from 0 to 65535; Kubernetes sets it for a Service"
+        " named reco, unless enableServiceLinks is false"
+    )
+
+
+def test_overrides_go_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECO_ARTIFACTS", "theirs")
+    monkeypatch.setenv("RECO_PORT", "1")
+    environment = environment_with({"RECO_ARTIFACTS": "ours", "RECO_PORT": None})
+    assert (environment["RECO_ARTIFACTS"], environment["RECO_PORT"]) == ("ours", "1")
+
+
+def test_a_worker_gets_the_settings_whole() -> None:
+    read = read_settings({"RECO_API_KEYS": "a", "RECO_ENGINE": "milvus", "RECO_MILVUS_URI": "menu.db"})
+    assert pickle.loads(pickle.dumps(read)) == read
+    assert "a" in read.api_keys
+    assert "api_keys" not in repr(read)
+
+
+def test_the_readme_lists_every_setting_with_its_default_and_sentence() -> None:
+    text = (Path(__file__).parents[3] / "README.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `RECO_")]
+    expected = [[f"`{setting.name}`", str(setting.default) or "none", setting.sentence] for setting in SCHEMA]
+    assert [[name, default.strip("`"), sentence] for name, default, sentence in rows] == expected

@@ -14,14 +14,14 @@ from service.workers.server import Server
 from tests.support.published import publish
 
 
-class Told:
-    """Stands for the workers, or for the supervisor's end of a pipe, and remembers what it was told."""
+class FakePool:
+    """Stands for the worker pool, or for a pipe to the supervisor, and remembers what it was sent."""
 
     def __init__(self, signals: Any = None):
         self.signals, self.messages = signals, list[tuple[str, ...]]()
         self.until = time.monotonic() + 60
 
-    def attend(self) -> None:
+    def poll(self) -> None:
         time.sleep(0.01)
         if self.messages or time.monotonic() > self.until:
             self.signals.stops.append(15)
@@ -43,18 +43,18 @@ def test_a_build_that_fails_in_an_unforeseen_way_is_a_failed_reload(
     publish(tmp_path / "a")
     monkeypatch.setattr(reload, "open_build", broken)
     signals = supervisor._Signals()
-    workers = Told(signals)
-    served = reload.Verified("another", supervisor.ExitStack())
-    supervisor._follow(Settings(artifacts=tmp_path / "a"), workers, signals, served)  # type: ignore[arg-type]
+    workers = FakePool(signals)
+    served = reload.PinnedBuild("another", supervisor.ExitStack())
+    supervisor._follow_builds(Settings(artifacts=tmp_path / "a"), workers, signals, served)  # type: ignore[arg-type]
     assert workers.messages == [("count", "failed reload")]
 
 
 def test_a_worker_refuses_what_it_fails_to_open_in_an_unforeseen_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "open_build", broken)
-    told: Any = Told()
+    pipe: Any = FakePool()
     cores: Any = None
-    assert worker._load(Settings(), cores, told, "b") is None
-    assert told.messages == [("refused", "index page 4711 is gone")]
+    assert worker._load(Settings(), cores, pipe, "b") is None
+    assert pipe.messages == [("refused", "index page 4711 is gone")]
 
 
 def channel(requests: int, unsent: int, idle_seconds: float) -> SimpleNamespace:
@@ -67,11 +67,11 @@ def channel(requests: int, unsent: int, idle_seconds: float) -> SimpleNamespace:
     )
 
 
-def test_at_the_end_only_clients_are_hurried() -> None:
+def test_at_the_end_only_connections_that_wait_for_their_client_are_closed() -> None:
     computing, stuck = channel(1, 0, 3600), channel(1, 10, 60)
     taking, idle, fresh = channel(0, 10, 1), channel(0, 0, 5), channel(0, 0, 0)
     server: Any = SimpleNamespace(active_channels=dict(enumerate([computing, stuck, taking, idle, fresh])))
-    Server._hurry(server)
+    Server._close_idle(server)
     assert [each.will_close for each in (computing, stuck, taking, idle, fresh)] == [False, True, False, True, False]
 
 

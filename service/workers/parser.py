@@ -1,0 +1,79 @@
+"""Parsing requests, and refusing on their headers, or as they grow, those that will not be answered."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+from waitress.adjustments import Adjustments
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.utilities import Error, RequestEntityTooLarge
+
+from service.errors import Unauthorized
+from service.http.access import Access
+from service.http.dynamic_batching import BatchedAnswer
+from service.http.openapi import OPERATIONS
+from service.http.problems import RETRY_SECONDS
+
+MIN_EARLY_REFUSAL_BYTES = 256 * 1024  # A smaller body is received before its refusal, which keeps the connection.
+
+
+class Refusal(Error):
+    """A refusal of a well-formed request; its connection is kept once the request has come whole."""
+
+    def __init__(self, status: HTTPStatus, detail: str, header: tuple[str, str]):
+        super().__init__(detail)
+        self.code, self.reason, self.header = status.value, status.phrase, header
+
+
+OVERLOADED = Refusal(
+    HTTPStatus.TOO_MANY_REQUESTS,
+    f"there is more to do than can wait; try again in {RETRY_SECONDS} s",
+    ("Retry-After", str(RETRY_SECONDS)),
+)
+
+
+class RequestParser(HTTPRequestParser):
+    """A request as it arrives."""
+
+    completed: bool
+    error: Error | None
+    answered: BatchedAnswer | None = None
+    _unauthorized: Refusal | None = None
+
+    def __init__(self, adjustments: Adjustments, access: Access, is_full: Callable[[], bool], max_body_bytes: int):
+        super().__init__(adjustments)
+        self._access, self._is_full, self._max_body_bytes = access, is_full, max_body_bytes
+
+    @property
+    def is_single(self) -> bool:
+        """Whether this asks for the matches of one user."""
+        return bool(self.command == "POST" and self.path == OPERATIONS["infer"].path)
+
+    @property
+    def body(self) -> bytes:
+        stream = self.get_body_stream()
+        body: bytes = stream.read()
+        stream.seek(0)
+        return body
+
+    def parse_header(self, header_plus: bytes) -> None:
+        try:
+            super().parse_header(header_plus)
+        except ValueError as error:  # waitress would drop the connection over this one, which urllib raises
+            raise ParsingError("Bad URI") from error
+        try:
+            self._access.check(self.path, self.headers.get("AUTHORIZATION", ""), self.headers.get("X_API_KEY", ""))
+        except Unauthorized as error:
+            self._unauthorized = Refusal(HTTPStatus.UNAUTHORIZED, str(error), ("WWW-Authenticate", "Bearer"))
+        if self.content_length > MIN_EARLY_REFUSAL_BYTES and self._is_full():
+            self.error = OVERLOADED
+
+    def received(self, data: bytes) -> int:
+        consumed: int = super().received(data)
+        body_bytes = max(self.content_length, len(self.body_rcv or b""))
+        if isinstance(self.error, RequestEntityTooLarge) or (not self.error and body_bytes > self._max_body_bytes):
+            self.error = RequestEntityTooLarge(f"the body is larger than the {self._max_body_bytes} bytes allowed")
+        if self._unauthorized and (self.completed or body_bytes > MIN_EARLY_REFUSAL_BYTES):
+            self.error = self.error or self._unauthorized
+        if self.error is not None:
+            self.completed = True
+        return consumed

@@ -1,0 +1,111 @@
+"""Writing answers and problems to a connection, each with the request's id, counted and logged."""
+
+import time
+from functools import cache
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask
+from prometheus_client import Counter, Histogram
+from waitress.channel import HTTPChannel
+from waitress.task import ErrorTask, Task, WSGITask
+
+from service.http import metrics
+from service.http.problems import PROBLEM, problem_body
+from service.http.routes.base import ANSWERED, BUILD, INDEX_VERSION, SAFETY_HEADERS, USERS
+from service.logs import RequestLog, request_id
+from service.workers.parser import Refusal, RequestParser
+
+_SHED_STATUS = str(HTTPStatus.TOO_MANY_REQUESTS.value)
+
+
+class AnswerObserver:
+    """Counts and logs answers."""
+
+    def __init__(self, app: Flask, log: RequestLog):
+        self._routes = frozenset(rule.rule for rule in app.url_map.iter_rules())
+        self._log = log
+
+    def observe(self, task: "_IdentifiedTask") -> None:
+        request, status = task.request, task.status[:3]
+        seconds = time.perf_counter() - request.arrived
+        path = getattr(request, "path", "")
+        route = path if path in self._routes else "other"
+        requests, duration = _counters(route, status)
+        requests.inc()
+        duration.observe(seconds)
+        if status == _SHED_STATUS:
+            metrics.SHED.inc()
+        facts = task.environ or {}
+        self._log.add(
+            request_id=task.request_id,
+            route=route,
+            status=int(status),
+            milliseconds=round(seconds * 1e3, 3),
+            users=facts.get(USERS, 0),
+            build=facts.get(BUILD, ""),
+        )
+
+
+@cache
+def _counters(route: str, status: str) -> tuple[Counter, Histogram]:
+    return metrics.REQUESTS.labels(route, status), metrics.SECONDS.labels(route)
+
+
+class _IdentifiedTask(Task):
+    """Writes the request's id, and has the answer observed."""
+
+    environ: dict[str, Any] | None = None
+
+    def __init__(self, channel: HTTPChannel, request: RequestParser):
+        super().__init__(channel, request)
+        self.request_id = request_id(request.headers)
+
+    def build_response_header(self) -> bytes:
+        self.response_headers.append(("X-Request-Id", self.request_id))
+        self.channel.server.observer.observe(self)  # This comes before the client can have seen the answer.
+        return super().build_response_header()
+
+
+class AnswerTask(_IdentifiedTask, WSGITask):
+    """Writes the head and the body of an answer in one piece, and closes the connection of a server that drains."""
+
+    wrote_header: bool
+
+    def write(self, data: bytes) -> None:
+        if self.wrote_header or not data or not self.has_body or self.content_length != len(data):
+            super().write(data)
+            return
+        head = self.build_response_header()
+        self.wrote_header = True
+        self.content_bytes_written = len(data)
+        self.channel.write_soon(head + data)
+
+    def get_environment(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environment()
+        environ[ANSWERED] = self.request.answered
+        return environ
+
+    def build_response_header(self) -> bytes:
+        if self.channel.server.serving.draining:
+            self.set_close_on_finish()
+        return super().build_response_header()
+
+
+class ProblemTask(_IdentifiedTask, ErrorTask):
+    """Writes a problem about a request that never reaches the app, as the app would."""
+
+    def execute(self) -> None:
+        error, serving = self.request.error, self.channel.server.serving
+        status = HTTPStatus(error.code)
+        self.status = f"{status.value} {status.phrase}"
+        self.response_headers += [("Content-Type", PROBLEM), (INDEX_VERSION, serving.recommender.info.build_id)]
+        self.response_headers += SAFETY_HEADERS
+        if isinstance(error, Refusal):
+            self.response_headers.append(error.header)
+        has_come_whole = self.request.body_rcv is None or self.request.body_rcv.completed
+        if not isinstance(error, Refusal) or not has_come_whole or serving.draining:
+            self.set_close_on_finish()
+        body = problem_body(status, error.body, getattr(self.request, "path", ""))
+        self.content_length = len(body)
+        self.write(body)

@@ -1,21 +1,21 @@
-"""The piece of a users file that one worker process answers at a time."""
+"""The pieces of a users file that worker processes answer."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 
-class Place(NamedTuple):
-    """Where a block stands: its number, the position of its first user among all, and how many users it has."""
+class BlockKey(NamedTuple):
+    """A block's number, the row of its first user in the whole file, and its count of users."""
 
     number: int
-    first: int
+    first_row: int
     rows: int
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some users in a row, and the `share` of the file read so far."""
+    """The bytes of some consecutive users; `share` is the part of the file read so far, from 0 to 1."""
 
-    place: Place
+    key: BlockKey
     content: bytes
     share: float

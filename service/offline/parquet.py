@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 
 from service.errors import BadBatch
 from service.offline.answers import Answerer
-from service.offline.blocks import Block, Place
+from service.offline.blocks import Block
+from service.offline.blocks import BlockKey as Place
 from service.offline.record_batches import ANSWERS, answer_batch, read_users, user_columns
 from service.recommender import Answer, Item
 

@@ -189,7 +189,7 @@ def test_a_directory_with_other_files_is_left_alone(tmp_path: Path, artifacts: P
 def test_two_runs_do_not_write_to_one_output(
     tmp_path: Path, artifacts: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.offline.parts._LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("service.offline.parts._LOCK_TIMEOUT_SECONDS", 0.1)
     output = tmp_path / "matches.jsonl"
     with start(command(artifacts, source, output, *IN_PARTS)) as process:
         wait_until(process, lambda: bool(parts_of(output)))
@@ -223,6 +223,6 @@ def test_a_worker_that_dies_ends_the_run_and_not_its_parts(
         os.kill(int(workers[0]), signal.SIGKILL)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert err == "error: a worker process ended with status -9; the same command goes on\n"
+    assert err == ("error: a worker process ended unexpectedly, perhaps for lack of memory; the same command goes on\n")
     run(artifacts, source, output, part_rows=PART_ROWS)
     assert output.read_bytes() == whole

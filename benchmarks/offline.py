@@ -33,14 +33,14 @@ from retrieval.vectors import unit_vectors
 ROOT = Path(__file__).parent.parent
 CORES = len(os.sched_getaffinity(0))
 K = 10
-RAW_USERS, AT_ONCE = 50_000, 128
-WRITTEN_AT_ONCE = 50_000
-TICK_SECONDS = 0.5
+SEARCHED_USERS, SEARCH_BATCH = 50_000, 128
+WRITE_BATCH = 50_000
+POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds by the clock and of processors, which say what others on the machine do not change much."""
+    """Seconds by the clock, and of processors, which depend less on what else the machine does."""
 
     seconds: float
     cpu_seconds: float
@@ -48,7 +48,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the command; `peak_bytes` are of all its processes, pages they share counted once."""
+    """One run of the command; `peak_bytes` are of all its processes together, counting shared pages once."""
 
     cost: Cost
     peak_bytes: int
@@ -79,8 +79,8 @@ def main() -> None:
             run = run_command(artifacts, source, output)
             raw.append(search_alone(current.index))
             assert run.printed == f"{output}: {options.users:,} users; 0 have an error\n", run.printed
-            speed, raw_speed = options.users / run.cost.seconds, RAW_USERS / mean(cost.seconds for cost in raw)
-            cpu, raw_cpu = run.cost.cpu_seconds / options.users, mean(cost.cpu_seconds for cost in raw) / RAW_USERS
+            speed, raw_speed = options.users / run.cost.seconds, SEARCHED_USERS / mean(cost.seconds for cost in raw)
+            cpu, raw_cpu = run.cost.cpu_seconds / options.users, mean(cost.cpu_seconds for cost in raw) / SEARCHED_USERS
             sizes = f"{source.stat().st_size / 1e6:,.0f} | {output.stat().st_size / 1e6:,.0f}"
             speeds = f"{run.cost.seconds:.1f} | {speed:,.0f} | {raw_speed:,.0f} | {speed / raw_speed:.2f}"
             cpus = f"{cpu * 1e6:.0f} | {raw_cpu * 1e6:.0f}"
@@ -98,9 +98,9 @@ def build(directory: Path) -> Path:
 
 
 def search_alone(index: ProductIndex) -> Cost:
-    """What the search of both sides takes for RAW_USERS, on all cores, one thread a search: nothing read or written."""
-    queries = unit_vectors(mixtures(sample_users(), RAW_USERS, seed=3))
-    pieces = [queries[start : start + AT_ONCE] for start in range(0, RAW_USERS, AT_ONCE)]
+    """Measure the search of both sides on all cores, one thread a search, with nothing read or written."""
+    queries = unit_vectors(mixtures(sample_users(), SEARCHED_USERS, seed=3))
+    pieces = [queries[start : start + SEARCH_BATCH] for start in range(0, SEARCHED_USERS, SEARCH_BATCH)]
     with ThreadPoolExecutor(CORES, initializer=use_threads, initargs=(1,)) as threads:
         began, cpu_began = time.perf_counter(), time.process_time()
         for _ in threads.map(lambda piece: index.search(piece, K), pieces):
@@ -116,23 +116,23 @@ def run_command(artifacts: Path, source: Path, output: Path) -> Run:
     ) as process:
         while process.poll() is None:
             peak = max(peak, sum(map(proportional_bytes, [process.pid, *children(process.pid)])))
-            time.sleep(TICK_SECONDS)
+            time.sleep(POLL_SECONDS)
         cost = Cost(time.perf_counter() - began, children_cpu_seconds() - cpu_began)
         assert process.stdout is not None
         return Run(cost, peak, process.stdout.read())
 
 
 def children_cpu_seconds() -> float:
-    """Of all processes that this one has started and that have ended, and of theirs."""
+    """Return the processor time of all processes below this one that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def proportional_bytes(process: int) -> int:
-    """Resident memory, in which a page that several processes share counts in parts."""
+    """Return a process's share of resident memory, in which a page of n processes counts as 1/n."""
     try:
         found = re.search(r"^Pss: +(\d+) kB", Path(f"/proc/{process}/smaps_rollup").read_text(), re.MULTILINE)
-    except OSError:  # it has ended
+    except OSError:
         return 0
     return int(found[1]) * 1024 if found else 0
 
@@ -146,13 +146,13 @@ def children(process: int) -> list[int]:
 
 def write_input(path: Path, count: int) -> None:
     if path.suffix == ".parquet":
-        kind = pa.schema([("name", pa.string()), ("vector", pa.list_(pa.float32()))])
-        with pq.ParquetWriter(path, kind) as writer:
+        schema = pa.schema([("name", pa.string()), ("vector", pa.list_(pa.float32()))])
+        with pq.ParquetWriter(path, schema) as writer:
             for first, vectors in user_blocks(count):
                 rows, dimension = vectors.shape
                 starts = pa.array(np.arange(0, rows * dimension + 1, dimension, dtype=np.int32))
                 lists = pa.ListArray.from_arrays(starts, pa.array(vectors.ravel()))
-                writer.write_table(pa.table([names(first, rows), lists], schema=kind))
+                writer.write_table(pa.table([names(first, rows), lists], schema=schema))
         return
     with gzip.open(path, "wb", 1) if path.suffix == ".gz" else path.open("wb") as file:
         for first, vectors in user_blocks(count):
@@ -163,8 +163,8 @@ def write_input(path: Path, count: int) -> None:
 
 def user_blocks(count: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
     sample = sample_users()
-    for first in range(0, count, WRITTEN_AT_ONCE):
-        yield first, mixtures(sample, min(WRITTEN_AT_ONCE, count - first), seed=100 + first)
+    for first in range(0, count, WRITE_BATCH):
+        yield first, mixtures(sample, min(WRITE_BATCH, count - first), seed=100 + first)
 
 
 def names(first: int, count: int) -> list[str]:

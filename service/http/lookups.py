@@ -5,13 +5,13 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from marshmallow import EXCLUDE, Schema, fields
+from marshmallow import Schema
 from numpy.typing import NDArray
 
 from retrieval.vectors import unit_vectors
 from service.engines.base import Catalogue
 from service.errors import BadRequest, Fault
-from service.http.schemas import Count, Ids, OrderedIds, Text, Vector
+from service.http.schemas import Count, Ids, OrderedIds, Text, Vector, schema
 from service.recommender import Recommendation, Recommender, User
 from service.settings import Limits
 
@@ -23,24 +23,27 @@ _MIN_MEAN_LENGTH = 1e-6  # A shorter mean of unit vectors is rounding error and 
 @cache
 def request_schemas(dimension: int, limits: Limits) -> dict[str, Schema]:
     """What each request is, by its name in the API document. Its fields are the arguments of what it asks for."""
-    most = limits.max_completions
-    requests: dict[str, dict[str, fields.Field]] = {
-        "ProductsQuery": {
-            "prefix": Text(required=True),
-            "limit": Count(most, load_default=min(_DEFAULT_COMPLETIONS, most)),
-        },
-        "SimilarRequest": {
-            "ids": OrderedIds(1, limits.max_ids, required=True),
-            "k": Count(limits.max_k, load_default=limits.default_k),
-            "exclude": Ids(load_default=frozenset),
-        },
-        "MapRequest": {
-            "ids": OrderedIds(0, limits.max_ids, load_default=()),
-            "vector": Vector(dimension, load_default=None),
-            "likes": OrderedIds(0, limits.max_ids, load_default=()),
-        },
-    }
-    return {name: Schema.from_dict(shape, name=name)(unknown=EXCLUDE) for name, shape in requests.items()}
+    max_limit = limits.max_completions
+    requests = (
+        schema(
+            "ProductsQuery",
+            prefix=Text(required=True),
+            limit=Count(max_limit, load_default=min(_DEFAULT_COMPLETIONS, max_limit)),
+        ),
+        schema(
+            "SimilarRequest",
+            ids=OrderedIds(1, limits.max_ids, required=True),
+            k=Count(limits.max_k, load_default=limits.default_k),
+            exclude=Ids(load_default=frozenset),
+        ),
+        schema(
+            "MapRequest",
+            ids=OrderedIds(0, limits.max_ids, load_default=()),
+            vector=Vector(dimension, load_default=None),
+            likes=OrderedIds(0, limits.max_ids, load_default=()),
+        ),
+    )
+    return {type(request).__name__: request for request in requests}
 
 
 def similar(recommender: Recommender, ids: Sequence[str], k: int, exclude: frozenset[str]) -> Recommendation:

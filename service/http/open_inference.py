@@ -11,13 +11,15 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+from marshmallow import Schema, ValidationError
 from numpy.typing import NDArray
 
+from retrieval.search.ranking import SIDES
 from retrieval.vectors import BadVector, read_vector
 from service.errors import BadBody, BadRequest, Fault, TooLarge
 from service.http.bodies import read_json
 from service.http.encoding import write_json
-from service.http.inference_shapes import FLOAT, INPUT, OUTPUTS, read_request, request_schema
+from service.http.schemas import AnyList, Count, Flag, Integer, Literal, Object, Objects, TensorRows, Text, load, schema
 from service.recommender import (
     MAX_USERS_PER_SEARCH,
     Answer,
@@ -32,6 +34,10 @@ from service.settings import Limits
 MODEL, VERSION = "reco", "0.1.0"
 HEADER_LENGTH = "Inference-Header-Content-Length"  # the header that says how many bytes of a body are JSON
 SERVER = {"name": MODEL, "version": VERSION, "extensions": ["binary_tensor_data"]}
+INPUT, FLOAT, TEXT = "vectors", "FP32", "BYTES"
+_MEMBERS = {"ids": ("id", TEXT), "scores": ("score", FLOAT), "names": ("name", TEXT)}
+# The side of each output tensor, the member of a match that its elements are, and its datatype.
+OUTPUTS = {f"{side}_{column}": (side, *_MEMBERS[column]) for side in SIDES for column in _MEMBERS}
 _FLOAT_BYTES = 4
 _MAX_FAULTS = 20
 _length = struct.Struct("<I").pack
@@ -73,7 +79,7 @@ class InferenceReader:
 
     def __init__(self, dimension: int, limits: Limits):
         self._dimension, self._limits = dimension, limits
-        self._schema = request_schema(dimension, limits)
+        self._schema = _request_schema(dimension, limits)
 
     def read(self, body: bytes, header_length: str | None = None) -> InferenceRequest:
         """The request of a body of which `header_length` bytes are JSON and the rest is binary data.
@@ -81,7 +87,7 @@ class InferenceReader:
         Raises BadBody, BadRequest with the faults of the JSON or of rows, or TooLarge.
         """
         header, binary = _split(body, header_length)
-        found = read_request(self._schema, read_json(header))
+        found = load(self._schema, read_json(header), "the request")
         tensor, parameters = found["inputs"][0], found["parameters"]
         vectors = self._vectors(tensor, binary)
         outputs = [
@@ -107,7 +113,7 @@ class InferenceReader:
         if size is None:
             return self._json_vectors(tensor["data"], rows)
         vectors = np.frombuffer(binary, "<f4").reshape(rows, self._dimension)
-        return self._checked(vectors, lambda row, element: "")
+        return self._checked(vectors, lambda _row, _element: "")
 
     def _json_vectors(self, data: list[Any], rows: int) -> NDArray[np.float64]:
         """The rows of data given row by row or, flattened, number by number."""
@@ -156,6 +162,45 @@ def write_tensors(
     naming = {"model_name": MODEL} if request.id is None else {"model_name": MODEL, "id": request.id}
     header = write_json({**naming, "outputs": outputs})
     return b"".join([header, *buffers]), len(header) if buffers else None
+
+
+def _request_schema(dimension: int, limits: Limits) -> Schema:
+    """Return what an inference request is, to the one model that is served."""
+    tensor = schema(
+        "InputTensor",
+        name=Literal(INPUT, required=True),
+        datatype=Literal(FLOAT, required=True),
+        shape=TensorRows(dimension, required=True),
+        data=AnyList(),  # judged together with the shape
+        parameters=Object(schema("InputParameters", binary_data_size=Integer()), load_default=dict),
+    )
+    output = schema(
+        "RequestedOutput",
+        name=Literal(*OUTPUTS, required=True),
+        parameters=Object(schema("OutputParameters", binary_data=Flag()), load_default=dict),
+    )
+    parameters = schema(
+        "Parameters",
+        k=Count(limits.max_k, load_default=limits.default_k),
+        binary_data_output=Flag(load_default=False),
+    )
+    return schema(
+        "InferenceRequest",
+        id=Text(load_default=None, allow_none=False),
+        parameters=Object(parameters, load_default=lambda: parameters.load({})),
+        inputs=Objects(tensor, required=True, validate=_check_single),
+        outputs=Objects(output, load_default=list, validate=_check_distinct),
+    )
+
+
+def _check_single(inputs: list[Any]) -> None:
+    if len(inputs) != 1:
+        raise ValidationError([Fault("value", f"must have one tensor, not {len(inputs)}", "")])
+
+
+def _check_distinct(outputs: list[dict[str, Any]]) -> None:
+    if len({output["name"] for output in outputs}) < len(outputs):
+        raise ValidationError([Fault("value", "must not name a tensor twice", "")])
 
 
 _Pointer = Callable[[int, int | None], str]  # to a row of an input tensor, or to one of the row's elements

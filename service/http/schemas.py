@@ -1,141 +1,242 @@
 """What a valid request is, as marshmallow fields whose errors are faults with codes."""
 
 import sys
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
-from numpy.typing import NDArray
+from marshmallow.exceptions import SCHEMA
 
-from retrieval.vectors import BadVector, VectorFault, json_type, read_vector
+from retrieval.vectors import BadVector, json_type, read_vector
 from service.errors import BadRequest, Fault
 from service.settings import Limits
 
 _MAX_ID_FAULTS = 20
+_MAX_SHOWN_INTEGER = 10**18
+_MESSAGES: dict[str, Any] = {
+    "required": [Fault("missing", "is missing", "")],
+    "null": [Fault("null", "must not be null", "")],
+    "invalid": [Fault("type", "must be a list", "")],
+}
 
 
-class _Field(fields.Field):
-    """A field that collects faults; their pointers are relative to the field until `UserReader` completes them."""
+class Field(fields.Field):
+    """A field that collects faults; their pointers are relative to the field until `load` completes them.
 
-    default_error_messages = {  # noqa: RUF012 (marshmallow declares it)
-        "required": [Fault("missing", "is missing", "")],
-        "null": [Fault("null", "must not be null", "")],
-    }
+    `json_schema` describes its values in the API document.
+    """
+
+    default_error_messages = _MESSAGES
+    json_schema: Any
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
+        return self.read(value)
+
+    def read(self, value: Any) -> Any:
+        """Return what parsed JSON stands for. Raises ValidationError with a list of faults."""
+        raise NotImplementedError
 
 
-class Text(_Field):
-    json_schema: ClassVar = {"type": "string"}
+class Text(Field):
+    json_schema = {"type": "string"}
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
+    def read(self, value: Any) -> str:
         if not isinstance(value, str):
             raise _wrong_type("a string", value)
         return value
 
 
-class Vector(_Field):
-    """A list of numbers that `vectors.py` takes for a vector of the given dimension."""
+class Flag(Field):
+    json_schema = {"type": "boolean"}
 
-    def __init__(self, dimension: int, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.dimension = dimension
-
-    @property
-    def json_schema(self) -> dict[str, Any]:
-        return {
-            "type": "array",
-            "items": {"type": "number", "minimum": -sys.float_info.max, "maximum": sys.float_info.max},
-            "minItems": self.dimension,
-            "maxItems": self.dimension,
-            "contains": {"not": {"const": 0}},
-        }
-
-    def _deserialize(
-        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
-    ) -> NDArray[np.float64]:
-        try:
-            return read_vector(value, self.dimension)
-        except BadVector as error:
-            raise ValidationError([_vector_fault(fault) for fault in error.faults]) from None
-
-
-class Count(_Field):
-    """A whole number from 1 to `most`."""
-
-    def __init__(self, most: int, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.most = most
-
-    @property
-    def json_schema(self) -> dict[str, Any]:
-        return {"type": "integer", "minimum": 1, "maximum": self.most}
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
-        huge = type(value) is float and abs(value) >= 2**63  # how the JSON reader gives integers of many digits
-        if type(value) is not int and not huge:
-            raise _wrong_type("an integer", value)
-        if not 1 <= value <= self.most:
-            far = "a far smaller number" if value < 0 else "a far greater number"
-            found = value if abs(value) < 10**18 else far
-            raise ValidationError([Fault("range", f"must be from 1 to {self.most}, not {found}", "")])
+    def read(self, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise _wrong_type("a boolean", value)
         return value
 
 
-class Ids(_Field):
+class Integer(Field):
+    json_schema = {"type": "integer"}
+
+    def read(self, value: Any) -> int:
+        if type(value) is not int:
+            raise _fault("type", "must be an integer")
+        return value
+
+
+class Literal(Field):
+    """One of the given strings."""
+
+    def __init__(self, *allowed: str, **options: Any):
+        super().__init__(**options)
+        self.allowed, self.json_schema = allowed, {"type": "string", "enum": [*allowed]}
+
+    def read(self, value: Any) -> str:
+        if not isinstance(value, str) or value not in self.allowed:
+            raise _fault("value", f"must be {' or '.join(self.allowed)}")
+        return value
+
+
+class Vector(Field):
+    """A list of numbers that `retrieval.vectors` takes for a vector of the given dimension, as float64 (d,)."""
+
+    def __init__(self, dimension: int, **options: Any):
+        super().__init__(**options)
+        self.dimension = dimension
+        self.json_schema = {
+            "type": "array",
+            "items": {"type": "number", "minimum": -sys.float_info.max, "maximum": sys.float_info.max},
+            "minItems": dimension,
+            "maxItems": dimension,
+            "contains": {"not": {"const": 0}},
+        }
+
+    def read(self, value: Any) -> Any:
+        try:
+            return read_vector(value, self.dimension)
+        except BadVector as error:
+            faults = [
+                Fault(fault.code, fault.detail, "" if fault.element is None else f"/{fault.element}")
+                for fault in error.faults
+            ]
+            raise ValidationError(faults) from error
+
+
+class Count(Field):
+    """A whole number from 1 to `most`."""
+
+    def __init__(self, most: int, **options: Any):
+        super().__init__(**options)
+        self.most, self.json_schema = most, {"type": "integer", "minimum": 1, "maximum": most}
+
+    def read(self, value: Any) -> int:
+        is_huge = type(value) is float and abs(value) >= 2**63  # how the JSON reader gives integers of many digits
+        if type(value) is not int and not is_huge:
+            raise _wrong_type("an integer", value)
+        if not 1 <= value <= self.most:
+            far = "a far smaller number" if value < 0 else "a far greater number"
+            found = value if abs(value) < _MAX_SHOWN_INTEGER else far
+            raise _fault("range", f"must be from 1 to {self.most}, not {found}")
+        return value
+
+
+class Ids(Field):
     """A list of strings, as a set."""
 
-    json_schema: ClassVar = {"type": "array", "items": {"type": "string"}}
+    json_schema = {"type": "array", "items": {"type": "string"}}
 
-    def _deserialize(
-        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
-    ) -> frozenset[str]:
-        return frozenset(_strings(value))
+    def read(self, value: Any) -> frozenset[str]:
+        return frozenset(_read_strings(value))
 
 
-class OrderedIds(_Field):
+class OrderedIds(Field):
     """A list of `least` to `most` strings, in order."""
 
-    def __init__(self, least: int, most: int, **kwargs: Any):
-        super().__init__(**kwargs)
+    def __init__(self, least: int, most: int, **options: Any):
+        super().__init__(**options)
         self.least, self.most = least, most
+        self.json_schema = {**Ids.json_schema, "minItems": least, "maxItems": most}
 
-    @property
-    def json_schema(self) -> dict[str, Any]:
-        return {**Ids.json_schema, "minItems": self.least, "maxItems": self.most}
-
-    def _deserialize(
-        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
-    ) -> tuple[str, ...]:
-        ids = tuple(_strings(value))
+    def read(self, value: Any) -> tuple[str, ...]:
+        ids = tuple(_read_strings(value))
         if not self.least <= len(ids) <= self.most:
-            detail = f"must have from {self.least} to {self.most} product ids, not {len(ids)}"
-            raise ValidationError([Fault("range", detail, "")])
+            raise _fault("range", f"must have from {self.least} to {self.most} product ids, not {len(ids)}")
         return ids
 
 
-def load(schema: Schema, value: Any, what: str, pointer: str = "") -> dict[str, Any]:
-    """The fields of the parsed JSON object at `pointer` of the body; raises BadRequest with every fault."""
-    if not isinstance(value, dict):
-        raise BadRequest([Fault("type", f"{what} must be an object, not {json_type(value)}", pointer)])
-    try:
-        return dict(schema.load(value))
-    except ValidationError as error:
-        by_field: dict[str, list[Fault]] = error.normalized_messages()  # type: ignore[no-untyped-call]
-        raise BadRequest([_placed(fault, name, pointer) for name in by_field for fault in by_field[name]]) from None
+class AnyList(Field):
+    """A list of anything."""
+
+    json_schema = {"type": "array"}
+
+    def read(self, value: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise _wrong_type("a list", value)
+        return value
+
+
+class TensorRows(Field):
+    """The shape [rows, dimension] of a tensor, as the number of rows."""
+
+    json_schema = {"type": "array", "items": {"type": "integer"}}
+
+    def __init__(self, dimension: int, **options: Any):
+        super().__init__(**options)
+        self.dimension = dimension
+
+    def read(self, value: Any) -> int:
+        expected = f"must be [rows, {self.dimension}]"
+        if not isinstance(value, list) or [*map(type, value)] != [int, int] or min(value) < 0:
+            raise _fault("shape", expected)
+        rows, columns = value
+        if columns != self.dimension:
+            raise _fault("vector_dimension", f"{expected}: the rows have {columns} numbers")
+        return int(rows)
+
+
+class Objects(fields.List):
+    """A list of objects of one schema."""
+
+    default_error_messages = _MESSAGES
+
+    def __init__(self, members: Schema, **options: Any):
+        super().__init__(Object(members), **options)
+
+
+class Object(fields.Nested):
+    default_error_messages = _MESSAGES
+
+
+class _RequestSchema(Schema):
+    error_messages = {"type": Fault("type", "must be an object", "")}  # type: ignore[dict-item]
+
+    class Meta:
+        unknown = EXCLUDE
+
+
+def schema(name: str, /, **members: fields.Field) -> Schema:
+    """Return the schema of an object of which unknown members are ignored."""
+    return _RequestSchema.from_dict(members, name=name)()
 
 
 def user_schema(dimension: int, limits: Limits) -> Schema:
-    """What a user is to an index of this dimension; other fields are ignored."""
-    shape: dict[str, fields.Field] = {
-        "name": Text(required=True),
-        "vector": Vector(dimension, required=True),
-        "k": Count(limits.max_k, load_default=limits.default_k),
-        "exclude": Ids(load_default=frozenset),
-    }
-    return Schema.from_dict(shape, name="User")(unknown=EXCLUDE)
+    """Return what a user is to an index of this dimension."""
+    return schema(
+        "User",
+        name=Text(required=True),
+        vector=Vector(dimension, required=True),
+        k=Count(limits.max_k, load_default=limits.default_k),
+        exclude=Ids(load_default=frozenset),
+    )
 
 
-def _strings(value: Any) -> list[str]:
+def load(request: Schema, value: Any, subject: str, pointer: str = "") -> dict[str, Any]:
+    """Return the fields of the parsed JSON object at `pointer` of the body; raises BadRequest with every fault."""
+    if not isinstance(value, dict):
+        raise BadRequest([Fault("type", f"{subject} must be an object, not {json_type(value)}", pointer)])
+    try:
+        return dict(request.load(value))
+    except ValidationError as error:
+        faults = error.normalized_messages()  # type: ignore[no-untyped-call]
+        raise BadRequest([*_complete(faults, "", pointer)]) from error
+
+
+def _complete(found: Any, path: str, pointer: str) -> Iterator[Fault]:
+    """Yield the faults in marshmallow's tree of them, with whole pointers and sentences."""
+    if isinstance(found, list):
+        for fault in found:
+            member = fault.pointer.replace("/", " element ")
+            yield Fault(fault.code, f"{path}{member} {fault.detail}", pointer + fault.pointer)
+        return
+    for key, below in found.items():
+        if key == SCHEMA:  # the object itself
+            yield from _complete(below, path, pointer)
+        else:
+            step = f"[{key}]" if isinstance(key, int) else f".{key}" if path else key
+            yield from _complete(below, path + step, f"{pointer}/{key}")
+
+
+def _read_strings(value: Any) -> list[str]:
     if type(value) is not list:
         raise _wrong_type("a list of product ids", value)
     others = [i for i, member in enumerate(value) if not isinstance(member, str)]
@@ -145,16 +246,9 @@ def _strings(value: Any) -> list[str]:
     return value
 
 
-def _placed(fault: Fault, name: str, pointer: str) -> Fault:
-    """The fault of a field, or of one of its members, as the client sees it."""
-    member = fault.pointer.replace("/", " element ")
-    return Fault(fault.code, f"{name}{member} {fault.detail}", f"{pointer}/{name}{fault.pointer}")
-
-
 def _wrong_type(expected: str, value: Any) -> ValidationError:
-    found = value if type(value) is float else json_type(value)
-    return ValidationError([Fault("type", f"must be {expected}, not {found}", "")])
+    return _fault("type", f"must be {expected}, not {value if type(value) is float else json_type(value)}")
 
 
-def _vector_fault(fault: VectorFault) -> Fault:
-    return Fault(fault.code, fault.detail, "" if fault.element is None else f"/{fault.element}")
+def _fault(code: str, detail: str) -> ValidationError:
+    return ValidationError([Fault(code, detail, "")])

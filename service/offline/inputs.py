@@ -1,28 +1,52 @@
 """Reads a users file, block by block, as bytes that worker processes turn into users."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple
 
 from retrieval.records.rows import PARQUET, first_character, peek, plain
 from service.errors import BadBatch
-from service.offline.blocks import Block, Place
+from service.http.bodies import split_lines
+from service.offline.answers import Answerer
+from service.recommender import UserBlock
 
 _BLOCK_BYTES = 64 * 2**20
-_LONGEST_LINE = 64 * 2**20
+_MAX_LINE_BYTES = 64 * 2**20
 _ARCHIVES = {b"PK": "NPZ", b"\x93N": "NPY"}
 
 
-class UsersFile(Protocol):
-    """A file of users that has been found readable; `kind` says what its blocks hold: "lines" of JSON, or "arrow"."""
+class BlockKey(NamedTuple):
+    """A block's number, the row of its first user in the whole file, and its count of users."""
 
-    kind: str
+    number: int
+    first_row: int
+    rows: int
 
-    def blocks(self, most_rows: int) -> Iterator[Block]:
-        """All users in order, in the same blocks every time; at least one block. Raises BadBatch."""
-        ...
+
+@dataclass(frozen=True)
+class Block:
+    """The bytes of some consecutive users; `share` is the part of the file read so far, from 0 to 1."""
+
+    key: BlockKey
+    content: bytes
+    share: float
+
+
+@dataclass(frozen=True)
+class UsersFile:
+    """A users file that has been found readable.
+
+    `read_blocks` yields all users in order, at most as many a block as it is told, in the same blocks every time and
+    in one block at least; it raises BadBatch. `parse_users` reads the users of a block's content, whose first one is
+    at the row given, in a worker process.
+    """
+
+    read_blocks: Callable[[int], Iterator[Block]]
+    parse_users: Callable[[bytes, Answerer, int], Iterable[UserBlock]]
 
 
 def open_users(path: Path) -> UsersFile:
@@ -33,58 +57,56 @@ def open_users(path: Path) -> UsersFile:
             if start == PARQUET:
                 if stream is not file:
                     raise BadBatch(f"{path}: a gzipped Parquet file cannot be read; gunzip it first")
-                return _parquet_file(path)
+                return _open_parquet(path)
     except (OSError, EOFError, zlib.error) as error:
-        raise BadBatch(f"{path}: cannot be read: {error}") from None
+        raise BadBatch(f"{path}: cannot be read: {error}") from error
     if first == b"[":
         raise BadBatch(f"{path}: a JSON array cannot be streamed; put one user on a line, as `jq -c '.[]'` does")
     if first not in (b"{", b""):
         found = f", not {_ARCHIVES[start[:2]]}" if start[:2] in _ARCHIVES else ""
         raise BadBatch(f"{path}: users must be JSON lines (which may be gzipped) or Parquet{found}")
-    return LinesFile(path)
+    return UsersFile(partial(_read_line_blocks, path), _parse_lines)
 
 
-class LinesFile:
-    """JSON lines, which may be gzipped; blank lines are no users."""
-
-    kind = "lines"
-
-    def __init__(self, path: Path):
-        self._path = path
-
-    def blocks(self, most_rows: int) -> Iterator[Block]:
-        size = self._path.stat().st_size
-        number = first = 0
-        try:
-            with self._path.open("rb") as file, closing(plain(file)) as stream:
-                for lines in self._groups(stream, most_rows):
-                    share = file.tell() / size if size else 1.0
-                    yield Block(Place(number, first, len(lines)), b"".join(lines), share)
-                    number, first = number + 1, first + len(lines)
-        except (OSError, EOFError, zlib.error) as error:  # gzip reports a damaged stream as any of them
-            raise BadBatch(f"{self._path}: cannot be read: {error}") from None
-
-    def _groups(self, stream: BinaryIO, most_rows: int) -> Iterator[list[bytes]]:
-        lines: list[bytes] = []
-        length = number = groups = 0
-        while line := stream.readline(_LONGEST_LINE + 1):
-            number += 1
-            if len(line) > _LONGEST_LINE:
-                raise BadBatch(f"{self._path}: line {number} is longer than the {_LONGEST_LINE:,} bytes allowed")
-            if line.isspace():
-                continue
-            lines.append(line)
-            length += len(line)
-            if len(lines) == most_rows or length >= _BLOCK_BYTES:
-                yield lines
-                lines, length, groups = [], 0, groups + 1
-        if lines or not groups:
-            yield lines
-
-
-def _parquet_file(path: Path) -> UsersFile:
+def _open_parquet(path: Path) -> UsersFile:
     try:
-        from service.offline.parquet import ParquetFile
-    except ImportError:
-        raise BadBatch(f"{path}: reading Parquet needs pyarrow: pip install 'jetmlett[parquet]'") from None
-    return ParquetFile(path)
+        from service.offline.parquet import parse_users, read_blocks, user_columns_of
+    except ImportError as error:
+        raise BadBatch(f"{path}: reading Parquet needs pyarrow: pip install 'jetmlett[parquet]'") from error
+    return UsersFile(partial(read_blocks, path, user_columns_of(path)), parse_users)
+
+
+def _parse_lines(content: bytes, answerer: Answerer, first_row: int) -> Iterable[UserBlock]:
+    return answerer.reader.read_some_lines(split_lines(content), first_row)
+
+
+def _read_line_blocks(path: Path, max_rows: int) -> Iterator[Block]:
+    size = path.stat().st_size
+    first_row = 0
+    try:
+        with path.open("rb") as file, closing(plain(file)) as stream:
+            for number, lines in enumerate(_group_lines(path, stream, max_rows)):
+                share = file.tell() / size if size else 1.0
+                yield Block(BlockKey(number, first_row, len(lines)), b"".join(lines), share)
+                first_row += len(lines)
+    except (OSError, EOFError, zlib.error) as error:  # gzip reports a damaged stream as any of them
+        raise BadBatch(f"{path}: cannot be read: {error}") from error
+
+
+def _group_lines(path: Path, stream: BinaryIO, max_rows: int) -> Iterator[list[bytes]]:
+    """Yield the lines that are not blank, as many at a time as a block may hold; an empty list where there are none."""
+    lines: list[bytes] = []
+    length = number = groups = 0
+    while line := stream.readline(_MAX_LINE_BYTES + 1):
+        number += 1
+        if len(line) > _MAX_LINE_BYTES:
+            raise BadBatch(f"{path}: line {number} is longer than the {_MAX_LINE_BYTES:,} bytes allowed")
+        if line.isspace():
+            continue
+        lines.append(line)
+        length += len(line)
+        if len(lines) == max_rows or length >= _BLOCK_BYTES:
+            yield lines
+            lines, length, groups = [], 0, groups + 1
+    if lines or not groups:
+        yield lines

@@ -9,23 +9,21 @@ from tqdm import tqdm
 
 from retrieval.artifact.store import open_current
 from service.errors import BadBatch
-from service.offline.blocks import Block, Place
-from service.offline.inputs import open_users
-from service.offline.outputs import find_format, format_name, sync
-from service.offline.parts import Parts, open_parts
-from service.offline.pool import Pool
-from service.offline.worker import Task
+from service.offline.inputs import Block, BlockKey, open_users
+from service.offline.outputs import find_format, sync
+from service.offline.parts import PartsDirectory, open_parts
+from service.offline.pool import Task, start_pool
 from service.settings import Limits, Settings
 
-_VERSION = 1  # of parts and their order
-_MOST_PART_ROWS = 100_000
+_PARTS_VERSION = 1
+_MAX_PART_ROWS = 100_000
 
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """Users from `input` to answers in `output`, of which a process writes `part_rows` at a time.
+    """A file of users and the file for their answers, which workers write in parts of `part_rows`.
 
-    `k` is for users that do not say; None is the setting's.
+    `k` is the matches a side of users that do not say; None stands for the setting.
     """
 
     input: Path
@@ -36,7 +34,7 @@ class BatchRequest:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run has written: `resumed` of the users had been answered by an earlier one."""
+    """What a run has written: counts of users, of those with an error, and of those an earlier run had answered."""
 
     output: Path
     users: int
@@ -51,56 +49,65 @@ class Summary:
 def run_batch(request: BatchRequest, settings: Settings) -> Summary:
     """Answer every user of the input, in order, and then give the output its name.
 
-    Parts of the answers are kept beside the output until it is complete. A run that is ended before goes on there next
-    time, if the input's path, size and time of change, the build and the options are the same. Raises BadBatch, or
-    BadArtifact.
+    Parts of the answers are kept beside the output until it is complete. A run that was ended early is resumed by the
+    next one if the input's path, size and time of change, the build and the options are the same.
+    Raises BadBatch, or BadArtifact.
     """
     directory, limits = _parts_directory(request), _limits(request, settings.limits)
-    answers = format_name(request.output)
-    output_format = find_format(answers)
-    users = open_users(request.input)
+    output_format, users = find_format(request.output), open_users(request.input)
     build_id = open_current(settings.artifacts).id
-    task = Task(settings.artifacts.absolute(), build_id, limits, users.kind, answers)
-    seen = _fingerprint(request.input)
-    options = {"k": limits.default_k, "max_k": limits.max_k, "answers": answers, "part_rows": request.part_rows}
-    with open_parts(directory, {"version": _VERSION, "input": seen, "build": build_id, **options}) as parts:
+    task = Task(settings.artifacts.absolute(), build_id, limits, users.parse_users, output_format.write_part)
+    fingerprint = _fingerprint(request.input)
+    state = {
+        "version": _PARTS_VERSION,
+        "input": fingerprint,
+        "build": build_id,
+        "k": limits.default_k,
+        "max_k": limits.max_k,
+        "answers": output_format.name,
+        "part_rows": request.part_rows,
+    }
+    with open_parts(directory, state) as parts:
         try:
-            places, resumed = _answer_all(users.blocks(request.part_rows), parts, task, settings.workers)
-            done = [part for place in places if (part := parts.find(place))]
-            output_format.join_parts((part.path for part in done), parts.joined)
-        except KeyboardInterrupt:
-            raise BadBatch(f"stopped; the same command goes on from the parts in {directory}") from None
-        if _fingerprint(request.input) != seen:
+            keys, resumed = _answer_all(users.read_blocks(request.part_rows), parts, task, settings.workers)
+            output_format.join_parts(map(parts.path, keys), parts.joined)
+        except KeyboardInterrupt as error:
+            raise BadBatch(f"stopped; the same command goes on from the parts in {directory}") from error
+        if _fingerprint(request.input) != fingerprint:
             raise BadBatch(f"{request.input}: has changed while it was read; run the command again")
         sync(parts.joined)
         parts.joined.rename(request.output)
         sync(request.output.absolute().parent)
         parts.remove()
-    return Summary(request.output, sum(part.rows for part in done), sum(part.failed for part in done), resumed)
+    return Summary(request.output, sum(key.rows for key in keys), sum(map(parts.errors, keys)), resumed)
 
 
-def _answer_all(blocks: Iterable[Block], parts: Parts, task: Task, workers: int) -> tuple[list[Place], int]:
-    """Have a part written for each block that has none; the places of all, and how many users had been answered."""
-    places: list[Place] = []
+def _answer_all(blocks: Iterable[Block], parts: PartsDirectory, task: Task, workers: int) -> tuple[list[BlockKey], int]:
+    """Have a part written for each block that has none; return all keys, and how many users had been answered."""
+    keys: list[BlockKey] = []
     resumed = 0
-    with Pool(task, workers, parts) as pool, tqdm(desc="users", unit=" users", unit_scale=True, disable=None) as bar:
+    with (
+        start_pool(task, workers, parts) as pool,
+        tqdm(desc="users", unit=" users", unit_scale=True, disable=None) as bar,
+    ):
         for block in blocks:
-            places.append(block.place)
-            if parts.find(block.place):
-                resumed += block.place.rows
+            key = block.key
+            keys.append(key)
+            if key in parts:
+                resumed += key.rows
                 if not bar.disable:
-                    bar.initial += block.place.rows  # counts as done, but not for the speed
-                bar.update(block.place.rows)
+                    bar.initial += key.rows  # counts as done, but not for the speed
+                bar.update(key.rows)
             else:
-                bar.update(pool.give(block))
-            bar.total = round((block.place.first + block.place.rows) / block.share) if block.share else None
-        bar.update(pool.finish())
-    return places, resumed
+                bar.update(pool.submit(block))
+            bar.total = round((key.first_row + key.rows) / block.share) if block.share else None
+        bar.update(pool.drain())
+    return keys, resumed
 
 
 def _limits(request: BatchRequest, limits: Limits) -> Limits:
-    if not 1 <= request.part_rows <= _MOST_PART_ROWS:
-        raise BadBatch(f"--part-rows {request.part_rows}: must be from 1 to {_MOST_PART_ROWS}")
+    if not 1 <= request.part_rows <= _MAX_PART_ROWS:
+        raise BadBatch(f"--part-rows {request.part_rows}: must be from 1 to {_MAX_PART_ROWS}")
     if request.k is None:
         return limits
     if not 1 <= request.k <= limits.max_k:
@@ -118,6 +125,6 @@ def _parts_directory(request: BatchRequest) -> Path:
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
-    """What tells a file from another one without reading it."""
+    """Return what tells a version of a file from another one without reading it."""
     facts = path.stat()
     return {"path": str(path.absolute()), "bytes": facts.st_size, "modified_ns": facts.st_mtime_ns}

@@ -9,50 +9,46 @@ import pyarrow.parquet as pq
 from service.errors import BadBatch
 from service.http.encoding import Prefixes
 from service.offline.answers import Answerer
-from service.offline.blocks import Block, Place
+from service.offline.inputs import Block, BlockKey
 from service.offline.record_batches import ANSWERS, answer_batch, read_users, user_columns
 from service.recommender import Answer, UserBlock
 
-_READ_AHEAD = 2**20
+_READ_AHEAD_BYTES = 2**20
 _GROUP_BYTES = 64 * 2**20
 
 
-class ParquetFile:
-    """Users in the columns that `record_batches.py` names."""
-
-    kind = "arrow"
-
-    def __init__(self, path: Path):
-        """Raises BadBatch where the file or its columns cannot be read."""
-        self._path = path
-        try:
-            with pq.ParquetFile(path) as file:
-                self._columns = user_columns(file.schema_arrow)
-        except BadBatch as error:
-            raise BadBatch(f"{path}: {error}") from None
-        except (pa.ArrowException, OSError) as error:
-            raise BadBatch(f"{path}: not a readable Parquet file: {error}") from None
-
-    def blocks(self, most_rows: int) -> Iterator[Block]:
-        number = first = 0
-        try:
-            # Without pre_buffer and with a buffer, a row group is read piece by piece, however large it is.
-            with pq.ParquetFile(self._path, pre_buffer=False, buffer_size=_READ_AHEAD) as file:
-                rows = file.metadata.num_rows
-                for batch in file.iter_batches(most_rows, columns=self._columns):
-                    yield Block(Place(number, first, len(batch)), _as_stream(batch), (first + len(batch)) / rows)
-                    number, first = number + 1, first + len(batch)
-                if not number:
-                    empty = pa.RecordBatch.from_pylist([], file.schema_arrow)
-                    yield Block(Place(0, 0, 0), _as_stream(empty.select(self._columns)), 1.0)
-        except (pa.ArrowException, OSError) as error:
-            raise BadBatch(f"{self._path}: not a readable Parquet file: {error}") from None
+def user_columns_of(path: Path) -> list[str]:
+    """Return the columns that users are read from. Raises BadBatch where the file or its columns cannot be read."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return user_columns(file.schema_arrow)
+    except BadBatch as error:
+        raise BadBatch(f"{path}: {error}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise BadBatch(f"{path}: not a readable Parquet file: {error}") from error
 
 
-def users_in(content: bytes, answerer: Answerer, first: int) -> UserBlock:
+def read_blocks(path: Path, columns: list[str], max_rows: int) -> Iterator[Block]:
+    """Yield the columns of all users, as Arrow streams of at most `max_rows`; at least one. Raises BadBatch."""
+    number = first = 0
+    try:
+        # Without pre_buffer and with a buffer, a row group is read piece by piece, however large it is.
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=_READ_AHEAD_BYTES) as file:
+            rows = file.metadata.num_rows
+            for batch in file.iter_batches(max_rows, columns=columns):
+                yield Block(BlockKey(number, first, len(batch)), _as_stream(batch), (first + len(batch)) / rows)
+                number, first = number + 1, first + len(batch)
+            if not number:
+                empty = pa.RecordBatch.from_pylist([], file.schema_arrow)
+                yield Block(BlockKey(0, 0, 0), _as_stream(empty.select(columns)), 1.0)
+    except (pa.ArrowException, OSError) as error:
+        raise BadBatch(f"{path}: not a readable Parquet file: {error}") from error
+
+
+def parse_users(content: bytes, answerer: Answerer, first_row: int) -> list[UserBlock]:
     """Return the users of a block."""
     with pa.ipc.open_stream(content) as stream:
-        return read_users(stream.read_next_batch(), answerer, first)
+        return [read_users(stream.read_next_batch(), answerer, first_row)]
 
 
 def write_part(path: Path, answers: Iterable[Sequence[Answer]], prefixes: Prefixes) -> None:

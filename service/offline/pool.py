@@ -1,99 +1,125 @@
-"""The worker processes of a batch: each answers one block at a time on one core."""
+"""Worker processes that answer the blocks of a batch, each on one core."""
 
 import os
-import subprocess
-import sys
-from contextlib import suppress
-from dataclasses import dataclass, field
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import connection, get_context
+from pathlib import Path
+from threading import Thread
 
-from service.errors import BadBatch
-from service.offline.blocks import Block, Place
-from service.offline.parts import Parts
-from service.offline.worker import Task
+from service.errors import BadBatch, FailedUser
+from service.http.encoding import Prefixes
+from service.offline.answers import Answerer, open_answerer
+from service.offline.inputs import Block, BlockKey
+from service.offline.outputs import sync
+from service.offline.parts import PartsDirectory
+from service.recommender import Answer, UserBlock
+from service.settings import Limits
 
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}  # a search is one thread; the processes keep the cores busy
+
+@dataclass(frozen=True)
+class Task:
+    """The build, the limits and the two file formats that all blocks of a batch have in common."""
+
+    artifacts: Path
+    build_id: str
+    limits: Limits
+    parse_users: Callable[[bytes, Answerer, int], Iterable[UserBlock]]
+    write_part: Callable[[Path, Iterable[Sequence[Answer]], Prefixes], None]
 
 
-@dataclass
-class _Worker:
-    process: subprocess.Popen[bytes]
-    connection: Connection
-    at_work_on: Place | None = field(default=None)
-    idle: bool = field(default=False)
+@contextmanager
+def start_pool(task: Task, workers: int, parts: PartsDirectory) -> Iterator["Pool"]:
+    """Open a pool whose workers start with the first blocks and end with it. Raises BadBatch where one ends earlier.
+
+    Workers are spawned, because FAISS must not be forked after use (facebookresearch/faiss#5206). Each of them watches
+    a pipe that this process alone holds open, and exits when it closes: after an error, or when this process is killed.
+    """
+    context = get_context("spawn")
+    watched, held = context.Pipe(duplex=False)
+    with watched, held, ProcessPoolExecutor(workers, context, _exit_on_close, (watched,)) as executor:
+        try:
+            yield Pool(executor, task, workers, parts)
+        except BrokenProcessPool as error:
+            raise BadBatch(
+                "a worker process ended unexpectedly, perhaps for lack of memory; the same command goes on"
+            ) from error
+        except BaseException:
+            held.close()
+            raise
 
 
 class Pool:
-    """Has blocks answered into parts. The processes start with the first block, and end with this one or before."""
+    """Has blocks answered, and adds their parts to the directory of parts."""
 
-    def __init__(self, task: Task, count: int, parts: Parts):
-        self._task, self._count, self._parts = task, count, parts
-        self._workers: list[_Worker] = []
+    def __init__(self, executor: Executor, task: Task, workers: int, parts: PartsDirectory):
+        self._executor, self._task, self._workers, self._parts = executor, task, workers, parts
+        self._in_flight: dict[Future[int], BlockKey] = {}
 
-    def __enter__(self) -> "Pool":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for worker in self._workers:
-            worker.connection.close()
-            worker.process.kill()
-            worker.process.wait()
-
-    def give(self, block: Block) -> int:
-        """Have a block answered, once a process has nothing else to do; how many users were answered meanwhile.
-
-        Raises BadBatch where a process fails.
-        """
-        if not self._workers:
-            self._workers = [self._start() for _ in range(self._count)]
-        answered = 0
-        while not any(worker.idle for worker in self._workers):
-            answered += self._hear()
-        worker = next(worker for worker in self._workers if worker.idle)
-        worker.idle, worker.at_work_on = False, block.place
-        with suppress(BrokenPipeError, ConnectionResetError):  # it has died, which `_hear` will find
-            worker.connection.send((self._parts.draft(block.place), block.place.first))
-            worker.connection.send_bytes(block.content)
+    def submit(self, block: Block) -> int:
+        """Hand a block to a worker as soon as one is idle; return how many users were answered meanwhile."""
+        answered = self._collect() if len(self._in_flight) == self._workers else 0
+        draft = self._parts.draft(block.key)
+        with _worker_environment():
+            future = self._executor.submit(_answer_block, self._task, draft, block.key.first_row, block.content)
+        self._in_flight[future] = block.key
         return answered
 
-    def finish(self) -> int:
-        """Wait for all answers; how many users were answered meanwhile."""
+    def drain(self) -> int:
+        """Wait for all blocks; return how many users were answered meanwhile."""
         answered = 0
-        while any(worker.at_work_on for worker in self._workers):
-            answered += self._hear()
+        while self._in_flight:
+            answered += self._collect()
         return answered
 
-    def _hear(self) -> int:
-        """Wait until a process has finished something; how many users that answers."""
+    def _collect(self) -> int:
         answered = 0
-        by_connection = {worker.connection: worker for worker in self._workers}
-        for ready in wait(list(by_connection)):
-            worker = by_connection[ready]  # type: ignore[index]
-            try:
-                failed = worker.connection.recv()
-            except (EOFError, OSError):
-                status = worker.process.wait()
-                raise BadBatch(f"a worker process ended with status {status}; the same command goes on") from None
-            if isinstance(failed, str):
-                raise BadBatch(failed)
-            if worker.at_work_on:
-                self._parts.add(worker.at_work_on, failed)
-                answered += worker.at_work_on.rows
-            worker.idle, worker.at_work_on = True, None
+        for future in wait(self._in_flight, return_when=FIRST_COMPLETED).done:
+            key = self._in_flight.pop(future)
+            self._parts.add(key, future.result())
+            answered += key.rows
         return answered
 
-    def _start(self) -> _Worker:
-        ours, theirs = Pipe()
-        process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "service.offline.worker", f"--connection={theirs.fileno()}"],
-            env={**os.environ, **_ENVIRONMENT},
-            process_group=0,  # Ctrl-C is for the first process, whose end ends the others
-            pass_fds=[
-                theirs.fileno(),
-                self._parts.lock,
-            ],  # the directory stays locked while one of them may write to it
-        )
-        theirs.close()
-        ours.send(self._task)
-        return _Worker(process, ours)
+
+@contextmanager
+def _worker_environment() -> Iterator[None]:
+    """Let processes that start meanwhile inherit one thread a search, and leave Ctrl-C to this process."""
+    environment = dict(os.environ)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("OMP_NUM_THREADS")
+        os.environ.update(environment)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _exit_on_close(watched: connection.Connection) -> None:
+    """End this worker process, whatever it does, when the other end of the pipe is closed."""
+
+    def watch() -> None:
+        connection.wait([watched])
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
+def _answer_block(task: Task, draft: Path, first_row: int, content: bytes) -> int:
+    """Write the answers to a block's users; return how many of them have an error."""
+    answerer = _open_answerer(task)
+    blocks = [*task.parse_users(content, answerer, first_row)]
+    task.write_part(draft, answerer.answer(blocks), answerer.prefixes)
+    sync(draft)
+    return sum(isinstance(item, FailedUser) for block in blocks for item in block.items)
+
+
+@cache
+def _open_answerer(task: Task) -> Answerer:
+    """Open the build once a process, with the first block, whose future then carries what goes wrong."""
+    return open_answerer(task.artifacts, task.limits, task.build_id, verified=True)

@@ -1,5 +1,6 @@
 """A batch that is killed goes on where it was, and answers each user once."""
 
+import fcntl
 import os
 import pty
 import signal
@@ -64,6 +65,19 @@ def wait_until(process: subprocess.Popen[str], is_so: Callable[[], bool]) -> Non
         time.sleep(0.001)
 
 
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """Return the ids of a run's worker processes; its other child watches their semaphores."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in command_line(int(child))]
+
+
+def command_line(process_id: int) -> bytes:
+    """Return the words of a process, or none where it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{process_id}/cmdline").read_bytes()
+    return b""
+
+
 def kill(process: subprocess.Popen[str], when: Callable[[], bool]) -> None:
     """Kill the first process with signal 9 as soon as something is so; its workers are left to themselves."""
     wait_until(process, when)
@@ -101,6 +115,44 @@ def test_a_run_can_be_killed_again_and_again(tmp_path: Path, artifacts: Path, so
             kill(process, lambda complete=complete: len(parts_of(output)) >= complete)
     run(artifacts, source, output, part_rows=PART_ROWS)
     assert output.read_bytes() == whole
+
+
+@pytest.mark.parametrize("workers_are", ["starting", "at work", "idle"])
+def test_a_killed_run_leaves_no_workers_and_no_lock(
+    tmp_path: Path, artifacts: Path, source: Path, whole: bytes, workers_are: str
+) -> None:
+    output = tmp_path / "matches.jsonl"
+    words = command(artifacts, source, output, "--part-rows", 10)  # many more parts than are done before the kill
+    with start(words, RECO_WORKERS="3") as process:
+        wait_until(process, lambda: len(workers_of(process)) == 3)
+        workers = workers_of(process)
+        if workers_are != "starting":
+            wait_until(process, lambda: len(parts_of(output)) >= 5)
+        if workers_are == "idle":
+            process.send_signal(signal.SIGSTOP)
+            wait_until(process, lambda: not any(map(uses_processor, workers)))
+            assert all(map(command_line, workers))
+        process.kill()
+        assert process.wait(60) == -signal.SIGKILL
+        deadline = time.monotonic() + 5
+        while any(map(command_line, workers)):
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        lock = os.open(output.with_name(f"{output.name}.parts"), os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(lock)
+    assert not output.exists()
+    run(artifacts, source, output, part_rows=10)
+    assert output.read_bytes() == whole
+    assert [path.name for path in output.parent.iterdir()] == [output.name]
+
+
+def uses_processor(process_id: int) -> bool:
+    """Tell whether a process gets processor time within a tenth of a second."""
+    path = Path(f"/proc/{process_id}/schedstat")
+    before = path.read_text().split()[0]
+    time.sleep(0.1)
+    return path.read_text().split()[0] != before
 
 
 def test_a_run_that_is_complete_but_for_its_name_is_only_joined(
@@ -189,7 +241,7 @@ def test_a_directory_with_other_files_is_left_alone(tmp_path: Path, artifacts: P
 def test_two_runs_do_not_write_to_one_output(
     tmp_path: Path, artifacts: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.offline.parts._LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("service.offline.parts._LOCK_TIMEOUT_SECONDS", 0.1)
     output = tmp_path / "matches.jsonl"
     with start(command(artifacts, source, output, *IN_PARTS)) as process:
         wait_until(process, lambda: bool(parts_of(output)))
@@ -219,10 +271,9 @@ def test_a_worker_that_dies_ends_the_run_and_not_its_parts(
     output = tmp_path / "matches.jsonl"
     with start(command(artifacts, source, output, *IN_PARTS)) as process:
         wait_until(process, lambda: bool(parts_of(output)))
-        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(workers[0]), signal.SIGKILL)
+        os.kill(workers_of(process)[0], signal.SIGKILL)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert err == "error: a worker process ended with status -9; the same command goes on\n"
+    assert err == ("error: a worker process ended unexpectedly, perhaps for lack of memory; the same command goes on\n")
     run(artifacts, source, output, part_rows=PART_ROWS)
     assert output.read_bytes() == whole

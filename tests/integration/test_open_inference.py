@@ -371,7 +371,13 @@ def test_a_request_without_inputs_is_refused(small: Api) -> None:
 
 
 def test_a_request_that_is_no_object_is_refused(small: Api) -> None:
-    refuse(Sent(b"[]"), small, 422, "the request must be an object", Fault("", "type", "the request must be an object"))
+    refuse(
+        Sent(b"[]"),
+        small,
+        422,
+        "the request must be an object, not a list",
+        Fault("", "type", "the request must be an object, not a list"),
+    )
 
 
 def test_two_inputs_are_refused(small: Api) -> None:

@@ -34,12 +34,12 @@ def start(words: list[str], **settings: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which shells ignore for what runs behind
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells ignore it for background jobs
     )
 
 
 def run(artifacts: Path, source: Path, output: Path, k: int | None = None, part_rows: int = 4096) -> str:
-    """What a run in this process, with one worker, says that it has written."""
+    """Run a batch from this process, with one worker; return its summary."""
     return str(run_batch(BatchRequest(source, output, k, part_rows), settings_for(artifacts)))
 
 
@@ -48,14 +48,14 @@ def settings_for(artifacts: Path) -> Settings:
 
 
 def run_command(artifacts: Path, source: Path, output: Path, *options: object, **settings: str) -> tuple[int, str, str]:
-    """Exit code and what is printed of a run as a process of its own, with two workers."""
+    """Run a batch as a command, with two workers; return its exit code, stdout and stderr."""
     with start(command(artifacts, source, output, *options), **settings) as process:
         out, err = process.communicate(timeout=60)
         return process.returncode, out, err
 
 
 def write_users(path: Path, users: Iterable[dict[str, Any] | bytes]) -> Path:
-    """JSON lines, gzipped if the name says so; bytes stand as they are."""
+    """Write users as JSON lines, gzipped if the name says so; bytes stand as they are."""
     lines = [user if isinstance(user, bytes) else json.dumps(user).encode() for user in users]
     content = b"\n".join(lines) + b"\n"
     path.write_bytes(gzip.compress(content, 1) if path.suffix == ".gz" else content)

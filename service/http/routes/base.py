@@ -13,7 +13,7 @@ View = Callable[[], Response]
 
 INDEX_VERSION = "X-Index-Version"
 SAFETY_HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
-# Keys of the environment: the number of users in the request, the build that answered it, and the `BatchedAnswer` that was
+# Keys of the environment: users in the request, the build that answered it, and the `BatchedAnswer` that was
 # found before the app saw the request.
 USERS, BUILD, ANSWERED = "reco.users", "reco.build", "reco.answered"
 

@@ -16,13 +16,14 @@ import orjson
 from numpy.typing import NDArray
 
 from retrieval.vectors import BadVector, read_vector
+from service import version
 from service.errors import BadBody, BadRequest, Fault, TooLarge
 from service.http import payload
 from service.http.inference_shapes import FLOAT, INPUT, OUTPUTS, read_request, request_schema
 from service.recommender import Recommendation, User
 from service.settings import Limits
 
-MODEL, VERSION = "reco", "0.1.0"
+MODEL, VERSION = "reco", version()
 HEADER_LENGTH = "Inference-Header-Content-Length"  # the header that says how many bytes of a body are JSON
 SERVER = {"name": MODEL, "version": VERSION, "extensions": ["binary_tensor_data"]}
 _FLOAT_BYTES = 4

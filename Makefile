@@ -29,6 +29,8 @@ install: $(VENV)/.dev ## the virtual environment with everything that developmen
 build-index: $(VENV)/.runtime ## build and publish an index (PRODUCTS=, QUERIES=, RECALL=, OUT=, ARGS=)
 	$(BUILD_INDEX)
 
+# Some environments forbid compiled files, without which each of the suite's many processes compiles the code anew.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.dev ## the whole test suite (ARGS= for pytest)
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 

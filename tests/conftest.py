@@ -15,6 +15,7 @@ from index_builder.pipeline import BuildRequest, build
 from retrieval.artifact.store import Build, open_current
 
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp()  # before anything imports prometheus_client
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # before pymilvus: its handlers abort processes that tests fork later
 
 DATA = Path(__file__).parent.parent / "data"
 PRODUCTS, USERS, USERS_BATCH = DATA / "products.jsonl.gz", DATA / "users.json", DATA / "users_batch.json"

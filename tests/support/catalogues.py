@@ -38,7 +38,7 @@ def read_catalogue(path: Path, on_bad_row: str = "fail") -> ReadCatalogue:
 
 
 def products_of(vectors: np.ndarray) -> list[dict[str, Any]]:
-    """A product a row: p0, p1, … named product 0, product 1, …"""
+    """Return a product for each row: p0 named product 0, p1 named product 1, and so on."""
     return [{"id": f"p{i}", "name": f"product {i}", "vector": row} for i, row in enumerate(vectors.tolist())]
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -55,7 +55,7 @@ class Workshop:
     def root(self) -> Path:
         return self.directory / "artifacts"
 
-    def build(self, *options: str, source: Path | None = None, **strike: object) -> Outcome:
+    def build(self, *options: str, source: Path | None = None, **strike: Any) -> Outcome:
         """Run a builder of the new catalogue, or of another `source`, in a fresh root; strike it as an `Order` says."""
         shutil.rmtree(self.root, ignore_errors=True)
         if not self.empty:
@@ -96,7 +96,7 @@ class Workshop:
     def entries(self) -> list[str]:
         return sorted(path.name for path in self.root.iterdir()) if self.root.exists() else []
 
-    def _run(self, source: Path | None, options: tuple[str, ...], **strike: object) -> Outcome:
+    def _run(self, source: Path | None, options: tuple[str, ...], **strike: Any) -> Outcome:
         files = [source] if source else [self.sound.source, "--queries", self.sound.users]
         arguments = ["--out", self.root, "--products", *files, *options]
         return self.builders.run(Order([str(argument) for argument in arguments], str(self.directory), **strike))

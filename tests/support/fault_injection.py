@@ -1,7 +1,7 @@
-"""Builders that are struck at a chosen moment. Each is a fork of one warm process that has never searched or built, so
-that hundreds of them take seconds.
+"""Builders that are struck at a chosen moment.
 
-Run as a module, it reads an order a line and answers with an outcome a line, both JSON.
+Each is a fork of one warm process that has never searched or built, so that hundreds of them take seconds. Run as a
+module, it reads an order a line and answers with an outcome a line, both JSON.
 """
 
 import builtins
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import faiss
 
@@ -34,8 +34,10 @@ _STAGES = {"train": faiss.IndexPQFastScan, "add": faiss.IndexHNSWFlat}
 
 @dataclass(frozen=True)
 class Order:
-    """Run the builder with `arguments`, and strike it: `kill` or `fail` its file operation number `at` under `within`,
-    or cut its files at `largest_file` bytes, or kill it `delay` seconds after `stage` begins ("start" is the first).
+    """A run of the builder with `arguments`, and how to strike it.
+
+    `kill` or `fail` its file operation number `at` under `within`, or cut its files at `largest_file` bytes, or kill it
+    `delay` seconds after `stage` begins ("start" is the first).
     """
 
     arguments: list[str]
@@ -49,8 +51,10 @@ class Order:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a builder ended: its exit code, negative where a signal ended it; its operations and stages, each as (what,
-    seconds, path); inodes it had synced; what it printed to stderr.
+    """How a builder ended.
+
+    Its exit code, negative where a signal ended it; its operations and stages, each as (what, seconds, path); inodes it
+    had synced; what it printed to stderr.
     """
 
     code: int
@@ -75,14 +79,21 @@ class StruckBuilders:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.stdin.close()
+        orders, outcomes = self._pipes()
+        orders.close()
         self._process.wait(30)
-        self._process.stdout.close()
+        outcomes.close()
 
     def run(self, order: Order) -> Outcome:
-        self._process.stdin.write(json.dumps(asdict(order)) + "\n")
-        self._process.stdin.flush()
-        return Outcome(**json.loads(self._process.stdout.readline()))
+        orders, outcomes = self._pipes()
+        orders.write(json.dumps(asdict(order)) + "\n")
+        orders.flush()
+        return Outcome(**json.loads(outcomes.readline()))
+
+    def _pipes(self) -> tuple[IO[str], IO[str]]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        return self._process.stdin, self._process.stdout
 
 
 class _Blow:
@@ -156,7 +167,7 @@ def _build(order: Order, notes: int, stderr: int) -> int:
     blow = _Blow(order, notes)
     for stage, kind in _STAGES.items():
         setattr(kind, stage, _announced(blow, stage, getattr(kind, stage)))
-    os.fsync = blow.fsync
+    os.fsync = blow.fsync  # type: ignore[assignment]
     io.open = builtins.open = blow.opener(builtins.open)
     blow.note("begin start", "")
     sys.addaudithook(blow.audited)

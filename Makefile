@@ -16,7 +16,7 @@ IMAGE ?= jetmlett
 BUILD_INDEX = $(BIN)/python -m index_builder --products $(PRODUCTS) --out $(OUT) --recall $(RECALL) $(if $(QUERIES),--queries $(QUERIES)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve build-index test soak audit check format bench bench-serve bench-index bench-storage bench-offline bench-oip lock sample-data docker docker-run clean
+.PHONY: help install serve build-index test coverage soak audit check format bench bench-serve bench-index bench-storage bench-offline bench-oip lock sample-data docker docker-run clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,8 +29,16 @@ install: $(VENV)/.dev ## the virtual environment with everything that developmen
 build-index: $(VENV)/.runtime ## build and publish an index (PRODUCTS=, QUERIES=, RECALL=, OUT=, ARGS=)
 	$(BUILD_INDEX)
 
+# Some environments forbid compiled files, without which each of the suite's many processes compiles the code anew.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.dev ## the whole test suite (ARGS= for pytest)
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
+
+coverage: $(VENV)/.dev ## share of lines and branches that the suite runs, worker processes included; never fails
+	$(BIN)/coverage erase
+	-$(BIN)/coverage run -m pytest --numprocesses 3 --dist loadfile $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 soak: $(VENV)/.dev ## the long proofs: stops, reloads, kills, overload, ten minutes of load; then their figures
 	rm -f soak.jsonl
@@ -40,11 +48,12 @@ soak: $(VENV)/.dev ## the long proofs: stops, reloads, kills, overload, ten minu
 audit: $(VENV)/.dev ## known vulnerabilities of what the service runs on
 	$(BIN)/pip-audit --requirement requirements.txt --no-deps --disable-pip
 
-check: $(VENV)/.dev ## formatting, lint, types, import directions
+check: $(VENV)/.dev ## formatting, lint, types, import directions, import graph and sizes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --quiet tests/structure
 
 format: $(VENV)/.dev ## format the code and apply lint fixes
 	$(BIN)/ruff format .

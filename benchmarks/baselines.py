@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import waitress
-from flask import Flask, jsonify, request
+from flask import Flask, Response, jsonify, request
 from marshmallow import EXCLUDE, Schema, fields
 
 
@@ -57,11 +57,11 @@ def naive(port: int, products: Path) -> None:
         }
 
     @app.post("/infer")
-    def infer() -> object:
+    def infer() -> Response:
         return jsonify(answer(User().load(request.get_json())))
 
     @app.post("/batch")
-    def batch() -> object:
+    def batch() -> Response:
         return jsonify([answer(user) for user in User(many=True).load(request.get_json())])
 
     app.run("127.0.0.1", port, threaded=True)

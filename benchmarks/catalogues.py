@@ -34,7 +34,7 @@ def mixtures(vectors: NDArray[np.float32], count: int, seed: int) -> NDArray[np.
     for start in range(0, count, _BLOCK_ROWS):
         rows = min(_BLOCK_ROWS, count - start)
         near, one, other = draw.integers(0, len(vectors), (3, rows))
-        signs = draw.choice(np.float32([-0.3, 0.3]), (2, rows, 1))
+        signs = draw.choice(np.array([-0.3, 0.3], np.float32), (2, rows, 1))
         mixed[start : start + rows] = (
             mean + np.float32(0.9) * deviations[near] + signs[0] * deviations[one] + signs[1] * deviations[other]
         )

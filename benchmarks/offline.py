@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 
 from benchmarks.catalogues import mixtures, sample_users, write_catalogue, write_users
 from benchmarks.machine import machine
+from benchmarks.processes import ROOT, children
 from retrieval.artifact.store import open_current
 from retrieval.search.index import ProductIndex, use_threads
 from retrieval.vectors import unit_vectors
 
-ROOT = Path(__file__).parent.parent
 CORES = len(os.sched_getaffinity(0))
 K = 10
 SEARCHED_USERS, SEARCH_BATCH = 50_000, 128
@@ -135,13 +135,6 @@ def proportional_bytes(process: int) -> int:
     except OSError:
         return 0
     return int(found[1]) * 1024 if found else 0
-
-
-def children(process: int) -> list[int]:
-    try:
-        return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    except OSError:
-        return []
 
 
 def write_input(path: Path, count: int) -> None:

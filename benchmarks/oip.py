@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from benchmarks.catalogues import mixtures, sample_users, write_catalogue, write_users
 from benchmarks.machine import machine
-from benchmarks.serve import ROOT, build, rounded, service
+from benchmarks.processes import ROOT, build, service
+from benchmarks.serve import rounded
 
 K = 10
 INFER, HEADER_LENGTH = "/v2/models/reco/infer", "Inference-Header-Content-Length"
@@ -112,7 +113,8 @@ def ask(connection: http.client.HTTPConnection, way: Way, vectors: NDArray[np.fl
     moments.append(time.perf_counter())
     ids = way.read(answer, dict(response.headers))
     moments.append(time.perf_counter())
-    return Cost(tuple(np.diff(moments).tolist()), len(body), len(answer)), ids
+    began, written, answered, taken = moments
+    return Cost((written - began, answered - written, taken - answered), len(body), len(answer)), ids
 
 
 def show(costs: dict[str, list[Cost]]) -> None:

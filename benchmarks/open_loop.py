@@ -32,7 +32,8 @@ def open_loop(port: int, bodies: Sequence[bytes], per_second: float, seconds: fl
         selector.register(connection.socket, selectors.EVENT_READ, connection)
     everyone = list(idle)
     due = deque((time.perf_counter() + 0.1 + np.cumsum(gaps)).tolist())
-    total, sent, taken = len(due), 0, []
+    total, sent = len(due), 0
+    taken: list[float] = []
     while len(taken) < total:
         now = time.perf_counter()
         while due and due[0] <= now and idle:

@@ -8,15 +8,12 @@ import http.client
 import json
 import os
 import re
-import signal
-import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,11 +25,11 @@ from threadpoolctl import threadpool_limits
 from benchmarks.catalogues import mixtures, sample_users, write_catalogue, write_users
 from benchmarks.machine import machine
 from benchmarks.open_loop import open_loop
+from benchmarks.processes import ROOT, Service, baseline, build, checkout, children, service
 from retrieval.artifact.store import open_current
 from retrieval.search.index import ProductIndex
 from retrieval.vectors import unit_vectors
 
-ROOT = Path(__file__).parent.parent
 CONNECTIONS, BATCHES = (1, 16, 64), (1, 32, 128, 1000)
 ROUNDS, WRK_SECONDS, OPEN_SECONDS, BATCH_SECONDS = 3, 4, 6, 2.0
 WORKERS = len(os.sched_getaffinity(0))
@@ -40,15 +37,6 @@ K = 10
 SINGLES_HEAD = """\
 | POST /infer | connections | requests/s | of the empty route | p50 ms | p99 ms | p99.9 ms | failed |
 |---|---|---|---|---|---|---|---|"""
-
-
-@dataclass(frozen=True)
-class Service:
-    """A running server, or the first of its processes."""
-
-    label: str
-    port: int
-    process: subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True)
@@ -121,8 +109,8 @@ def against_naive(ours: Service, naive: Service, bodies: Path, lines: Sequence[b
     rows = [("POST /infer, users/s", new.per_second, old.per_second)]
     for count in (32, 128):
         body = b"[" + b",".join(lines[:count]) + b"]"
-        speeds = [count / median_seconds(partial(post, server, body)) for server in (ours, naive)]
-        rows.append((f"POST /batch of {count} users, users/s", *speeds))
+        ours_speed, naive_speed = (count / median_seconds(partial(post, server, body)) for server in (ours, naive))
+        rows.append((f"POST /batch of {count} users, users/s", ours_speed, naive_speed))
     for label, ours_speed, naive_speed in rows:
         print(f"| {label} | {ours_speed:,.0f} | {naive_speed:,.0f} | {ours_speed / naive_speed:.0f} |")
     print(flush=True)
@@ -141,7 +129,7 @@ def batches(ours: Service, index: ProductIndex, users: NDArray[np.float32], bodi
     print("|---|---|---|---|---|---|")
     for count in BATCHES:
         queries, body = unit_vectors(users[:count]), b"[" + b",".join(bodies[:count]) + b"]"
-        calls = {
+        calls: dict[str, Callable[[], object]] = {
             "the search alone, in process": partial(index.search, queries, K),
             ours.label: partial(post, ours, body),
         }
@@ -209,8 +197,8 @@ def wrk(server: Service, connections: int, bodies: Path) -> Load:
     found = re.search(r"^result (.*)$", printed, re.MULTILINE)
     assert found, printed
     facts = json.loads(found[1])
-    latencies = [facts[name] / 1e3 for name in ("p50", "p99", "p999")]
-    return Load(facts["requests"] / facts["microseconds"] * 1e6, *latencies, facts["failed"])
+    p50, p99, p999 = (facts[name] / 1e3 for name in ("p50", "p99", "p999"))
+    return Load(facts["requests"] / facts["microseconds"] * 1e6, p50, p99, p999, facts["failed"])
 
 
 def in_turns(runs: Sequence[Callable[[], Load]]) -> list[Load]:
@@ -246,85 +234,6 @@ def post(server: Service, body: bytes) -> None:
 
 def rounded(users: NDArray[np.float32]) -> list[list[float]]:
     return np.round(users.astype(np.float64), 4).tolist()
-
-
-def build(tree: Path, directory: Path, out: Path) -> None:
-    sources = ["--products", str(directory / "products.npz"), "--queries", str(directory / "queries.npz")]
-    command = [sys.executable, "-m", "index_builder", *sources, "--out", str(out)]
-    subprocess.run(command, cwd=tree, check=True, stdout=subprocess.DEVNULL)
-
-
-@contextmanager
-def service(label: str, tree: Path, artifacts: Path) -> Iterator[Service]:
-    """The service of a source tree, ready."""
-    port = free_port()
-    settings = {"RECO_ARTIFACTS": str(artifacts), "RECO_HOST": "127.0.0.1", "RECO_PORT": str(port)}
-    with running(["-m", "service", "serve"], tree, {**settings, "RECO_DRAIN_SECONDS": "0"}) as process:
-        wait_for(port, "/health/ready")
-        yield Service(label, port, process)
-
-
-@contextmanager
-def baseline(label: str, *arguments: object) -> Iterator[Service]:
-    port = free_port()
-    kind, *rest = map(str, arguments)
-    with running(["-m", "benchmarks.baselines", kind, str(port), *rest], ROOT, {}) as process:
-        wait_for(port, "/")
-        yield Service(label, port, process)
-
-
-@contextmanager
-def running(arguments: Sequence[str], cwd: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python process and its children, in a group of their own that is ended with it."""
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def wait_for(port: int, path: str) -> None:
-    until = time.monotonic() + 120
-    while True:
-        try:
-            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
-                connection.request("GET", path)
-                if connection.getresponse().status < 500:
-                    return
-        except OSError:
-            pass
-        assert time.monotonic() < until, f"nothing answers on port {port}"
-        time.sleep(0.02)
-
-
-@contextmanager
-def checkout(revision: str, directory: Path) -> Iterator[Path]:
-    subprocess.run(["git", "worktree", "add", "--detach", "--quiet", str(directory), revision], cwd=ROOT, check=True)
-    try:
-        yield directory
-    finally:
-        subprocess.run(["git", "worktree", "remove", "--force", str(directory)], cwd=ROOT, check=True)
-
-
-def children(process: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -32,7 +32,7 @@ class User:
     """Whose matches are wanted: `vector` is (d,), a list or an array; k of None is the service's default."""
 
     name: str
-    vector: Sequence[float]
+    vector: Iterable[float]
     k: int | None = None
     exclude: Sequence[str] = ()
 

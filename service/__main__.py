@@ -7,9 +7,9 @@ from pathlib import Path
 from retrieval.artifact.store import current_build_id, open_current, roll_back
 from retrieval.errors import BadArtifact
 from service.errors import ServiceError
-from service.logs import set_up_logs
 from service.offline.job import BatchRequest, run_batch
 from service.settings import MILVUS_INDEXES, SCHEMA, environment_with, read_milvus, read_settings
+from service.workers.logs import set_up_logs
 from service.workers.supervisor import serve
 
 

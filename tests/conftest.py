@@ -11,10 +11,12 @@ from typing import Any
 import faiss
 import pytest
 
+from index_builder import tuning
 from index_builder.pipeline import BuildRequest, build
 from retrieval.artifact.store import Build, open_current
 
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp()  # before anything imports prometheus_client
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # before pymilvus: its handlers abort processes that tests fork later
 
 DATA = Path(__file__).parent.parent / "data"
 PRODUCTS, USERS, USERS_BATCH = DATA / "products.jsonl.gz", DATA / "users.json", DATA / "users_batch.json"
@@ -22,9 +24,13 @@ PRODUCTS, USERS, USERS_BATCH = DATA / "products.jsonl.gz", DATA / "users.json", 
 
 @pytest.fixture(scope="session", autouse=True)
 def light_builds() -> Iterator[None]:
-    """One thread a search, as small ones only wait for each other, and no picture, which takes longer than the rest."""
+    """One thread a search, as small ones only wait for each other, few searches timed, and no picture.
+
+    Timing and drawing would take longer than all the rest of a small build.
+    """
     faiss.omp_set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "_MAX_TIMED_USERS", 15)
         patch.setitem(sys.modules, "matplotlib.figure", None)
         yield
 

@@ -16,10 +16,23 @@ from numpy.typing import NDArray
 
 from retrieval.search.ranking import SIDES
 from retrieval.vectors import BadVector, read_vector
+from service import version
 from service.errors import BadBody, BadRequest, Fault, TooLarge
-from service.http.bodies import read_json
 from service.http.encoding import write_json
-from service.http.schemas import AnyList, Count, Flag, Integer, Literal, Object, Objects, TensorRows, Text, load, schema
+from service.http.schemas import (
+    AnyList,
+    Count,
+    Flag,
+    Integer,
+    Literal,
+    Object,
+    Objects,
+    TensorRows,
+    Text,
+    load,
+    read_json,
+    schema,
+)
 from service.recommender import (
     MAX_USERS_PER_SEARCH,
     Answer,
@@ -31,7 +44,7 @@ from service.recommender import (
 )
 from service.settings import Limits
 
-MODEL, VERSION = "reco", "0.1.0"
+MODEL, VERSION = "reco", version()
 HEADER_LENGTH = "Inference-Header-Content-Length"  # the header that says how many bytes of a body are JSON
 SERVER = {"name": MODEL, "version": VERSION, "extensions": ["binary_tensor_data"]}
 INPUT, FLOAT, TEXT = "vectors", "FP32", "BYTES"

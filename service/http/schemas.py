@@ -7,8 +7,9 @@ from typing import Any
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from marshmallow.exceptions import SCHEMA
 
+from retrieval.records.lenient_json import BadJson, loads
 from retrieval.vectors import BadVector, json_type, read_vector
-from service.errors import BadRequest, Fault
+from service.errors import BadBody, BadRequest, Fault
 from service.settings import Limits
 
 _MAX_ID_FAULTS = 20
@@ -208,6 +209,20 @@ def user_schema(dimension: int, limits: Limits) -> Schema:
         k=Count(limits.max_k, load_default=limits.default_k),
         exclude=Ids(load_default=frozenset),
     )
+
+
+def read_json(body: bytes) -> Any:
+    """Return the value of a JSON body; one that is a JSON string holding JSON is decoded once more.
+
+    Raises BadBody.
+    """
+    if not body.strip():
+        raise BadBody("the body is empty, JSON is expected")
+    try:
+        value = loads(body)
+        return loads(value.encode(errors="surrogatepass")) if isinstance(value, str) else value
+    except BadJson as error:
+        raise BadBody(f"the body is {error}") from error
 
 
 def load(request: Schema, value: Any, subject: str, pointer: str = "") -> dict[str, Any]:

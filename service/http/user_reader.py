@@ -8,13 +8,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from retrieval.records.lenient_json import BadJson
+from retrieval.records.lenient_json import BadJson, loads
 from service.errors import BadRequest, FailedUser, Fault, TooLarge
-from service.http.bodies import read_json, read_line, split_array, split_lines
-from service.http.schemas import load, user_schema
+from service.http.schemas import load, read_json, user_schema
 from service.recommender import MAX_USERS_PER_SEARCH, User, UserBlock
 from service.settings import Limits
 
+_COMMA = ord(",")
 _EMPTY: frozenset[str] = frozenset()
 _MIN_MAGNITUDE, _MAX_MAGNITUDE = (
     1e-100,
@@ -56,7 +56,7 @@ class UserReader:
 
         Raises BadBody, BadRequest where the body is no array, or TooLarge: perhaps only after some blocks.
         """
-        texts, count = split_array(body) or [], 0
+        texts, count = _split_array(body) or [], 0
         while count < len(texts) <= self._limits.max_batch:
             some = texts[count : count + MAX_USERS_PER_SEARCH]
             try:
@@ -85,7 +85,7 @@ class UserReader:
         """Yield the users of any number of lines, the first of which is at position `first` of all."""
         for start in range(0, len(lines), MAX_USERS_PER_SEARCH):
             some = lines[start : start + MAX_USERS_PER_SEARCH]
-            yield self._read_block([*map(read_line, some)], some, first + start)
+            yield self._read_block([*map(_read_line, some)], some, first + start)
 
     def read(self, value: Any, pointer: str = "") -> UserRow:
         """Return the user in the parsed JSON at `pointer` of the body; raises BadRequest with every fault."""
@@ -160,3 +160,34 @@ def in_safe_range(vectors: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Tell which rows (n,) of (n, d) are valid vectors at first sight: no NaN, and of an ordinary length."""
     largest = np.abs(vectors).max(axis=1, initial=0.0)
     return (largest > _MIN_MAGNITUDE) & (largest < _MAX_MAGNITUDE)
+
+
+def split_lines(body: bytes) -> list[bytes]:
+    """Return the lines of an NDJSON body without the blank ones."""
+    return [line for line in body.split(b"\n") if line.strip()]
+
+
+def _read_line(line: bytes) -> Any:
+    """Return the value of a line, or the BadJson in its place."""
+    try:
+        return loads(line)
+    except BadJson as error:
+        return error
+
+
+def _split_array(body: bytes) -> list[bytes] | None:
+    """Return the texts of the members of an array of objects, or None where the body does not look like a plain one.
+
+    Where a member ends is guessed from the first brace. The texts before the first that is not JSON are members for
+    certain, as there is one way to read an array; what follows them is not known.
+    """
+    body = body.strip()
+    if not (body.startswith(b"[{") and body.endswith(b"}]")):
+        return None
+    texts, start = [], 1
+    while (end := body.find(b"}", start) + 1) < len(body) - 1:
+        if body[end] != _COMMA:
+            return None
+        texts.append(body[start:end])
+        start = end + 1
+    return [*texts, body[start:end]]

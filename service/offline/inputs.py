@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 from retrieval.records.rows import PARQUET, first_character, peek, plain
 from service.errors import BadBatch
-from service.http.bodies import split_lines
+from service.http.user_reader import split_lines
 from service.offline.answers import Answerer
 from service.recommender import UserBlock
 

@@ -5,20 +5,20 @@ import resource
 import threading
 import time
 from functools import partial
+from wsgiref.types import WSGIApplication
 
-from flask import Flask
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 
 from service.http.access import Access
 from service.http.dynamic_batching import DynamicBatcher
-from service.logs import RequestLog
 from service.recommender import Serving
 from service.settings import Settings
 from service.workers.admission import Admission
 from service.workers.channel import Channel
 from service.workers.listener import SharedListener
+from service.workers.logs import RequestLog
 from service.workers.parser import RequestParser
 from service.workers.tasks import AnswerObserver
 
@@ -37,14 +37,14 @@ class Server(TcpWSGIServer):
     accepting: bool
     channel_class = Channel
 
-    def __init__(self, app: Flask, serving: Serving, listener: SharedListener, settings: Settings):
+    def __init__(self, app: WSGIApplication, serving: Serving, listener: SharedListener, settings: Settings):
         self.serving = serving
         self.lingering: set[Channel] = set()
         self._listener = listener
         self._clients_connect, self._last_yielded, self._ending = False, -math.inf, False
         self._thread = threading.get_ident()
         self._log = RequestLog(settings)
-        self.observer = AnswerObserver(app, self._log)
+        self.observer = AnswerObserver(self._log)
         self._admission = Admission(DynamicBatcher(serving, settings.limits), settings)
         self.parser_class = partial(
             RequestParser,

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
 
+from retrieval.artifact.watch import BuildWatch, PinnedBuild, verify_current
 from service.errors import CannotServe
 from service.settings import Settings
 from service.workers.handshake_filter import refuse_handshakes
 from service.workers.listener import bound_socket
-from service.workers.reload import BuildWatch, PinnedBuild, verify_current
 from service.workers.worker_pool import WorkerPool
 
 _BACKLOG_CONNECTIONS = 1024

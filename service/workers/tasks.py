@@ -5,32 +5,32 @@ from functools import cache
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask
 from prometheus_client import Counter, Histogram
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask, Task, WSGITask
 
 from service.http import metrics
+from service.http.openapi import OPERATIONS
 from service.http.problems import PROBLEM, problem_body
 from service.http.routes.base import ANSWERED, BUILD, INDEX_VERSION, SAFETY_HEADERS, USERS
-from service.logs import RequestLog, request_id
+from service.workers.logs import RequestLog, request_id
 from service.workers.parser import Refusal, RequestParser
 
+_ROUTES = frozenset(operation.path for operation in OPERATIONS.values())
 _SHED_STATUS = str(HTTPStatus.TOO_MANY_REQUESTS.value)
 
 
 class AnswerObserver:
     """Counts and logs answers."""
 
-    def __init__(self, app: Flask, log: RequestLog):
-        self._routes = frozenset(rule.rule for rule in app.url_map.iter_rules())
+    def __init__(self, log: RequestLog):
         self._log = log
 
     def observe(self, task: "_IdentifiedTask") -> None:
         request, status = task.request, task.status[:3]
         seconds = time.perf_counter() - request.arrived
         path = getattr(request, "path", "")
-        route = path if path in self._routes else "other"
+        route = path if path in _ROUTES else "other"
         requests, duration = _counters(route, status)
         requests.inc()
         duration.observe(seconds)

@@ -17,10 +17,10 @@ from service.engines.faiss_engine import FaissEngine
 from service.errors import BadSetting
 from service.http import metrics
 from service.http.app import create_app
-from service.logs import set_up_logs
 from service.recommender import Recommender, Serving
 from service.settings import MilvusSettings, Settings
 from service.workers.listener import ConnectionCounts, SharedListener
+from service.workers.logs import set_up_logs
 from service.workers.server import Server
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ def recommender(sample_build: Build) -> Recommender:
 
 @pytest.fixture(scope="session")
 def server(sample_artifacts: Path) -> Iterator[Server]:
-    """A server with the default settings."""
-    with serving(sample_artifacts) as server:
+    """A server with two workers, and otherwise the default settings."""
+    with serving(sample_artifacts, RECO_WORKERS="2") as server:
         yield server
 
 

@@ -30,9 +30,8 @@ def expected(recommender: Recommender, users: list[dict[str, Any]], k: int = 10)
 
 def as_answer(answer: bytes, build: str) -> Answer:
     fields = json.loads(answer)
-    return Answer(
-        fields["name"], *(tuple(Match(**match) for match in fields[side]) for side in ("best", "worst")), build
-    )
+    best, worst = (tuple(Match(**match) for match in fields[side]) for side in ("best", "worst"))
+    return Answer(fields["name"], best, worst, build)
 
 
 def test_a_batch_in_several_requests_gets_the_answers_of_one(

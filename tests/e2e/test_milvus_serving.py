@@ -22,6 +22,7 @@ pytestmark = needs_milvus
 
 TIMEOUT = 1.0
 DETAIL = "the search engine does not answer; try again in 1 s"
+ALONE = {"RECO_PORT": "0", "RECO_HOST": "127.0.0.1", "RECO_WORKERS": "1"}
 USER = user_json(vector=list(range(1, 1 + DIMENSION)), k=4, exclude=["p5"])
 
 
@@ -174,8 +175,7 @@ def test_health_answers_at_once_while_milvus_hangs(
 def test_a_start_without_milvus_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], settings: dict[str, str]
 ) -> None:
-    settings = {**settings, "RECO_MILVUS_URI": "http://127.0.0.1:9", "RECO_PORT": "0", "RECO_HOST": "127.0.0.1"}
-    for name, value in settings.items():
+    for name, value in {**settings, **ALONE, "RECO_MILVUS_URI": "http://127.0.0.1:9"}.items():
         monkeypatch.setenv(name, value)
     assert main(["serve"]) == 1
     message = capsys.readouterr().err.splitlines()[-1]
@@ -186,7 +186,7 @@ def test_a_start_without_milvus_is_refused(
 def test_an_alias_that_nothing_was_published_to_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], settings: dict[str, str]
 ) -> None:
-    for name, value in {**settings, "RECO_PORT": "0", "RECO_HOST": "127.0.0.1"}.items():
+    for name, value in {**settings, **ALONE}.items():
         monkeypatch.setenv(name, value)
     assert main(["serve"]) == 1
     assert "reco: Milvus has no such alias; `python -m service publish` makes it" in capsys.readouterr().err

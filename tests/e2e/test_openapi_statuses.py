@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import requests
 import schemathesis
+import urllib3
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -75,7 +76,7 @@ def raw(server: Server, method: str, path: str, head: str, body: bytes = b"") ->
     response.status_code, response._content = answer.status, answer.body
     response.headers.update(dict(answer.headers.items()))
     response.request = requests.Request(method, f"http://127.0.0.1:{server.port}{path}").prepare()
-    response.raw = requests.packages.urllib3.HTTPResponse(headers=dict(answer.headers.items()), version=11)
+    response.raw = urllib3.HTTPResponse(headers=dict(answer.headers.items()), version=11)
     return response
 
 

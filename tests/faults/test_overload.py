@@ -57,7 +57,7 @@ def overload(root: Path, publish: Publish, seconds: float) -> None:
 
 
 def test_what_is_taken_is_answered_and_the_rest_told_so(root: Path, publish: Publish) -> None:
-    overload(root, publish, seconds=2)
+    overload(root, publish, seconds=1)
 
 
 @pytest.mark.soak

@@ -46,6 +46,7 @@ def reload_under_load(root: Path, publish: Publish, good: int, bad: int, connect
                 wait_for_build(server, build_id)
                 if number < bad:
                     broken = damaged_copy(root, build_id, number)
+                    os.kill(server.process.pid, signal.SIGHUP)  # sooner than the second until the next look
                     wait_for_refusal(server, broken)
         assert seen.failed == {}
         assert set(seen.answered) == {"200"}

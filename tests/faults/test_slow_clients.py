@@ -19,7 +19,7 @@ def slow_clients(root: Path, publish: Publish, count: int, seconds: float) -> No
     asked = questions(root, publish(0))
     with serving(root, RECO_WORKERS="2") as server:
         with load(server.port, asked, 4) as alone:
-            time.sleep(seconds)
+            time.sleep(seconds / 2)
         slow = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(count)]
         try:
             for number, connection in enumerate(slow):

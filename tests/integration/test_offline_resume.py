@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import termios
@@ -86,15 +87,22 @@ def kill(process: subprocess.Popen[str], when: Callable[[], bool]) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-@pytest.fixture
-def stopped(tmp_path: Path, artifacts: Path, source: Path) -> Path:
-    """The output of a run that was killed with two parts or more complete, but not all."""
-    output = tmp_path / "matches.jsonl"
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory, artifacts: Path, source: Path) -> Path:
+    """The directory that a run leaves which is killed with two parts or more complete, but not all."""
+    output = tmp_path_factory.mktemp("killed") / "matches.jsonl"
     with start(command(artifacts, source, output, *IN_PARTS)) as process:
         kill(process, lambda: len(parts_of(output)) >= 2)
     assert not output.exists()
     assert 2 <= len(parts_of(output)) < PARTS
-    return output
+    return output.parent
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, killed: Path) -> Path:
+    """The output of the killed run, for one test to go on with."""
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "matches.jsonl"
 
 
 def test_a_killed_run_goes_on_without_losses_or_duplicates(

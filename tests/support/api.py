@@ -1,13 +1,15 @@
 """Talks to the service, in process or over HTTP, and holds its refusals to the contract."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from email.message import Message
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any
 
 import numpy as np
+from werkzeug.datastructures import Headers
 
 from service.recommender import Recommender
 from tests.support.matches import answers_to, user_row
@@ -19,7 +21,7 @@ VECTOR = [round(float(number), 3) for number in np.sin(np.arange(1, 301))]
 @dataclass(frozen=True)
 class Answer:
     status: int
-    headers: Mapping[str, str]
+    headers: Message | Headers
     body: bytes
 
     @property

@@ -27,6 +27,10 @@ def started() -> Iterator[Any]:
         browser.close()
 
 
+def _elsewhere(url: str, origin: str) -> list[str]:
+    return [] if url.startswith(origin) else [f"elsewhere: {url}"]
+
+
 @contextmanager
 def opening(browser: Any, default: Server) -> Iterator[OpenPage]:
     """A function that opens a page; whatever the page complains about or loads from elsewhere is an AssertionError."""
@@ -53,7 +57,7 @@ def opening(browser: Any, default: Server) -> Iterator[OpenPage]:
         page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
         page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
-        page.on("request", lambda asked: asked.url.startswith(origin) or complaints.append(f"elsewhere: {asked.url}"))
+        page.on("request", lambda request: complaints.extend(_elsewhere(request.url, origin)))
         page.complaints = complaints
         page.goto(origin + path)
         page.locator(shown_first).first.wait_for()

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -55,7 +55,7 @@ class CrashHarness:
     def root(self) -> Path:
         return self.directory / "artifacts"
 
-    def build(self, *options: str, source: Path | None = None, **fault: object) -> Outcome:
+    def build(self, *options: str, source: Path | None = None, **fault: Any) -> Outcome:
         """Run a builder of the new catalogue, or of another `source`, in a fresh root, with a `FaultSpec`'s fault."""
         shutil.rmtree(self.root, ignore_errors=True)
         if not self.empty:
@@ -96,7 +96,7 @@ class CrashHarness:
     def entries(self) -> list[str]:
         return sorted(path.name for path in self.root.iterdir()) if self.root.exists() else []
 
-    def _run(self, source: Path | None, options: tuple[str, ...], **fault: object) -> Outcome:
+    def _run(self, source: Path | None, options: tuple[str, ...], **fault: Any) -> Outcome:
         files = [source] if source else [self.baseline.source, "--queries", self.baseline.users]
         arguments = ["--out", self.root, "--products", *files, *options]
         return self.builders.run(FaultSpec([str(argument) for argument in arguments], str(self.directory), **fault))

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import faiss
 
@@ -79,14 +79,21 @@ class FaultyBuilders:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.stdin.close()
+        orders, outcomes = self._pipes()
+        orders.close()
         self._process.wait(30)
-        self._process.stdout.close()
+        outcomes.close()
 
     def run(self, spec: FaultSpec) -> Outcome:
-        self._process.stdin.write(json.dumps(asdict(spec)) + "\n")
-        self._process.stdin.flush()
-        return Outcome(**json.loads(self._process.stdout.readline()))
+        orders, outcomes = self._pipes()
+        orders.write(json.dumps(asdict(spec)) + "\n")
+        orders.flush()
+        return Outcome(**json.loads(outcomes.readline()))
+
+    def _pipes(self) -> tuple[IO[str], IO[str]]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        return self._process.stdin, self._process.stdout
 
 
 class _Fault:
@@ -160,7 +167,7 @@ def _build(spec: FaultSpec, log: int, stderr: int) -> int:
     fault = _Fault(spec, log)
     for stage, kind in _STAGES.items():
         setattr(kind, stage, _logged(fault, stage, getattr(kind, stage)))
-    os.fsync = fault.fsync
+    os.fsync = fault.fsync  # type: ignore[assignment]
     io.open = builtins.open = fault.opener(builtins.open)
     fault.log("begin start", "")
     sys.addaudithook(fault.audit)

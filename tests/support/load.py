@@ -93,7 +93,8 @@ async def _ask(
             received = await reader.readuntil(b"\r\n\r\n")
             head = received.decode("latin-1")
             headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
-            body = await (_read_slowly if slow else reader.readexactly.__func__)(reader, int(headers["content-length"]))
+            length = int(headers["content-length"])
+            body = await (_read_slowly(reader, length) if slow else reader.readexactly(length))
     except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
         partial = received or getattr(error, "partial", b"")
         if fresh or partial:  # a kept-alive connection may be closed between two requests

@@ -84,7 +84,13 @@ def serving(artifacts: Path, **settings: str) -> Iterator[Server]:
 
 def environment(artifacts: Path, **settings: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RECO_")}
-    ours = {"RECO_ARTIFACTS": str(artifacts), "RECO_HOST": "127.0.0.1", "RECO_PORT": "0", "RECO_DRAIN_SECONDS": "0"}
+    ours = {
+        "RECO_ARTIFACTS": str(artifacts),
+        "RECO_HOST": "127.0.0.1",
+        "RECO_PORT": "0",
+        "RECO_DRAIN_SECONDS": "0",
+        "RECO_WORKERS": "1",  # a test that is about several says so
+    }
     return {**inherited, **ours, **settings}
 
 

@@ -5,9 +5,8 @@ from typing import Any
 from flask import Response, request
 
 from service.http import encoding, lookups
-from service.http.bodies import read_json
 from service.http.routes.base import USERS, Routes, View, respond
-from service.http.schemas import load
+from service.http.schemas import load, read_json
 from service.recommender import Recommender
 
 

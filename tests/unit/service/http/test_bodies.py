@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from service.errors import BadBody
-from service.http.bodies import read_json, split_array, split_lines
+from service.http.schemas import read_json
+from service.http.user_reader import _split_array, split_lines
 
 
 @pytest.mark.parametrize(
@@ -79,5 +80,5 @@ def test_lines_are_split_at_line_feeds_and_blank_ones_skipped() -> None:
     ids=repr,
 )
 def test_an_array_is_split_where_braces_say_so(body: bytes, texts: list[str] | None) -> None:
-    split = split_array(body)
+    split = _split_array(body)
     assert (split and [text.decode() for text in split]) == texts

@@ -9,7 +9,7 @@ import pytest
 
 from service.errors import BadBody, BadRequest, FailedUser, TooLarge
 from service.http import user_reader
-from service.http.bodies import read_json
+from service.http.schemas import read_json
 from service.http.user_reader import UserReader, UserRow
 from service.recommender import User, UserBlock
 from service.settings import Limits

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from service.logs import RequestLog, request_id
 from service.settings import Settings
+from service.workers.logs import RequestLog, request_id
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

@@ -9,7 +9,8 @@ import pytest
 
 from retrieval.artifact import store
 from service.settings import Settings
-from service.workers import reload, supervisor, worker
+from retrieval.artifact import watch
+from service.workers import supervisor, worker
 from service.workers.server import Server
 from tests.support.published import publish
 
@@ -41,10 +42,10 @@ def test_a_build_that_fails_in_an_unforeseen_way_is_a_failed_reload(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(tmp_path / "a")
-    monkeypatch.setattr(reload, "open_build", broken)
+    monkeypatch.setattr(watch, "open_build", broken)
     signals = supervisor._Signals()
     workers = FakePool(signals)
-    served = reload.PinnedBuild("another", supervisor.ExitStack())
+    served = watch.PinnedBuild("another", supervisor.ExitStack())
     supervisor._follow_builds(Settings(artifacts=tmp_path / "a"), workers, signals, served)  # type: ignore[arg-type]
     assert workers.messages == [("count", "failed reload")]
 

@@ -23,7 +23,7 @@ MISSING = object()
 REPLACEMENTS = [MISSING, None, "x", "", [], {}, [None], {"x": None}, True, -1, 0, 7, 0.5, 1e300, 2**60]
 
 
-def flip_bits(draw: random.Random, content: bytes, _: bytes) -> bytes:
+def flip_bits(draw: random.Random, content: bytes, __: bytes) -> bytes:
     damaged = bytearray(content)
     for _ in range(draw.choice([1, 1, 1, 4, 64])):
         damaged[draw.randrange(len(damaged))] ^= draw.randrange(1, 256)
@@ -212,7 +212,7 @@ def test_a_sealed_manifest_with_a_strange_fact(target: Target, replacements: lis
             cases += 1
             with damaged(path, intact, f"{place} is {replacement}"):
                 edit_manifest(target.build, lambda manifest: change(manifest, place, replacement))  # noqa: B023
-                refused += target.refuses("manifest.json", *(place[1:2] if place[0] == "files" else ()))
+                refused += target.refuses("manifest.json", *map(str, place[1:2] if place[0] == "files" else ()))
     record("strange facts in a sealed manifest", cases=cases, refused=refused, served_the_same=cases - refused)
 
 

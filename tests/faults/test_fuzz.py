@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
 from schemathesis.schemas import APIOperation
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -53,7 +54,7 @@ ANSWER = [
 GOOD = b'{"name":"good","vector":[1,2,3,4],"k":2}'
 
 numbers = st.one_of(
-    st.floats().map(repr).map({"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}.get).filter(bool),
+    st.sampled_from(["NaN", "Infinity", "-Infinity"]),
     st.floats(allow_nan=False, allow_infinity=False).map(repr),
     st.integers().map(str),
     st.sampled_from(["0", "-0.0", "1e30", "-1e30", "5e-324", "2.2e-308", "1e400", "-1e400", "1e-400", "9" * 400]),
@@ -156,14 +157,14 @@ class Fuzzed:
         url = f"http://127.0.0.1:{self.server.port}{path}"
         response = self.session.post(url, body, headers={"Content-Type": media_type}, timeout=HANG_SECONDS)
         self.api[path]["POST"].Case(media_type=media_type).validate_response(response, checks=ANSWER)
-        self._count(kind, response)
+        self._count(kind, response.status_code)
         return response
 
     def check_case(self, case: schemathesis.Case, check: Any) -> None:
         url = f"http://127.0.0.1:{self.server.port}"
         response = case.call(base_url=url, session=self.session, timeout=HANG_SECONDS)
         case.validate_response(response, checks=[*ANSWER, check])
-        self._count("schemathesis", response)
+        self._count("schemathesis", response.status_code)
 
     def check_batch(self, kind: str, body: bytes, place: int, media_type: str) -> None:
         """The good user's answer stands at its place, and the failed users are counted."""
@@ -176,9 +177,9 @@ class Fuzzed:
         assert results[place] == json.loads(self.good)
         assert response.headers["X-Batch-Errors"] == str(sum("error" in result for result in results))
 
-    def _count(self, kind: str, response: requests.Response) -> None:
+    def _count(self, kind: str, status: int) -> None:
         self.kinds[kind] += 1
-        self.statuses[response.status_code] += 1
+        self.statuses[status] += 1
 
 
 def workers(server: Server) -> list[int]:
@@ -246,7 +247,9 @@ def fuzz(fuzzed: Fuzzed, share: int, derandomize: bool) -> None:
     for test in (one_user, many_users, lines, members):
         test()
 
-    for operation in (found.ok() for found in fuzzed.api.get_all_operations()):
+    for found in fuzzed.api.get_all_operations():
+        assert isinstance(found, Ok), found.err()
+        operation = found.ok()
         if operation.body:
             try_described(fuzzed, operation, GenerationMode.NEGATIVE, tries(share))
         limits = tries(share if operation.body else max(1, share // 12))

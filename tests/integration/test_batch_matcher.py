@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def table(**columns: Any) -> pa.Table:
     return pa.table(columns)
 
 
-def check_row(row: dict[str, Any], vector: list[float], k: int) -> None:
+def check_row(row: dict[str, Any], vector: Sequence[float], k: int) -> None:
     """Assert that an answer is exact NumPy's."""
     assert (row["error_code"], row["error_detail"]) == (None, None)
     for side in ("best", "worst"):

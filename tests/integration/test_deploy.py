@@ -44,11 +44,11 @@ def pods() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 PODS = dict(pods())
-CONTAINERS = [
-    pytest.param(container, id=f"{name}-{container['name']}")
+CONTAINERS = {
+    f"{name}-{container['name']}": container
     for name, pod in PODS.items()
     for container in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
-]
+}
 SERVICE_POD = PODS["jetmlett"]["spec"]
 [CHECK], [SERVICE] = SERVICE_POD["initContainers"], SERVICE_POD["containers"]
 
@@ -155,7 +155,7 @@ def test_a_pod_runs_as_the_user_of_the_image_and_asks_the_cluster_for_nothing(na
     assert (spec["automountServiceAccountToken"], spec["enableServiceLinks"]) == (False, False)
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS.keys())
 def test_a_container_has_no_privileges_and_known_resources(container: dict[str, Any]) -> None:
     assert container["securityContext"] == {
         "readOnlyRootFilesystem": True,
@@ -205,7 +205,7 @@ def test_the_cron_job_calls_the_builder_with_options_it_knows() -> None:
 def test_one_revision_of_the_image_runs_everywhere() -> None:
     version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert version is not None
-    assert {container.values[0]["image"] for container in CONTAINERS} == {f"jetmlett:{version[1]}"}
+    assert {container["image"] for container in CONTAINERS.values()} == {f"jetmlett:{version[1]}"}
 
 
 def test_the_example_secret_is_the_one_that_the_service_reads() -> None:

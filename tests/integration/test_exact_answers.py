@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.integration.conftest import SampleProducts
 from tests.support.api import Api
 from tests.support.oracle import Oracle
-from tests.support.sample import read_personas
+from tests.support.sample import SampleProducts, read_personas
 
 
 @dataclass(frozen=True)

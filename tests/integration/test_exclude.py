@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.integration.conftest import SampleProducts
 from tests.support.api import Api, array, user_json
 from tests.support.oracle import Oracle
+from tests.support.sample import SampleProducts
 
 
 def ids(answer: dict[str, Any], side: str) -> list[str]:

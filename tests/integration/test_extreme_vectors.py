@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tests.integration.conftest import SampleProducts
 from tests.support.api import VECTOR, Api, user_json, user_text
 from tests.support.oracle import Oracle
+from tests.support.sample import SampleProducts
 
 
 @pytest.mark.parametrize("exponent", [-300, -100, -30, 30, 100, 300])

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from service.settings import Limits
-from tests.integration.conftest import ApiOver, SampleProducts
+from tests.integration.conftest import ApiOver
 from tests.support.api import VECTOR, Api, Fault, array, user_json
 from tests.support.oracle import Oracle
+from tests.support.sample import SampleProducts
 
 
 @pytest.mark.parametrize("path", ["/infer", "/batch"])

@@ -147,7 +147,11 @@ def answers_of(directory: Path, artifacts: Path, users: list[Any]) -> list[dict[
 
 
 def test_a_parquet_output_says_what_is_wrong_in_columns_of_its_own(tmp_path: Path, artifacts: Path) -> None:
-    users = [*small_users(2), {"name": "zero", "vector": [0] * DIMENSION}, b'{"name": "\\ud800", "vector": []}']
+    users: list[dict[str, Any] | bytes] = [
+        *small_users(2),
+        {"name": "zero", "vector": [0] * DIMENSION},
+        b'{"name": "\\ud800", "vector": []}',
+    ]
     printed = run(artifacts, write_users(tmp_path / "users.jsonl", users), tmp_path / "m.parquet")
     assert printed == f"{tmp_path / 'm.parquet'}: 4 users; 2 have an error"
     rows = pq.read_table(tmp_path / "m.parquet").to_pylist()

@@ -10,6 +10,7 @@ import termios
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,10 @@ def command_line(process_id: int) -> bytes:
     return b""
 
 
+def has_parts(output: Path, count: int) -> bool:
+    return len(parts_of(output)) >= count
+
+
 def kill(process: subprocess.Popen[str], when: Callable[[], bool]) -> None:
     """Kill the first process with signal 9 as soon as something is so; its workers are left to themselves."""
     wait_until(process, when)
@@ -92,7 +97,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory, artifacts: Path, source: Pa
     """The directory that a run leaves which is killed with two parts or more complete, but not all."""
     output = tmp_path_factory.mktemp("killed") / "matches.jsonl"
     with start(command(artifacts, source, output, *IN_PARTS)) as process:
-        kill(process, lambda: len(parts_of(output)) >= 2)
+        kill(process, partial(has_parts, output, 2))
     assert not output.exists()
     assert 2 <= len(parts_of(output)) < PARTS
     return output.parent
@@ -120,7 +125,7 @@ def test_a_run_can_be_killed_again_and_again(tmp_path: Path, artifacts: Path, so
     output = tmp_path / "matches.jsonl"
     for complete in (1, 5, 9):
         with start(command(artifacts, source, output, *IN_PARTS)) as process:
-            kill(process, lambda complete=complete: len(parts_of(output)) >= complete)
+            kill(process, partial(has_parts, output, complete))
     run(artifacts, source, output, part_rows=PART_ROWS)
     assert output.read_bytes() == whole
 

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from retrieval.artifact.store import Build
 from service.recommender import Recommender
 from service.settings import Limits
-from tests.integration.conftest import ApiOver, SampleProducts
+from tests.integration.conftest import ApiOver
 from tests.support.api import JSON, Api, Fault, check_problem
 from tests.support.engines import engine_of
 from tests.support.fake_engine import FakeEngine, compass
 from tests.support.oracle import Oracle
+from tests.support.sample import SampleProducts
 from tests.support.tensors import HEADER_LENGTH, INFER, NAMES, Sent, as_binary, as_json, read_tensors
 
 EAST_AND_NORTH = np.array([[2, 0], [0, 3]], np.float32)
@@ -205,7 +206,7 @@ def test_a_row_of_any_magnitude_has_a_direction(small: Api, scale: float) -> Non
             ["east", "north_east", "north", "west"],
             ["east", "west", "north_east", "north"],
         ]
-        np.testing.assert_array_equal(tensors["best_scores"], np.float32([[1, 0.6, 0, -1], [0, 0, -0.8, -1]]))
+        np.testing.assert_array_equal(tensors["best_scores"], np.array([[1, 0.6, 0, -1], [0, 0, -0.8, -1]], np.float32))
 
 
 @pytest.mark.parametrize("binary", [False, True])

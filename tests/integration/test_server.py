@@ -16,7 +16,9 @@ from tests.support.matches import answers_to
 from tests.support.server import SECONDS, answer_on
 from tests.support.threaded_server import ThreadedServer, threaded_server
 
-ANN, BOB, CID = ({"name": name, "vector": vector} for name, vector in (("ann", EAST), ("bob", NORTH), ("cid", WEST)))
+ANN: dict[str, object] = {"name": "ann", "vector": EAST}
+BOB: dict[str, object] = {"name": "bob", "vector": NORTH}
+CID: dict[str, object] = {"name": "cid", "vector": WEST}
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def alone(user: dict[str, object]) -> bytes:
 
 
 def test_one_search_answers_users_who_wait_together() -> None:
-    users: list[dict[str, object]] = [ANN, BOB, CID, {**BOB, "k": 1}, {**CID, "exclude": ["west"]}]
+    users = [ANN, BOB, CID, {**BOB, "k": 1}, {**CID, "exclude": ["west"]}]
     with worker() as one:
         answers = one.answers_to(*(post("/infer", user) for user in users))
         assert sorted(one.users_of_searches) == [1, 1, 3]

@@ -184,7 +184,7 @@ def test_a_missed_target_may_be_published_and_is_told_to_everyone(
     built = open_current(tmp_path / "artifacts")
     assert (built.manifest.recall.target, built.manifest.recall.kept) == (0.99999, False)
     client = create_app(Serving(Recommender(engine_of(built))), Settings()).test_client()
-    assert client.get("/index").json["recall"] == asdict(built.manifest.recall)
+    assert json.loads(client.get("/index").data)["recall"] == asdict(built.manifest.recall)
 
 
 @pytest.mark.soak

@@ -10,12 +10,13 @@ import numpy as np
 import orjson
 
 from index_builder.pipeline import BuildRequest, build
+from retrieval.artifact.manifest import Manifest
 from tests.support.catalogues import products_of, write_lines
 
 PRODUCTS, DIMENSION = 30, 5
 
 
-def publish(root: Path, seed: int = 0, **options: Any) -> dict[str, Any]:
+def publish(root: Path, seed: int = 0, **options: Any) -> Manifest:
     """Build thirty products with a pair of identical ones into an artifacts root and return the manifest."""
     vectors = np.random.default_rng(seed).normal(size=(PRODUCTS, DIMENSION))
     vectors[20 + seed] = vectors[3 + seed]

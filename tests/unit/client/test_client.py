@@ -1,8 +1,10 @@
 """The client against a server that does all that it should not."""
 
 import json
+import random
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import jetmlett_client
 from client.jetmlett_client import Answer, Client, Fault, Match, NoAnswer, Refused, User, UserError
 
 ANN = User("ann", [1.0, 2.0])
@@ -30,7 +31,7 @@ def reply(status: str = "200 OK", body: Any = BODY, cut: int = 0, **headers: str
 def problem(status: str, **headers: str) -> bytes:
     code, title = status.split(" ", 1)
     body = {"type": "about:blank", "title": title, "status": int(code), "detail": f"no {code}"}
-    return reply(status, body, **headers)
+    return reply(status, body, cut=0, **headers)
 
 
 CLOSE = b""  # instead of an answer
@@ -94,8 +95,8 @@ def stub(*answers: bytes, close_after_each: bool = False) -> Iterator[Stub]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits between tries, which take no time."""
     waited: list[float] = []
-    monkeypatch.setattr(jetmlett_client.time, "sleep", waited.append)
-    monkeypatch.setattr(jetmlett_client.random, "uniform", lambda low, high: high)
+    monkeypatch.setattr(time, "sleep", waited.append)
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
     return waited
 
 
@@ -150,7 +151,7 @@ def test_the_tries_come_to_an_end(waits: list[float]) -> None:
 
 def test_waits_are_spread_between_half_and_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(jetmlett_client.time, "sleep", waited.append)
+    monkeypatch.setattr(time, "sleep", waited.append)
     with stub(*[BUSY, GOOD] * 30) as server, Client(server.url, backoff=1.0) as client:
         for _ in range(30):
             client.infer(ANN)
@@ -191,7 +192,8 @@ def test_a_kept_connection_that_was_closed_is_replaced_at_once(waits: list[float
 def test_a_new_connection_that_is_closed_without_an_answer_is_tried_again_after_a_wait(waits: list[float]) -> None:
     with stub(CLOSE, CLOSE, GOOD) as server, Client(server.url) as client:
         assert client.infer(ANN) == ANSWER
-    assert (server.connections, waits) == (3, pytest.approx([0.1, 0.2]))
+    assert server.connections == 3
+    assert waits == pytest.approx([0.1, 0.2])
 
 
 def test_an_answer_cut_off_is_tried_again_and_never_taken(waits: list[float]) -> None:
@@ -239,7 +241,7 @@ def results(*sizes: int) -> list[bytes]:
         ({}, None, [7]),
     ],
 )
-def test_batches_are_split_to_the_limits(limits: dict[str, int], k: int | None, expected: list[int]) -> None:
+def test_batches_are_split_to_the_limits(limits: dict[str, Any], k: int | None, expected: list[int]) -> None:
     users = [User("ann", [1.0, 2.0], k)] * 7
     with stub(*results(*expected)) as server, Client(server.url, **limits) as client:
         assert list(client.batch(users)) == [ANSWER] * 7

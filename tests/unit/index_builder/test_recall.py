@@ -1,7 +1,5 @@
 """Recall is measured against exact answers, and tells the truth about a bad index."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 
@@ -29,14 +27,13 @@ def recall_by_positions(index: ProductIndex, units: np.ndarray, users: np.ndarra
     return shares
 
 
-@dataclass(frozen=True)
-class Answering:
-    """Stands in for an index that gives these positions (u, k) whatever it is asked."""
+class FixedIndex(ProductIndex):
+    """An index that returns the same positions (u, k) for every search."""
 
-    groups: RowGroups
-    positions: np.ndarray
+    def __init__(self, groups: RowGroups, positions: np.ndarray):
+        self.groups, self.positions = groups, positions
 
-    def search_side(self, side: str, users: np.ndarray, k: int) -> Neighbours:
+    def search_side(self, side: str, unit_vectors: np.ndarray, k: int) -> Neighbours:
         return Neighbours(self.positions, np.zeros(self.positions.shape))
 
 
@@ -79,7 +76,7 @@ def test_scores_within_the_tolerance_count_as_found() -> None:
     units, user = unit_vectors(np.stack([np.cos(angles), np.sin(angles)], axis=1)), np.eye(1, 2, dtype=np.float32)
     everything = RowGroups(np.arange(6), np.arange(5))
     for places, share in (([0, 1], 1.0), ([0, 2], 1.0), ([0, 3], 0.5), ([4, 3], 0.0)):
-        stand_in = Answering(everything, np.array([places]))
+        stand_in = FixedIndex(everything, np.array([places]))
         with vector_file(units) as vectors:
             exact = exact_top_rows(vectors, everything, user, 2)
             assert measure_side(stand_in, "best", vectors, user, exact["best"], 2).mean == share
@@ -126,7 +123,7 @@ def test_products_of_a_nearer_group_that_are_passed_over_are_missed() -> None:
     user = unit_vectors(np.array([[1.0, 0.1]]))
     with vector_file(units) as vectors:
         exact = exact_top_rows(vectors, groups, user, 10)
-        north = Answering(groups, np.arange(10, 20)[None])
+        north = FixedIndex(groups, np.arange(10, 20)[None])
         assert measure_side(north, "best", vectors, user, exact["best"], 10).mean == 0.0
 
 

@@ -1,5 +1,6 @@
 """What a vector is, and its unit-length form."""
 
+from collections.abc import Iterable
 from decimal import Decimal, localcontext
 
 import numpy as np
@@ -25,7 +26,7 @@ def exact_unit(row: list[float]) -> np.ndarray:
     with localcontext() as context:
         context.prec = 60
         values = [Decimal(value) for value in row]
-        length = sum(value * value for value in values).sqrt()
+        length = sum((value * value for value in values), Decimal()).sqrt()
         return np.array([float(value / length) for value in values])
 
 
@@ -46,7 +47,7 @@ def test_powers_of_two_scale_to_the_same_bytes() -> None:
 @pytest.mark.parametrize("dimension", [2, 3, 7, 300, 301, 1024])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_row_has_the_same_bytes_alone_and_in_any_batch(dimension: int, dtype: type) -> None:
-    rows = np.random.default_rng(dimension).normal(size=(1000, dimension)).astype(dtype)
+    rows: np.ndarray = np.random.default_rng(dimension).normal(size=(1000, dimension)).astype(dtype)
     alone = b"".join(unit_vectors(row[None]).tobytes() for row in rows)
     for size in (1, 19, 20, 426, 427, 1000):
         assert unit_vectors(rows[:size]).tobytes() == alone[: size * dimension * 4]
@@ -66,7 +67,7 @@ def test_every_zero_of_a_unit_vector_is_the_positive_one(zero: float) -> None:
 @pytest.mark.parametrize(
     "values", [[1, -2.5], [0.0, 5e-324], [10**300, 1], [2**64, -(2**70)], np.array([1, 2], np.int8)], ids=repr
 )
-def test_any_finite_numbers_with_a_direction_are_a_vector(values: object) -> None:
+def test_any_finite_numbers_with_a_direction_are_a_vector(values: Iterable[float]) -> None:
     vector = read_vector(values, 2)
     assert vector.dtype == np.float64
     assert vector.tolist() == [float(value) for value in values]

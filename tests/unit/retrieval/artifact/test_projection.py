@@ -56,7 +56,7 @@ def test_other_vectors_are_placed_by_the_same_projection() -> None:
 
 @pytest.mark.parametrize("count", [1, 9])
 def test_products_that_do_not_vary_lie_in_the_middle(count: int) -> None:
-    units = np.tile(np.float32([0.6, 0.0, 0.8]), (count, 1))
+    units = np.tile(np.array([0.6, 0.0, 0.8], np.float32), (count, 1))
     np.testing.assert_allclose(all_of(units).project(units), np.zeros((count, 2)), atol=1e-5)
 
 

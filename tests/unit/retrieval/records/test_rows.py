@@ -3,7 +3,7 @@
 import gzip
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ def array(products: list[dict[str, Any]]) -> bytes:
 
 
 def npz(products: list[dict[str, Any]]) -> bytes:
-    return packed(**{f"{field}s": np.array([product[field] for product in products]) for field in products[0]})
+    arrays: dict[str, Any] = {f"{field}s": np.array([product[field] for product in products]) for field in products[0]}
+    return packed(**arrays)
 
 
 def packed(compressed: bool = False, **arrays: Any) -> bytes:
@@ -87,6 +88,7 @@ def test_a_closed_reader_leaves_no_file_open(tmp_path: Path) -> None:
     (tmp_path / "f.gz").write_bytes(gzip.compress(lines(PRODUCTS)))
     open_before = len(list(Path("/proc/self/fd").iterdir()))
     rows = read_rows(tmp_path / "f.gz")
+    assert isinstance(rows, Generator)
     next(rows)
     rows.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == open_before

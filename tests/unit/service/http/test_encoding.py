@@ -51,7 +51,8 @@ def test_every_match_keeps_its_own_score_whatever_its_name_holds() -> None:
 def test_an_answer_has_the_same_bytes_alone_and_among_others(count: int) -> None:
     failed = FailedUser(None, Fault("missing", "vector is missing", "/1/vector"))
     bob = Recommendation("bob", NOBODY, matches(p3=-0.5, p1=0.125))
-    answers = [ANN, failed, bob, Recommendation("\udfff", NOBODY, NOBODY), ANN][:count]
+    answers: list[Recommendation | FailedUser] = [ANN, failed, bob, Recommendation("\udfff", NOBODY, NOBODY), ANN]
+    answers = answers[:count]
     assert write_answers(prefixes, answers) == [write_answers(prefixes, [answer])[0] for answer in answers]
     assert write_answers(prefixes, [failed]) == [
         b'{"name":null,"error":{"code":"missing","detail":"vector is missing","pointer":"/1/vector"}}'

@@ -20,9 +20,9 @@ from service import version
 from service.errors import BadBody, BadRequest, Fault, TooLarge
 from service.http.encoding import write_json
 from service.http.schemas import (
+    Array,
     Field,
     Object,
-    Objects,
     invalid,
     load,
     read_count,
@@ -64,9 +64,7 @@ def describe_model(dimension: int) -> dict[str, Any]:
         "name": MODEL,
         "platform": "jetmlett_index",
         "inputs": [{"name": INPUT, "datatype": FLOAT, "shape": [-1, dimension]}],
-        "outputs": [
-            {"name": name, "datatype": datatype, "shape": [-1, -1]} for name, (_, _, datatype) in OUTPUTS.items()
-        ],
+        "outputs": [{"name": name, "datatype": kind, "shape": [-1, -1]} for name, (_, _, kind) in OUTPUTS.items()],
     }
 
 
@@ -131,8 +129,8 @@ def _request_schema(dimension: int, limits: Limits) -> Schema:
     return schema(
         id=Field(read_text, load_default=None, allow_none=False),
         parameters=Object(parameters, load_default=lambda: parameters.load({})),
-        inputs=Objects(tensor, required=True, validate=_check_single),
-        outputs=Objects(output, load_default=list, validate=_check_distinct),
+        inputs=Array(tensor, required=True, validate=_check_single),
+        outputs=Array(output, load_default=list, validate=_check_distinct),
     )
 
 
@@ -229,7 +227,7 @@ def _checked(rows: list[list[Any]] | NDArray[np.float32], d: int, pointer: str) 
 
 
 def _first_fault(values: Any, row: int, d: int, pointer: str) -> list[Fault]:
-    """Return the first fault of a row, if it has one; the pointer to its elements is a format, of the row's a part."""
+    """Return the first fault of a row, if it has one; `pointer` is a format of the JSON pointer to an element."""
     try:
         read_vector(values, d)
     except BadVector as error:

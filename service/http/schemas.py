@@ -40,8 +40,8 @@ class Field(fields.Field):
         return self._read(value)
 
 
-class Objects(fields.List):
-    """A list of objects of one schema."""
+class Array(fields.List):
+    """An array of objects of one schema."""
 
     default_error_messages = _MESSAGES
 

@@ -185,7 +185,7 @@ class Client:
             yield bodies
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> tuple[bytes, str]:
-        """The body of a good answer and who answers; tried for again where that may help, as requests change nothing."""
+        """The body of a 200 and who answered, tried for again where that may help: all requests may be repeated."""
         for tried in count():
             wait = random.uniform(0.5, 1.0) * self._backoff * 2**tried  # noqa: S311 (spreads clients, hides nothing)
             failure: ClientError

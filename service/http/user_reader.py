@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -137,6 +138,9 @@ class UserReader:
     def _check_size(self, users: int) -> None:
         if users > self._limits.max_batch:
             raise TooLarge(f"the batch has {users} users, {self._limits.max_batch} are allowed")
+
+
+reader_for = cache(UserReader)
 
 
 def collect_block(rows: Sequence[UserRow | FailedUser], dimension: int) -> UserBlock:

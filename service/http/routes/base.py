@@ -6,7 +6,7 @@ from flask import Response, request
 
 from service.errors import TooLarge
 from service.http.encoding import JSON
-from service.recommender import Recommender, Serving
+from service.recommender import Recommender
 from service.settings import Settings
 
 View = Callable[[Recommender], Response]  # It is given what is served as the request comes.
@@ -21,8 +21,8 @@ USERS, BUILD, ANSWERED = "reco.users", "reco.build", "reco.answered"
 class Routes:
     """A group of routes."""
 
-    def __init__(self, serving: Serving, settings: Settings):
-        self.serving, self.settings = serving, settings
+    def __init__(self, settings: Settings):
+        self.settings = settings
 
     def views(self) -> dict[str, View]:
         """The view of each operation, by the operation's id."""

@@ -17,9 +17,9 @@ from service.settings import Settings
 
 
 class Operations(Routes):
-    def __init__(self, serving: Serving, settings: Settings):
-        super().__init__(serving, settings)
-        self._document = ("", b"")  # of a build
+    def __init__(self, settings: Settings, serving: Serving):
+        super().__init__(settings)
+        self._serving, self._document = serving, ("", b"")  # the document of a build
 
     def views(self) -> dict[str, View]:
         return {
@@ -44,7 +44,7 @@ class Operations(Routes):
         return respond(recommender, written)
 
     def _respond_if_ready(self, body: dict[str, Any], recommender: Recommender) -> Response:
-        if self.serving.draining:
+        if self._serving.draining:
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the service is stopping")
         if not recommender.is_available:
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE)

@@ -18,13 +18,12 @@ from email.message import Message
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from itertools import count
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 _TOO_MANY, _UNAVAILABLE = 429, 503
 _CLOSED = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)  # http.client's RemoteDisconnected is one
-_LONGEST_SHOWN = 200  # characters of an answer that is no problem
+_MAX_SHOWN_CHARACTERS = 200  # of an answer that is no problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +88,6 @@ class Refused(ClientError):
         self.status, self.title, self.detail, self.faults, self.body = status, title, detail, faults, body
 
 
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    status: int
-    reason: str
-    headers: Message
-    body: bytes
-
-
 class Client:
     """Keeps connections open between requests; threads may share it, each request having a connection to itself."""
 
@@ -136,9 +127,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -150,8 +139,8 @@ class Client:
 
     def infer(self, user: User) -> Answer:
         """Raises NoAnswer, or Refused: with the faults, where the user is not valid (422)."""
-        reply = self._ask("POST", "/infer", _encode(user))
-        return _answer(_parse(reply), _build(reply))
+        body, build = self._ask("POST", "/infer", _encode(user))
+        return _answer(_parse(body), build)
 
     def batch(self, users: Iterable[User]) -> Iterator[Answer | UserError]:
         """An answer or error for each user, in order, in as many requests as the limits ask for.
@@ -160,23 +149,23 @@ class Client:
         """
         first = 0
         for bodies in self._parts(users):
-            reply = self._ask("POST", "/batch", b"[" + b",".join(bodies) + b"]")
-            results = _parse(reply)
+            body, build = self._ask("POST", "/batch", b"[" + b",".join(bodies) + b"]")
+            results = _parse(body)
             if not isinstance(results, list) or len(results) != len(bodies):
                 raise NoAnswer(f"the answer to a batch of {len(bodies)} users does not have as many members")
             for position, result in enumerate(results, first):
-                yield _user_error(result, position) if "error" in result else _answer(result, _build(reply))
+                yield _user_error(result, position) if "error" in result else _answer(result, build)
             first += len(bodies)
 
     def index(self) -> dict[str, Any]:
         """The build that answers: its id, products, dimension, kind, and recall. Raises NoAnswer or Refused."""
-        index: dict[str, Any] = _parse(self._ask("GET", "/index"))
+        index: dict[str, Any] = _parse(self._ask("GET", "/index")[0])
         return index
 
     def is_ready(self) -> bool:
         """Whether the service answers and wants requests; asked once."""
         try:
-            return self._exchange("GET", "/health/ready", None).status == 200
+            return self._exchange("GET", "/health/ready", None)[0].status == 200
         except NoAnswer:
             return False
 
@@ -195,30 +184,31 @@ class Client:
         if bodies:
             yield bodies
 
-    def _ask(self, method: str, path: str, body: bytes | None = None) -> _Reply:
-        """The answer with status 200, tried for again where another try may help: all requests may be repeated."""
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> tuple[bytes, str]:
+        """The body of a 200 and who answered, tried for again where that may help: all requests may be repeated."""
         for tried in count():
             wait = random.uniform(0.5, 1.0) * self._backoff * 2**tried  # noqa: S311 (spreads clients, hides nothing)
             failure: ClientError
             try:
-                reply = self._exchange(method, path, body)
+                response, found = self._exchange(method, path, body)
             except _CutOff as error:
                 failure = error
             else:
-                if reply.status == 200:
-                    return reply
-                failure = _refused(reply)
-                if reply.status not in (_TOO_MANY, _UNAVAILABLE):
+                if response.status == 200:
+                    return found, response.headers.get("X-Index-Version", "")
+                failure = _refused(response, found)
+                if response.status not in (_TOO_MANY, _UNAVAILABLE):
                     raise failure
-                wait += _retry_after(reply.headers)
+                wait += _retry_after(response.headers)
             if tried == self._retries or wait > self._longest_wait:
                 raise failure
             time.sleep(wait)
         raise AssertionError("unreachable")
 
-    def _exchange(self, method: str, path: str, body: bytes | None) -> _Reply:
+    def _exchange(self, method: str, path: str, body: bytes | None) -> "_Exchange":
         """One request. A kept connection that turns out to be closed is replaced by a new one, once and at once."""
-        connection = self._take()
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
         if connection is not None:
             try:
                 return self._exchange_on(connection, method, path, body)
@@ -227,33 +217,27 @@ class Client:
         new = self._connect(self._host, self._port, timeout=self._timeout)
         return self._exchange_on(new, method, path, body)
 
-    def _exchange_on(self, connection: HTTPConnection, method: str, path: str, body: bytes | None) -> _Reply:
+    def _exchange_on(self, connection: HTTPConnection, method: str, path: str, body: bytes | None) -> "_Exchange":
         headers = self._headers if body is None else {**self._headers, "Content-Type": "application/json"}
+        reusable = False
         try:
             response = _response(connection, method, self._prefix + path, body, headers)
-            reply = _Reply(response.status, response.reason, response.headers, response.read())
-        except _Unanswered:
-            connection.close()
-            raise
+            found = response.read()
+            reusable = not response.will_close
         except (*_CLOSED, HTTPException) as error:
-            connection.close()
             raise _CutOff(f"the answer broke off ({error!r})") from error
         except OSError as error:
-            connection.close()
             raise NoAnswer(str(error)) from error
-        except BaseException:
-            connection.close()
-            raise
-        if response.will_close:
-            connection.close()
-        else:
+        finally:
+            if not reusable:
+                connection.close()
+        if reusable:
             with self._lock:
                 self._idle.append(connection)
-        return reply
+        return response, found
 
-    def _take(self) -> HTTPConnection | None:
-        with self._lock:
-            return self._idle.pop() if self._idle else None
+
+_Exchange = tuple[HTTPResponse, bytes]  # the head of an answer, and its body
 
 
 class _CutOff(NoAnswer):
@@ -288,15 +272,11 @@ def _encode(user: User) -> bytes:
     return json.dumps(fields, separators=(",", ":"), default=float).encode()  # NumPy's numbers in a list too
 
 
-def _parse(reply: _Reply) -> Any:
+def _parse(body: bytes) -> Any:
     try:
-        return json.loads(reply.body)
+        return json.loads(body)
     except ValueError as error:
         raise NoAnswer(f"the answer is not JSON ({error})") from error
-
-
-def _build(reply: _Reply) -> str:
-    return reply.headers.get("X-Index-Version", "")
 
 
 def _answer(fields: Mapping[str, Any], build: str) -> Answer:
@@ -310,14 +290,14 @@ def _user_error(fields: Mapping[str, Any], position: int) -> UserError:
     return UserError(fields["name"], Fault(fault.code, fault.detail, f"/{member}"))
 
 
-def _refused(reply: _Reply) -> Refused:
-    text = reply.body.decode(errors="replace")
+def _refused(response: HTTPResponse, body: bytes) -> Refused:
+    text = body.decode(errors="replace")
     try:
         problem = json.loads(text)
         faults = tuple(Fault(**fault) for fault in problem.get("errors", ()))
-        return Refused(reply.status, problem["title"], problem["detail"], faults, text)
+        return Refused(response.status, problem["title"], problem["detail"], faults, text)
     except (ValueError, KeyError, TypeError, AttributeError):  # of a proxy, perhaps
-        return Refused(reply.status, reply.reason, text[:_LONGEST_SHOWN], (), text)
+        return Refused(response.status, response.reason, text[:_MAX_SHOWN_CHARACTERS], (), text)
 
 
 def _retry_after(headers: Message) -> float:

@@ -1,6 +1,7 @@
 """The WSGI application: the operations of the API document, each answered by its view."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from flask import Flask, Response
 
@@ -15,7 +16,7 @@ from service.settings import Settings
 def create_app(serving: Serving, settings: Settings) -> Flask:
     """The application over what is served."""
     app = Flask(__name__, static_folder=None)
-    add_routes(app, views_of(serving, settings))
+    add_routes(app, views_of(serving, settings), serving)
     app.register_error_handler(Exception, answer_error)
 
     @app.after_request
@@ -27,10 +28,14 @@ def create_app(serving: Serving, settings: Settings) -> Flask:
     return app
 
 
-def add_routes(app: Flask, views: Mapping[str, View]) -> None:
+def add_routes(app: Flask, views: Mapping[str, View], serving: Serving) -> None:
     """Register the view of each operation. Raises ValueError unless every operation has one, and every view one."""
     unmatched = views.keys() ^ OPERATIONS.keys()
     if unmatched:
         raise ValueError(f"operations without a view, or views without an operation: {sorted(unmatched)}")
     for name, operation in OPERATIONS.items():
-        app.add_url_rule(operation.path, name, views[name], methods=[operation.method])
+        app.add_url_rule(operation.path, name, partial(_answer, views[name], serving), methods=[operation.method])
+
+
+def _answer(view: View, serving: Serving) -> Response:
+    return view(serving.recommender)  # taken once, as a new build may replace it at any time

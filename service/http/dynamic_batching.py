@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 
-from service.http.user_reader import UserReader
+from service.http.user_reader import reader_for
 from service.recommender import Answer, Recommender, Serving, UserBlock
 from service.settings import Limits
 
@@ -21,13 +20,12 @@ class DynamicBatcher:
     """Answers the bodies of requests before the app sees them."""
 
     def __init__(self, serving: Serving, limits: Limits):
-        self._serving = serving
-        self._reader_for = cache(partial(UserReader, limits=limits))
+        self._serving, self._limits = serving, limits
 
     def run_batch(self, bodies: Sequence[bytes]) -> list[BatchedAnswer | None]:
         """Return an answer for each body, or None where the app must look: at anything unusual, valid or not."""
         recommender = self._serving.recommender
-        users, vectors = self._reader_for(recommender.info.dimension).parse_fast(bodies)
+        users, vectors = reader_for(recommender.info.dimension, self._limits).parse_fast(bodies)
         try:
             answers = iter(recommender.recommend_inline(UserBlock([user for user in users if user], vectors)))
         except Exception:  # noqa: BLE001 (Each request meets it again, and says so in its own answer.)

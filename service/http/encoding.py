@@ -59,15 +59,13 @@ def write_similar(prefixes: Prefixes, ids: Iterable[str], answer: Recommendation
 
 def write_products(prefixes: Prefixes, positions: NDArray[np.int64]) -> bytes:
     """Return an object whose `products` have an `id` and a `name`."""
-    return _write_products(prefix + b"}" for prefix in prefixes(positions))
+    return b'{"products":%b}' % write_array(prefix + b"}" for prefix in prefixes(positions))
 
 
 def write_points(prefixes: Prefixes, positions: NDArray[np.int64], points: NDArray[np.float32]) -> bytes:
     """Return an object whose `products` have an `id`, a `name` and a map point (m, 2) as `x` and `y`."""
-    return _write_products(
-        b'%b,"x":%.4f,"y":%.4f}' % (prefix, x, y)
-        for prefix, (x, y) in zip(prefixes(positions), points.tolist(), strict=True)
-    )
+    places = zip(prefixes(positions), points.tolist(), strict=True)
+    return b'{"products":%b}' % write_array(b'%b,"x":%.4f,"y":%.4f}' % (prefix, x, y) for prefix, (x, y) in places)
 
 
 def write_array(answers: Iterable[bytes]) -> bytes:
@@ -76,7 +74,3 @@ def write_array(answers: Iterable[bytes]) -> bytes:
 
 def write_lines(answers: Iterable[bytes]) -> bytes:
     return b"".join(answer + b"\n" for answer in answers)
-
-
-def _write_products(products: Iterable[bytes]) -> bytes:
-    return b'{"products":' + write_array(products) + b"}"

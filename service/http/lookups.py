@@ -1,7 +1,7 @@
 """Look products up by name, find similar ones, and project products and users onto the map; what each request is."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from retrieval.vectors import unit_vectors
 from service.engines.base import Catalogue
 from service.errors import BadRequest, Fault
-from service.http.schemas import Count, Ids, OrderedIds, Text, Vector, schema
+from service.http.schemas import Field, read_count, read_id_set, read_some_ids, read_text, read_user_vector, schema
 from service.recommender import Recommendation, Recommender, User
 from service.settings import Limits
 
@@ -24,26 +24,22 @@ _MIN_MEAN_LENGTH = 1e-6  # A shorter mean of unit vectors is rounding error and 
 def request_schemas(dimension: int, limits: Limits) -> dict[str, Schema]:
     """What each request is, by its name in the API document. Its fields are the arguments of what it asks for."""
     max_limit = limits.max_completions
-    requests = (
-        schema(
-            "ProductsQuery",
-            prefix=Text(required=True),
-            limit=Count(max_limit, load_default=min(_DEFAULT_COMPLETIONS, max_limit)),
+    return {
+        "ProductsQuery": schema(
+            prefix=Field(read_text, required=True),
+            limit=Field(partial(read_count, max_limit), load_default=min(_DEFAULT_COMPLETIONS, max_limit)),
         ),
-        schema(
-            "SimilarRequest",
-            ids=OrderedIds(1, limits.max_ids, required=True),
-            k=Count(limits.max_k, load_default=limits.default_k),
-            exclude=Ids(load_default=frozenset),
+        "SimilarRequest": schema(
+            ids=Field(partial(read_some_ids, 1, limits.max_ids), required=True),
+            k=Field(partial(read_count, limits.max_k), load_default=limits.default_k),
+            exclude=Field(read_id_set, load_default=frozenset),
         ),
-        schema(
-            "MapRequest",
-            ids=OrderedIds(0, limits.max_ids, load_default=()),
-            vector=Vector(dimension, load_default=None),
-            likes=OrderedIds(0, limits.max_ids, load_default=()),
+        "MapRequest": schema(
+            ids=Field(partial(read_some_ids, 0, limits.max_ids), load_default=()),
+            vector=Field(partial(read_user_vector, dimension), load_default=None),
+            likes=Field(partial(read_some_ids, 0, limits.max_ids), load_default=()),
         ),
-    )
-    return {type(request).__name__: request for request in requests}
+    }
 
 
 def similar(recommender: Recommender, ids: Sequence[str], k: int, exclude: frozenset[str]) -> Recommendation:
@@ -63,8 +59,7 @@ def project(
     Those of the `vector` and the `likes` are null where there is none. Raises BadRequest naming each unknown id.
     """
     products = _vectors_of(catalogue, ids, "ids")
-    liked = _mean_vector(catalogue, likes, "likes") if likes else None
-    users = {"vector": vector, "likes": liked}
+    users = {"vector": vector, "likes": _mean_vector(catalogue, likes, "likes") if likes else None}
     points = {
         name: None if user is None else _points(catalogue, unit_vectors(user[None]))[0] for name, user in users.items()
     }
@@ -87,12 +82,11 @@ def _mean_vector(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArra
 def _vectors_of(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArray[np.float32]:
     """The unit vectors (m, d) of products; raises BadRequest naming each unknown id."""
     vectors = catalogue.unit_vectors_of(ids)
-    unknown = [position for position, vector in enumerate(vectors) if vector is None]
-    if unknown:
-        raise BadRequest([_unknown_id(field, position, ids[position]) for position in unknown[:_MAX_FAULTS]])
+    faults = []
+    for i, (product_id, vector) in enumerate(zip(ids, vectors, strict=True)):
+        if vector is None:
+            detail = f"{field} element {i} is the id of no product: {product_id[:_MAX_CHARACTERS_SHOWN]!r}"
+            faults.append(Fault("unknown_id", detail, f"/{field}/{i}"))
+    if faults:
+        raise BadRequest(faults[:_MAX_FAULTS])
     return np.array(vectors, np.float32)
-
-
-def _unknown_id(field: str, position: int, product_id: str) -> Fault:
-    detail = f"{field} element {position} is the id of no product: {product_id[:_MAX_CHARACTERS_SHOWN]!r}"
-    return Fault("unknown_id", detail, f"/{field}/{position}")

@@ -4,14 +4,14 @@ https://github.com/kserve/open-inference-protocol, and for the binary form
 https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol/binary-tensor-data-extension
 """
 
-import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from functools import cache, partial
 from itertools import chain
 from typing import Any
 
 import numpy as np
-from marshmallow import Schema, ValidationError
+from marshmallow import Schema
 from numpy.typing import NDArray
 
 from retrieval.search.ranking import SIDES
@@ -20,28 +20,18 @@ from service import version
 from service.errors import BadBody, BadRequest, Fault, TooLarge
 from service.http.encoding import write_json
 from service.http.schemas import (
-    AnyList,
-    Count,
-    Flag,
-    Integer,
-    Literal,
+    Array,
+    Field,
     Object,
-    Objects,
-    TensorRows,
-    Text,
+    invalid,
     load,
+    read_count,
     read_json,
+    read_kind,
+    read_text,
     schema,
 )
-from service.recommender import (
-    MAX_USERS_PER_SEARCH,
-    Answer,
-    Matches,
-    Recommender,
-    User,
-    UserBlock,
-    read_products,
-)
+from service.recommender import Answer, Matches, Recommender, User, UserBlock, read_products
 from service.settings import Limits
 
 MODEL, VERSION = "reco", version()
@@ -53,26 +43,19 @@ _MEMBERS = {"ids": ("id", TEXT), "scores": ("score", FLOAT), "names": ("name", T
 OUTPUTS = {f"{side}_{column}": (side, *_MEMBERS[column]) for side in SIDES for column in _MEMBERS}
 _FLOAT_BYTES = 4
 _MAX_FAULTS = 20
-_length = struct.Struct("<I").pack
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """The rows (n, d) of an input tensor, which all ask for the same k, and what is to be said of them.
+    """The rows of an input tensor as users without a name, who all ask for the same k, and what is to be said of them.
 
     `outputs` are the names of the output tensors, each with whether its data is to be binary.
     """
 
-    vectors: NDArray[np.float64]
+    users: UserBlock
     k: int
     outputs: list[tuple[str, bool]]
-    id: str | None = None
-
-    def blocks(self) -> Iterator[UserBlock]:
-        """Yield the rows as users without a name."""
-        for start in range(0, len(self.vectors), MAX_USERS_PER_SEARCH):
-            rows = self.vectors[start : start + MAX_USERS_PER_SEARCH]
-            yield UserBlock([User("", self.k)] * len(rows), rows)
+    id: str | None
 
 
 def describe_model(dimension: int) -> dict[str, Any]:
@@ -81,76 +64,23 @@ def describe_model(dimension: int) -> dict[str, Any]:
         "name": MODEL,
         "platform": "jetmlett_index",
         "inputs": [{"name": INPUT, "datatype": FLOAT, "shape": [-1, dimension]}],
-        "outputs": [
-            {"name": name, "datatype": datatype, "shape": [-1, -1]} for name, (_, _, datatype) in OUTPUTS.items()
-        ],
+        "outputs": [{"name": name, "datatype": kind, "shape": [-1, -1]} for name, (_, _, kind) in OUTPUTS.items()],
     }
 
 
-class InferenceReader:
-    """Reads inference requests from bodies."""
+def read_request(body: bytes, header_length: str | None, dimension: int, limits: Limits) -> InferenceRequest:
+    """Return the request of a body of which `header_length` bytes are JSON and the rest is binary data.
 
-    def __init__(self, dimension: int, limits: Limits):
-        self._dimension, self._limits = dimension, limits
-        self._schema = _request_schema(dimension, limits)
-
-    def read(self, body: bytes, header_length: str | None = None) -> InferenceRequest:
-        """The request of a body of which `header_length` bytes are JSON and the rest is binary data.
-
-        Raises BadBody, BadRequest with the faults of the JSON or of rows, or TooLarge.
-        """
-        header, binary = _split(body, header_length)
-        found = load(self._schema, read_json(header), "the request")
-        tensor, parameters = found["inputs"][0], found["parameters"]
-        vectors = self._vectors(tensor, binary)
-        outputs = [
-            (output["name"], output["parameters"].get("binary_data", parameters["binary_data_output"]))
-            for output in found["outputs"] or [{"name": name, "parameters": {}} for name in OUTPUTS]
-        ]
-        return InferenceRequest(vectors, parameters["k"], outputs, found["id"])
-
-    def _vectors(self, tensor: dict[str, Any], binary: memoryview) -> NDArray[np.float64]:
-        """The rows (n, d) of a tensor, as float32 holds them; JSON's numbers too, so that both forms mean the same."""
-        rows, size = tensor["shape"], tensor["parameters"].get("binary_data_size")
-        if rows > self._limits.max_batch:
-            raise TooLarge(f"the tensor has {rows} rows, {self._limits.max_batch} are allowed")
-        expected = rows * self._dimension * _FLOAT_BYTES
-        if size is not None and size != expected:
-            raise _bad_input("range", "/parameters/binary_data_size", f"must be {expected}, as the shape says")
-        if ("data" in tensor) == (size is not None):
-            raise _bad_input("missing", "", "must have data or, if it is binary, parameters.binary_data_size")
-        if len(binary) != (size or 0):
-            raise BadBody(
-                f"{len(binary)} bytes follow the JSON of the body, but the input tensor has {size or 0} there"
-            )
-        if size is None:
-            return self._json_vectors(tensor["data"], rows)
-        vectors = np.frombuffer(binary, "<f4").reshape(rows, self._dimension)
-        return self._checked(vectors, lambda _row, _element: "")
-
-    def _json_vectors(self, data: list[Any], rows: int) -> NDArray[np.float64]:
-        """The rows of data given row by row or, flattened, number by number."""
-        d, nested = self._dimension, bool(data) and {*map(type, data)} == {list}
-        if len(data) != (rows if nested else rows * d):
-            found = f"{len(data)} {'rows' if nested else 'numbers'}"
-            raise _bad_input("shape", "/data", f"has {found}, the shape says {rows} rows of {d} numbers")
-        values = data if nested else [data[start : start + d] for start in range(0, rows * d, d)]
-
-        def pointer(row: int, element: int | None) -> str:
-            at = f"/{row}" if nested else ""
-            return f"/data{at}" if element is None else f"/data{at}/{element if nested else row * d + element}"
-
-        vectors = _as_floats(values, d)
-        if vectors is None:
-            raise BadRequest(_row_faults(enumerate(values), d, pointer))
-        return self._checked(vectors, pointer)
-
-    def _checked(self, vectors: NDArray[np.float32], pointer: "_Pointer") -> NDArray[np.float64]:
-        """The rows as float64; raises BadRequest where some have no direction."""
-        bad = np.flatnonzero(~(np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)))
-        if bad.size:
-            raise BadRequest(_row_faults(((int(row), vectors[row]) for row in bad), self._dimension, pointer))
-        return vectors.astype(np.float64)
+    Raises BadBody, BadRequest with the faults of the JSON or of rows, or TooLarge.
+    """
+    header, binary = _split(body, header_length)
+    found = load(_request_schema(dimension, limits), read_json(header), "the request")
+    parameters = found["parameters"]
+    k, default = parameters["k"], parameters["binary_data_output"]
+    vectors = _read_vectors(found["inputs"][0], binary, dimension, limits.max_batch)
+    outputs = [(output["name"], output["parameters"].get("binary_data", default)) for output in found["outputs"]]
+    users = UserBlock([User("", k)] * len(vectors), vectors)
+    return InferenceRequest(users, k, outputs or [(name, default) for name in OUTPUTS], found["id"])
 
 
 def write_tensors(
@@ -162,7 +92,7 @@ def write_tensors(
     """
     shape = [len(answers), min(request.k, recommender.info.products)]
     sides = {OUTPUTS[name][0] for name, _ in request.outputs}
-    columns = {side: _Columns.of([getattr(answer, side) for answer in answers], recommender) for side in sides}
+    columns = {side: _Columns([getattr(answer, side) for answer in answers], recommender) for side in sides}
     outputs, buffers = [], []
     for name, binary in request.outputs:
         side, member, datatype = OUTPUTS[name]
@@ -177,46 +107,64 @@ def write_tensors(
     return b"".join([header, *buffers]), len(header) if buffers else None
 
 
+@cache
 def _request_schema(dimension: int, limits: Limits) -> Schema:
     """Return what an inference request is, to the one model that is served."""
+    flag = partial(read_kind, bool, "a boolean")
     tensor = schema(
-        "InputTensor",
-        name=Literal(INPUT, required=True),
-        datatype=Literal(FLOAT, required=True),
-        shape=TensorRows(dimension, required=True),
-        data=AnyList(),  # judged together with the shape
-        parameters=Object(schema("InputParameters", binary_data_size=Integer()), load_default=dict),
+        name=Field(partial(_read_choice, [INPUT]), required=True),
+        datatype=Field(partial(_read_choice, [FLOAT]), required=True),
+        shape=Field(partial(_read_shape, dimension), required=True),
+        data=Field(partial(read_kind, list, "a list")),  # judged together with the shape
+        parameters=Object(schema(binary_data_size=Field(_read_integer)), load_default=dict),
     )
     output = schema(
-        "RequestedOutput",
-        name=Literal(*OUTPUTS, required=True),
-        parameters=Object(schema("OutputParameters", binary_data=Flag()), load_default=dict),
+        name=Field(partial(_read_choice, [*OUTPUTS]), required=True),
+        parameters=Object(schema(binary_data=Field(flag)), load_default=dict),
     )
     parameters = schema(
-        "Parameters",
-        k=Count(limits.max_k, load_default=limits.default_k),
-        binary_data_output=Flag(load_default=False),
+        k=Field(partial(read_count, limits.max_k), load_default=limits.default_k),
+        binary_data_output=Field(flag, load_default=False),
     )
     return schema(
-        "InferenceRequest",
-        id=Text(load_default=None, allow_none=False),
+        id=Field(read_text, load_default=None, allow_none=False),
         parameters=Object(parameters, load_default=lambda: parameters.load({})),
-        inputs=Objects(tensor, required=True, validate=_check_single),
-        outputs=Objects(output, load_default=list, validate=_check_distinct),
+        inputs=Array(tensor, required=True, validate=_check_single),
+        outputs=Array(output, load_default=list, validate=_check_distinct),
     )
 
 
 def _check_single(inputs: list[Any]) -> None:
     if len(inputs) != 1:
-        raise ValidationError([Fault("value", f"must have one tensor, not {len(inputs)}", "")])
+        raise invalid("value", f"must have one tensor, not {len(inputs)}")
 
 
 def _check_distinct(outputs: list[dict[str, Any]]) -> None:
     if len({output["name"] for output in outputs}) < len(outputs):
-        raise ValidationError([Fault("value", "must not name a tensor twice", "")])
+        raise invalid("value", "must not name a tensor twice")
 
 
-_Pointer = Callable[[int, int | None], str]  # to a row of an input tensor, or to one of the row's elements
+def _read_integer(value: Any) -> int:
+    if type(value) is not int:
+        raise invalid("type", "must be an integer")
+    return value
+
+
+def _read_choice(choices: Sequence[str], value: Any) -> str:
+    if value not in choices:
+        raise invalid("value", f"must be {' or '.join(choices)}")
+    return str(value)
+
+
+def _read_shape(dimension: int, value: Any) -> int:
+    """Return the number of rows of the shape [rows, dimension]."""
+    expected = f"must be [rows, {dimension}]"
+    if not isinstance(value, list) or [*map(type, value)] != [int, int] or min(value) < 0:
+        raise invalid("shape", expected)
+    rows, columns = value
+    if columns != dimension:
+        raise invalid("vector_dimension", f"{expected}: the rows have {columns} numbers")
+    return int(rows)
 
 
 def _bad_input(code: str, member: str, detail: str) -> BadRequest:
@@ -235,6 +183,64 @@ def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
     return body[:length], memoryview(body)[length:]
 
 
+def _read_vectors(tensor: dict[str, Any], binary: memoryview, d: int, max_rows: int) -> NDArray[np.float64]:
+    """Return the rows (n, d) as float32 holds them; JSON's numbers too, so that both forms mean the same."""
+    n, size = tensor["shape"], tensor["parameters"].get("binary_data_size")
+    if n > max_rows:
+        raise TooLarge(f"the tensor has {n} rows, {max_rows} are allowed")
+    expected = n * d * _FLOAT_BYTES
+    if size is not None and size != expected:
+        raise _bad_input("range", "/parameters/binary_data_size", f"must be {expected}, as the shape says")
+    if ("data" in tensor) == (size is not None):
+        raise _bad_input("missing", "", "must have data or, if it is binary, parameters.binary_data_size")
+    if len(binary) != (size or 0):
+        raise BadBody(f"{len(binary)} bytes follow the JSON of the body, but the input tensor has {size or 0} there")
+    if size is not None:
+        return _checked(np.frombuffer(binary, "<f4").reshape(n, d), d, "")
+    data = tensor["data"]
+    nested = bool(data) and {*map(type, data)} == {list}
+    if len(data) != (n if nested else n * d):
+        found = f"{len(data)} {'rows' if nested else 'numbers'}"
+        raise _bad_input("shape", "/data", f"has {found}, the shape says {n} rows of {d} numbers")
+    rows = data if nested else [data[start : start + d] for start in range(0, n * d, d)]
+    return _checked(rows, d, "/data/{row}/{element}" if nested else "/data/{index}")
+
+
+def _checked(rows: list[list[Any]] | NDArray[np.float32], d: int, pointer: str) -> NDArray[np.float64]:
+    """Return rows of parsed JSON or of float32 (n, d) as float64, once float32 holds them.
+
+    Raises BadRequest with the first fault of each bad row; of more than twenty rows, a count.
+    """
+    vectors = _as_floats(rows, d) if isinstance(rows, list) else rows
+    if vectors is None:
+        suspects: Iterable[tuple[int, Any]] = enumerate(rows)
+    else:
+        bad = np.flatnonzero(~(np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)))
+        suspects = zip(bad.tolist(), vectors[bad], strict=True)
+    faults = [fault for row, values in suspects for fault in _first_fault(values, row, d, pointer)]
+    if len(faults) > _MAX_FAULTS:
+        more = f"{len(faults) - _MAX_FAULTS} further rows of {INPUT} are at fault"
+        faults[_MAX_FAULTS:] = [Fault("vector_rows", more, "/inputs/0")]
+    if faults or vectors is None:
+        raise BadRequest(faults)
+    return vectors.astype(np.float64)
+
+
+def _first_fault(values: Any, row: int, d: int, pointer: str) -> list[Fault]:
+    """Return the first fault of a row, if it has one; `pointer` is a format of the JSON pointer to an element."""
+    try:
+        read_vector(values, d)
+    except BadVector as error:
+        code, detail, element = astuple(error.faults[0])
+        if element is None:
+            subject, pointer = f"row {row} of {INPUT}", pointer.rpartition("/")[0]
+        else:
+            subject = f"row {row} of {INPUT}, element {element},"
+        place = pointer.format(row=row, element=element, index=row * d + (element or 0))
+        return [Fault(code, f"{subject} {detail}", f"/inputs/0{place}")]
+    return []
+
+
 def _as_floats(rows: list[list[Any]], dimension: int) -> NDArray[np.float32] | None:
     """The rows as float32 (n, d), or None where one is not that many numbers."""
     numbers = [*chain.from_iterable(rows)]
@@ -248,51 +254,26 @@ def _as_floats(rows: list[list[Any]], dimension: int) -> NDArray[np.float32] | N
         return wide.astype(np.float32).reshape(-1, dimension)
 
 
-def _row_faults(rows: Iterable[tuple[int, Any]], dimension: int, pointer: _Pointer) -> list[Fault]:
-    """The first fault of each bad row; of more than twenty rows, a count."""
-    faults: list[Fault] = []
-    for row, values in rows:
-        try:
-            read_vector(values, dimension)
-        except BadVector as error:
-            first = error.faults[0]
-            subject = f"row {row} of {INPUT}" + ("" if first.element is None else f", element {first.element},")
-            faults.append(Fault(first.code, f"{subject} {first.detail}", f"/inputs/0{pointer(row, first.element)}"))
-    more = len(faults) - _MAX_FAULTS
-    if more > 0:
-        faults[_MAX_FAULTS:] = [Fault("vector_rows", f"{more} further rows of {INPUT} are at fault", "/inputs/0")]
-    return faults
-
-
-@dataclass(frozen=True, slots=True)
 class _Columns:
-    """All matches of a side: their scores (m,), and the rows (m,) of them among the distinct `products`.
+    """The columns of all matches of a side. A product matches many users, and is read and packed once."""
 
-    A product matches many users, and is read and packed once.
-    """
-
-    products: list[dict[str, str]]
-    rows: NDArray[np.int64]
-    scores: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, sides: Sequence[Matches], recommender: Recommender) -> "_Columns":
+    def __init__(self, sides: Sequence[Matches], recommender: Recommender):
         positions = np.concatenate([np.empty(0, np.int64), *(side.positions for side in sides)])
         distinct, rows = np.unique(positions, return_inverse=True)
-        scores = np.concatenate([np.empty(0), *(side.scores for side in sides)])
-        return cls(read_products(recommender.prefixes(distinct)), rows, scores)
+        self._products, self._rows = read_products(recommender.prefixes(distinct)), rows.tolist()
+        self._scores = np.concatenate([np.empty(0), *(side.scores for side in sides)])
 
     def values(self, member: str) -> list[Any]:
         """Return the `id`, `name` or `score` of each match."""
         if member == "score":
-            return self.scores.tolist()
-        texts = [product[member] for product in self.products]
-        return [texts[row] for row in self.rows.tolist()]
+            return self._scores.tolist()
+        texts = [product[member] for product in self._products]
+        return [texts[row] for row in self._rows]
 
     def binary(self, member: str) -> bytes:
         """Return the same in binary form: a text as its length, a little-endian uint32, and its UTF-8."""
         if member == "score":
-            return self.scores.astype("<f4").tobytes()
-        texts = [product[member].encode() for product in self.products]
-        packed = [_length(len(text)) + text for text in texts]
-        return b"".join([packed[row] for row in self.rows.tolist()])
+            return self._scores.astype("<f4").tobytes()
+        texts = [product[member].encode() for product in self._products]
+        packed = [len(text).to_bytes(4, "little") + text for text in texts]
+        return b"".join([packed[row] for row in self._rows])

@@ -8,16 +8,8 @@ from typing import Any
 from flask import Response, request
 from werkzeug.exceptions import HTTPException
 
-from service.errors import (
-    BadBody,
-    BadRequest,
-    CannotLookUp,
-    EngineUnavailable,
-    Fault,
-    ServiceError,
-    TooLarge,
-    Unauthorized,
-)
+from service import errors
+from service.errors import Fault
 from service.http.encoding import write_json
 
 PROBLEM = "application/problem+json"
@@ -25,12 +17,12 @@ RETRY_SECONDS = 1
 UNAVAILABLE = f"the search engine does not answer; try again in {RETRY_SECONDS} s"
 _OPEN_INFERENCE = "/v2/"
 _STATUS = {
-    BadBody: HTTPStatus.BAD_REQUEST,
-    Unauthorized: HTTPStatus.UNAUTHORIZED,
-    TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
-    CannotLookUp: HTTPStatus.NOT_IMPLEMENTED,
-    EngineUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.BadBody: HTTPStatus.BAD_REQUEST,
+    errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
+    errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.CannotLookUp: HTTPStatus.NOT_IMPLEMENTED,
+    errors.EngineUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
 log = logging.getLogger(__name__)
@@ -39,14 +31,14 @@ log = logging.getLogger(__name__)
 def answer_error(error: Exception) -> Response:
     """The problem of whatever a view has raised; what is no error of a request is a bug, and logged as one."""
     match error:
-        case EngineUnavailable():
+        case errors.EngineUnavailable():
             log.warning("%s", error)
-            return problem(_STATUS[EngineUnavailable], UNAVAILABLE, headers={"Retry-After": str(RETRY_SECONDS)})
-        case Unauthorized():
-            return problem(_STATUS[Unauthorized], str(error), headers={"WWW-Authenticate": "Bearer"})
-        case BadRequest():
-            return problem(_STATUS[BadRequest], str(error), error.faults)
-        case ServiceError():
+            return problem(_STATUS[errors.EngineUnavailable], UNAVAILABLE, headers={"Retry-After": str(RETRY_SECONDS)})
+        case errors.Unauthorized():
+            return problem(_STATUS[errors.Unauthorized], str(error), headers={"WWW-Authenticate": "Bearer"})
+        case errors.BadRequest():
+            return problem(_STATUS[errors.BadRequest], str(error), error.faults)
+        case errors.ServiceError():
             return problem(_STATUS[type(error)], str(error))
         case HTTPException():
             allowed = error.get_response().headers.get("Allow")

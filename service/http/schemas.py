@@ -1,11 +1,13 @@
 """What a valid request is, as marshmallow fields whose errors are faults with codes."""
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+import numpy as np
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from marshmallow.exceptions import SCHEMA
+from numpy.typing import NDArray
 
 from retrieval.records.lenient_json import BadJson, loads
 from retrieval.vectors import BadVector, json_type, read_vector
@@ -22,161 +24,24 @@ _MESSAGES: dict[str, Any] = {
 
 
 class Field(fields.Field):
-    """A field that collects faults; their pointers are relative to the field until `load` completes them.
+    """A field whose value is what `read` returns for the parsed JSON.
 
-    `json_schema` describes its values in the API document.
+    `read` raises ValidationError with a list of faults, whose pointers are relative to the field until `load` completes
+    them.
     """
 
     default_error_messages = _MESSAGES
-    json_schema: Any
+
+    def __init__(self, read: Callable[[Any], Any], **options: Any):
+        super().__init__(**options)
+        self._read = read
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
-        return self.read(value)
-
-    def read(self, value: Any) -> Any:
-        """Return what parsed JSON stands for. Raises ValidationError with a list of faults."""
-        raise NotImplementedError
+        return self._read(value)
 
 
-class Text(Field):
-    json_schema = {"type": "string"}
-
-    def read(self, value: Any) -> str:
-        if not isinstance(value, str):
-            raise _wrong_type("a string", value)
-        return value
-
-
-class Flag(Field):
-    json_schema = {"type": "boolean"}
-
-    def read(self, value: Any) -> bool:
-        if not isinstance(value, bool):
-            raise _wrong_type("a boolean", value)
-        return value
-
-
-class Integer(Field):
-    json_schema = {"type": "integer"}
-
-    def read(self, value: Any) -> int:
-        if type(value) is not int:
-            raise _fault("type", "must be an integer")
-        return value
-
-
-class Literal(Field):
-    """One of the given strings."""
-
-    def __init__(self, *allowed: str, **options: Any):
-        super().__init__(**options)
-        self.allowed, self.json_schema = allowed, {"type": "string", "enum": [*allowed]}
-
-    def read(self, value: Any) -> str:
-        if not isinstance(value, str) or value not in self.allowed:
-            raise _fault("value", f"must be {' or '.join(self.allowed)}")
-        return value
-
-
-class Vector(Field):
-    """A list of numbers that `retrieval.vectors` takes for a vector of the given dimension, as float64 (d,)."""
-
-    def __init__(self, dimension: int, **options: Any):
-        super().__init__(**options)
-        self.dimension = dimension
-        self.json_schema = {
-            "type": "array",
-            "items": {"type": "number", "minimum": -sys.float_info.max, "maximum": sys.float_info.max},
-            "minItems": dimension,
-            "maxItems": dimension,
-            "contains": {"not": {"const": 0}},
-        }
-
-    def read(self, value: Any) -> Any:
-        try:
-            return read_vector(value, self.dimension)
-        except BadVector as error:
-            faults = [
-                Fault(fault.code, fault.detail, "" if fault.element is None else f"/{fault.element}")
-                for fault in error.faults
-            ]
-            raise ValidationError(faults) from error
-
-
-class Count(Field):
-    """A whole number from 1 to `most`."""
-
-    def __init__(self, most: int, **options: Any):
-        super().__init__(**options)
-        self.most, self.json_schema = most, {"type": "integer", "minimum": 1, "maximum": most}
-
-    def read(self, value: Any) -> int:
-        is_huge = type(value) is float and abs(value) >= 2**63  # how the JSON reader gives integers of many digits
-        if type(value) is not int and not is_huge:
-            raise _wrong_type("an integer", value)
-        if not 1 <= value <= self.most:
-            far = "a far smaller number" if value < 0 else "a far greater number"
-            found = value if abs(value) < _MAX_SHOWN_INTEGER else far
-            raise _fault("range", f"must be from 1 to {self.most}, not {found}")
-        return value
-
-
-class Ids(Field):
-    """A list of strings, as a set."""
-
-    json_schema = {"type": "array", "items": {"type": "string"}}
-
-    def read(self, value: Any) -> frozenset[str]:
-        return frozenset(_read_strings(value))
-
-
-class OrderedIds(Field):
-    """A list of `least` to `most` strings, in order."""
-
-    def __init__(self, least: int, most: int, **options: Any):
-        super().__init__(**options)
-        self.least, self.most = least, most
-        self.json_schema = {**Ids.json_schema, "minItems": least, "maxItems": most}
-
-    def read(self, value: Any) -> tuple[str, ...]:
-        ids = tuple(_read_strings(value))
-        if not self.least <= len(ids) <= self.most:
-            raise _fault("range", f"must have from {self.least} to {self.most} product ids, not {len(ids)}")
-        return ids
-
-
-class AnyList(Field):
-    """A list of anything."""
-
-    json_schema = {"type": "array"}
-
-    def read(self, value: Any) -> list[Any]:
-        if not isinstance(value, list):
-            raise _wrong_type("a list", value)
-        return value
-
-
-class TensorRows(Field):
-    """The shape [rows, dimension] of a tensor, as the number of rows."""
-
-    json_schema = {"type": "array", "items": {"type": "integer"}}
-
-    def __init__(self, dimension: int, **options: Any):
-        super().__init__(**options)
-        self.dimension = dimension
-
-    def read(self, value: Any) -> int:
-        expected = f"must be [rows, {self.dimension}]"
-        if not isinstance(value, list) or [*map(type, value)] != [int, int] or min(value) < 0:
-            raise _fault("shape", expected)
-        rows, columns = value
-        if columns != self.dimension:
-            raise _fault("vector_dimension", f"{expected}: the rows have {columns} numbers")
-        return int(rows)
-
-
-class Objects(fields.List):
-    """A list of objects of one schema."""
+class Array(fields.List):
+    """An array of objects of one schema."""
 
     default_error_messages = _MESSAGES
 
@@ -195,27 +60,23 @@ class _RequestSchema(Schema):
         unknown = EXCLUDE
 
 
-def schema(name: str, /, **members: fields.Field) -> Schema:
+def schema(**members: fields.Field) -> Schema:
     """Return the schema of an object of which unknown members are ignored."""
-    return _RequestSchema.from_dict(members, name=name)()
+    return _RequestSchema.from_dict(members)()
 
 
 def user_schema(dimension: int, limits: Limits) -> Schema:
     """Return what a user is to an index of this dimension."""
     return schema(
-        "User",
-        name=Text(required=True),
-        vector=Vector(dimension, required=True),
-        k=Count(limits.max_k, load_default=limits.default_k),
-        exclude=Ids(load_default=frozenset),
+        name=Field(read_text, required=True),
+        vector=Field(partial(read_user_vector, dimension), required=True),
+        k=Field(partial(read_count, limits.max_k), load_default=limits.default_k),
+        exclude=Field(read_id_set, load_default=frozenset),
     )
 
 
 def read_json(body: bytes) -> Any:
-    """Return the value of a JSON body; one that is a JSON string holding JSON is decoded once more.
-
-    Raises BadBody.
-    """
+    """Return the value of a JSON body; a JSON string that holds JSON is decoded once more. Raises BadBody."""
     if not body.strip():
         raise BadBody("the body is empty, JSON is expected")
     try:
@@ -251,19 +112,62 @@ def _complete(found: Any, path: str, pointer: str) -> Iterator[Fault]:
             yield from _complete(below, path + step, f"{pointer}/{key}")
 
 
-def _read_strings(value: Any) -> list[str]:
-    if type(value) is not list:
-        raise _wrong_type("a list of product ids", value)
-    others = [i for i, member in enumerate(value) if not isinstance(member, str)]
-    if others:
-        faults = [Fault("type", f"must be a string, not {json_type(value[i])}", f"/{i}") for i in others]
-        raise ValidationError(faults[:_MAX_ID_FAULTS])
+def read_kind(kind: type, expected: str, value: Any) -> Any:
+    """Return a value of the Python type `kind`, which errors call `expected`."""
+    if not isinstance(value, kind):
+        raise _wrong_type(expected, value)
     return value
 
 
-def _wrong_type(expected: str, value: Any) -> ValidationError:
-    return _fault("type", f"must be {expected}, not {value if type(value) is float else json_type(value)}")
+read_text = partial(read_kind, str, "a string")
 
 
-def _fault(code: str, detail: str) -> ValidationError:
+def read_count(most: int, value: Any) -> int:
+    """Return a whole number from 1 to `most`."""
+    is_huge = type(value) is float and abs(value) >= 2**63  # how the JSON reader gives integers of many digits
+    if type(value) is not int and not is_huge:
+        raise _wrong_type("an integer", value)
+    if not 1 <= value <= most:
+        far = "a far smaller number" if value < 0 else "a far greater number"
+        raise invalid("range", f"must be from 1 to {most}, not {value if abs(value) < _MAX_SHOWN_INTEGER else far}")
+    return int(value)
+
+
+def read_user_vector(dimension: int, value: Any) -> NDArray[np.float64]:
+    """Return a list of numbers that `retrieval.vectors` takes for a vector, as float64 (d,)."""
+    try:
+        return read_vector(value, dimension)
+    except BadVector as error:
+        places = ["" if fault.element is None else f"/{fault.element}" for fault in error.faults]
+        faults = [Fault(fault.code, fault.detail, place) for fault, place in zip(error.faults, places, strict=True)]
+        raise ValidationError(faults) from error
+
+
+def read_ids(value: Any) -> list[str]:
+    if type(value) is not list:
+        raise _wrong_type("a list of product ids", value)
+    others = [i for i, member in enumerate(value) if not isinstance(member, str)][:_MAX_ID_FAULTS]
+    if others:
+        raise ValidationError([Fault("type", f"must be a string, not {json_type(value[i])}", f"/{i}") for i in others])
+    return value
+
+
+def read_id_set(value: Any) -> frozenset[str]:
+    return frozenset(read_ids(value))
+
+
+def read_some_ids(least: int, most: int, value: Any) -> tuple[str, ...]:
+    """Return `least` to `most` strings, in order."""
+    ids = tuple(read_ids(value))
+    if not least <= len(ids) <= most:
+        raise invalid("range", f"must have from {least} to {most} product ids, not {len(ids)}")
+    return ids
+
+
+def invalid(code: str, detail: str) -> ValidationError:
+    """Return the error of a value with one fault."""
     return ValidationError([Fault(code, detail, "")])
+
+
+def _wrong_type(expected: str, value: Any) -> ValidationError:
+    return invalid("type", f"must be {expected}, not {value if type(value) is float else json_type(value)}")

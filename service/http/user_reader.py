@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,8 @@ from service.settings import Limits
 
 _COMMA = ord(",")
 _EMPTY: frozenset[str] = frozenset()
-_MIN_MAGNITUDE, _MAX_MAGNITUDE = (
-    1e-100,
-    1e100,
-)  # of the largest number of a vector that is neither zero nor out of range
+# Of the largest number of a vector that is for certain neither zero nor out of range.
+_MIN_MAGNITUDE, _MAX_MAGNITUDE = 1e-100, 1e100
 
 UserRow = tuple[User, NDArray[np.float64]]  # a user and the vector (d,)
 
@@ -52,10 +51,7 @@ class UserReader:
         return self._parse_fast(values, bodies)
 
     def read_array(self, body: bytes) -> Iterator[UserBlock]:
-        """Yield the users of an array.
-
-        Raises BadBody, BadRequest where the body is no array, or TooLarge: perhaps only after some blocks.
-        """
+        """Yield the users of an array; raises BadBody, BadRequest or TooLarge, perhaps only after some blocks."""
         texts, count = _split_array(body) or [], 0
         while count < len(texts) <= self._limits.max_batch:
             some = texts[count : count + MAX_USERS_PER_SEARCH]
@@ -107,14 +103,9 @@ class UserReader:
         users, vectors = self._parse_fast(values, texts)
         if len(vectors) == len(users):
             return UserBlock(users, vectors)  # type: ignore[arg-type]  # none of them is None
-        rows = iter(vectors)
-        return collect_block(
-            [
-                (user, next(rows)) if user else self.read_member(value, i)
-                for i, (user, value) in enumerate(zip(users, values, strict=True), first)
-            ],
-            self._dimension,
-        )
+        rows, members = iter(vectors), enumerate(zip(users, values, strict=True), first)
+        read = [(user, next(rows)) if user else self.read_member(value, i) for i, (user, value) in members]
+        return collect_block(read, self._dimension)
 
     def _parse_fast(
         self, values: Sequence[Any], texts: Sequence[bytes]
@@ -147,6 +138,9 @@ class UserReader:
     def _check_size(self, users: int) -> None:
         if users > self._limits.max_batch:
             raise TooLarge(f"the batch has {users} users, {self._limits.max_batch} are allowed")
+
+
+reader_for = cache(UserReader)
 
 
 def collect_block(rows: Sequence[UserRow | FailedUser], dimension: int) -> UserBlock:

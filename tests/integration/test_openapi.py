@@ -8,16 +8,21 @@ from typing import Any
 import pytest
 import schemathesis
 from flask import Flask
+from marshmallow import ValidationError, missing
 
 from service.http.app import add_routes, create_app
+from service.http.lookups import request_schemas
 from service.http.openapi import OPERATIONS, document
 from service.http.routes import views_of
+from service.http.schemas import user_schema
 from service.recommender import Recommender, Serving
 from service.settings import Limits, Settings
 from tests.integration.conftest import ApiOver
 from tests.support.api import JSON, NDJSON, Api
 from tests.support.fake_engine import compass
 
+LIMITS = Limits(default_k=3, max_k=7, max_ids=4, max_completions=5)
+REQUESTS = {"User": user_schema(2, LIMITS), **request_schemas(2, LIMITS)}
 AUTOMATIC = {"HEAD", "OPTIONS"}  # Flask's own, and the same for every route
 PAGES = [operation for operation in OPERATIONS.values() if operation.described["tags"] == ["pages"]]
 
@@ -46,10 +51,11 @@ def test_the_document_has_the_routes_and_methods_of_the_app_and_no_others() -> N
 
 
 def test_an_operation_without_a_view_and_a_view_without_an_operation_stop_the_start() -> None:
-    views = views_of(Serving(Recommender(compass())), Settings())
+    serving = Serving(Recommender(compass()))
+    views = views_of(serving, Settings())
     views["infer_all"] = views.pop("infer")
     with pytest.raises(ValueError, match=re.escape("['infer', 'infer_all']")):
-        add_routes(Flask("test"), views)
+        add_routes(Flask("test"), views, serving)
 
 
 def test_the_document_is_valid_openapi(sample_document: dict[str, Any]) -> None:
@@ -87,6 +93,47 @@ def test_the_app_serves_the_document_of_its_own_index_and_settings(
     assert limits == {"type": "integer", "minimum": 1, "maximum": 7, "default": 3}
     assert user["properties"]["exclude"]["default"] == []
     assert other["paths"]["/batch"]["post"]["requestBody"]["content"][JSON]["schema"]["maxItems"] == 5
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_the_document_names_the_fields_of_a_request_and_their_defaults(name: str) -> None:
+    fields, (properties, required) = REQUESTS[name].fields, described(name)
+    assert list(properties) == list(fields)
+    assert required == [member for member, field in fields.items() if field.required]
+    for member, field in fields.items():
+        default = field.load_default() if callable(field.load_default) else field.load_default
+        default = list(default) if isinstance(default, frozenset | tuple) else default
+        assert properties[member].get("default", missing) == default
+        assert ("null" in properties[member]["type"]) == field.allow_none
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_the_bounds_in_the_document_are_those_of_the_fields(name: str) -> None:
+    properties, _ = described(name)
+    for member, shape in properties.items():
+        for bound, step in (("minimum", -1), ("maximum", 1), ("minItems", -1), ("maxItems", 1)):
+            if shape.get(bound):
+                REQUESTS[name].fields[member].deserialize(sized(shape, shape[bound]))
+                with pytest.raises(ValidationError):
+                    REQUESTS[name].fields[member].deserialize(sized(shape, shape[bound] + step))
+
+
+def described(name: str) -> tuple[dict[str, Any], list[str]]:
+    """The properties of a request, and which of them are required."""
+    api = document(Recommender(compass()), Settings(limits=LIMITS))
+    if name == "ProductsQuery":
+        parameters = [each for each in api["paths"]["/products"]["get"]["parameters"] if "$ref" not in each]
+        required = [each["name"] for each in parameters if each["required"]]
+        return {each["name"]: each["schema"] for each in parameters}, required
+    shape = api["components"]["schemas"][name]
+    return shape["properties"], shape["required"]
+
+
+def sized(shape: dict[str, Any], size: int) -> Any:
+    """An integer, or a list of as many numbers or strings."""
+    if shape["type"] == "integer":
+        return size
+    return [1 if shape["items"]["type"] == "number" else "p"] * size
 
 
 def test_a_new_build_gets_a_document_of_its_own(recommender: Recommender) -> None:

@@ -12,5 +12,5 @@ from service.settings import Settings
 
 def views_of(serving: Serving, settings: Settings) -> dict[str, View]:
     """The view of each operation, by the operation's id."""
-    groups = (Recommendations, Lookups, OpenInference, Operations)
-    return page_views() | {name: view for group in groups for name, view in group(serving, settings).views().items()}
+    groups = (Recommendations(settings), Lookups(settings), OpenInference(settings), Operations(settings, serving))
+    return page_views() | {name: view for group in groups for name, view in group.views().items()}

@@ -6,10 +6,10 @@ from flask import Response, request
 
 from service.errors import TooLarge
 from service.http.encoding import JSON
-from service.recommender import Recommender, Serving
+from service.recommender import Recommender
 from service.settings import Settings
 
-View = Callable[[], Response]
+View = Callable[[Recommender], Response]  # It is given what is served as the request comes.
 
 INDEX_VERSION = "X-Index-Version"
 SAFETY_HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
@@ -19,18 +19,14 @@ USERS, BUILD, ANSWERED = "reco.users", "reco.build", "reco.answered"
 
 
 class Routes:
-    """A group of routes. A view takes `recommender` once, as a new build may replace it at any time."""
+    """A group of routes."""
 
-    def __init__(self, serving: Serving, settings: Settings):
-        self.serving, self.settings = serving, settings
+    def __init__(self, settings: Settings):
+        self.settings = settings
 
     def views(self) -> dict[str, View]:
         """The view of each operation, by the operation's id."""
         raise NotImplementedError
-
-    @property
-    def recommender(self) -> Recommender:
-        return self.serving.recommender
 
     def read_body(self) -> bytes:
         """The body of the current request. Raises TooLarge."""

@@ -20,33 +20,29 @@ class Lookups(Routes):
             "places": self.project,
         }
 
-    def products(self) -> Response:
-        recommender, arguments = self.recommender, request.args.to_dict()
+    def products(self, recommender: Recommender) -> Response:
+        arguments = request.args.to_dict()
         limit = arguments.get("limit", "")
         number = {"limit": int(limit)} if limit.isascii() and limit.isdigit() and len(limit) < 19 else {}
         query = self._load(recommender, "ProductsQuery", {**arguments, **number}, "a query")
         positions = recommender.catalogue.starting_with(**query)
         return respond(recommender, encoding.write_products(recommender.prefixes, positions))
 
-    def similar(self) -> Response:
-        recommender, body = self.recommender, self.read_body()
-        query = self._load(recommender, "SimilarRequest", read_json(body), "the body")
+    def similar(self, recommender: Recommender) -> Response:
+        query = self._load(recommender, "SimilarRequest", read_json(self.read_body()), "the body")
         request.environ[USERS] = 1
         answer = lookups.similar(recommender, **query)
         return respond(recommender, encoding.write_similar(recommender.prefixes, query["ids"], answer))
 
-    def samples(self) -> Response:
-        recommender = self.recommender
+    def samples(self, recommender: Recommender) -> Response:
         return respond(recommender, encoding.write_json({"users": recommender.catalogue.sample_users}))
 
-    def sampled_points(self) -> Response:
-        recommender = self.recommender
+    def sampled_points(self, recommender: Recommender) -> Response:
         positions, points = recommender.catalogue.sampled_points
         return respond(recommender, encoding.write_points(recommender.prefixes, positions, points))
 
-    def project(self) -> Response:
-        recommender, body = self.recommender, self.read_body()
-        query = self._load(recommender, "MapRequest", read_json(body), "the body")
+    def project(self, recommender: Recommender) -> Response:
+        query = self._load(recommender, "MapRequest", read_json(self.read_body()), "the body")
         return respond(recommender, encoding.write_json(lookups.project(recommender.catalogue, **query)))
 
     def _load(self, recommender: Recommender, name: str, value: Any, subject: str) -> dict[str, Any]:

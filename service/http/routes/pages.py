@@ -11,6 +11,7 @@ from flask import Response, request
 
 from service.http.openapi import OPERATIONS
 from service.http.routes.base import View
+from service.recommender import Recommender
 
 _FOLDERS = ("explorer", "docs")  # of `static`; the operation of `docs/docs.html` is `docs_html`
 _HEADERS = {
@@ -34,7 +35,7 @@ def page_views() -> dict[str, View]:
     return views
 
 
-def _answer(content: bytes, headers: dict[str, str], etag: str) -> Response:
+def _answer(content: bytes, headers: dict[str, str], etag: str, _: Recommender) -> Response:
     response = Response(content, headers=headers)
     response.set_etag(etag)
     response.make_conditional(request)

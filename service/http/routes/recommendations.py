@@ -1,7 +1,6 @@
 """Routes that recommend products to users: `/infer` and `/batch`."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 
 from flask import Response, request
 
@@ -9,46 +8,41 @@ from service.errors import FailedUser, TooLarge
 from service.http import encoding, metrics
 from service.http.dynamic_batching import BatchedAnswer
 from service.http.routes.base import ANSWERED, USERS, Routes, View, respond
-from service.http.user_reader import UserReader
-from service.recommender import Answer, Recommendation, User, UserBlock
+from service.http.user_reader import reader_for
+from service.recommender import Answer, Recommendation, Recommender, User, UserBlock
 from service.settings import Limits
 
 _MAX_SCORES_OBSERVED = 10  # of a batch
-
-_reader_for = cache(UserReader)
 
 
 class Recommendations(Routes):
     def views(self) -> dict[str, View]:
         return {"infer": self.infer, "batch": self.batch}
 
-    def infer(self) -> Response:
-        answered: BatchedAnswer = request.environ.get(ANSWERED) or self._answer_user()
+    def infer(self, recommender: Recommender) -> Response:
+        answered: BatchedAnswer = request.environ.get(ANSWERED) or self._answer_user(recommender)
         observe_answers([answered.answer])
         [written] = encoding.write_answers(answered.recommender.prefixes, [answered.answer])
         return respond(answered.recommender, written)
 
-    def batch(self) -> Response:
-        recommender, body = self.recommender, self.read_body()
-        reader = _reader_for(recommender.info.dimension, self.settings.limits)
-        is_ndjson = request.mimetype == encoding.NDJSON
-        blocks = reader.read_lines(body) if is_ndjson else reader.read_array(body)
-        answers = recommender.recommend(limit_matches(blocks, self.settings.limits))
+    def batch(self, recommender: Recommender) -> Response:
+        reader, body = reader_for(recommender.info.dimension, self.settings.limits), self.read_body()
+        if request.mimetype == encoding.NDJSON:
+            read, write, media_type = reader.read_lines, encoding.write_lines, encoding.NDJSON
+        else:
+            read, write, media_type = reader.read_array, encoding.write_array, encoding.JSON
+        answers = recommender.recommend(limit_matches(read(body), self.settings.limits))
         observe_batch(answers)
         failed = [answer for answer in answers if isinstance(answer, FailedUser)]
         for user in failed:
             metrics.FAILED_USERS.labels(user.error.code).inc()
-        written = encoding.write_answers(recommender.prefixes, answers)
-        if is_ndjson:
-            response = respond(recommender, encoding.write_lines(written), encoding.NDJSON)
-        else:
-            response = respond(recommender, encoding.write_array(written))
+        written = write(encoding.write_answers(recommender.prefixes, answers))
+        response = respond(recommender, written, media_type)
         response.headers["X-Batch-Errors"] = str(len(failed))
         return response
 
-    def _answer_user(self) -> BatchedAnswer:
-        recommender, body = self.recommender, self.read_body()
-        user = _reader_for(recommender.info.dimension, self.settings.limits).read_user(body)
+    def _answer_user(self, recommender: Recommender) -> BatchedAnswer:
+        user = reader_for(recommender.info.dimension, self.settings.limits).read_user(self.read_body())
         return BatchedAnswer(recommender, recommender.recommend_one(*user))
 
 

@@ -90,8 +90,7 @@ def _lock(directory: Path, lock: ExitStack) -> None:
             if os.path.samestat(found, directory.stat()):
                 return
         except (BlockingIOError, FileNotFoundError):
-            # Another run is at work in the directory, or is complete and has just removed it.
-            pass
+            pass  # Another run is at work in the directory, or is complete and has just removed it.
         except OSError as error:
             raise BadBatch(f"{directory}: cannot be used: {error}") from error
         lock.close()

@@ -59,10 +59,11 @@ def read_users(batch: pa.RecordBatch, answerer: Answerer, first: int = 0) -> Use
     vector_rows = np.cumsum(in_range) - 1
     rows: list[UserRow | FailedUser] = []
     for i, user in enumerate(users):
-        row = {} if user else {name: column[i].as_py() for name, column in columns.items()}
-        rows.append(
-            (user, vectors[vector_rows[i]]) if user else answerer.reader.read_member(without_nulls(row), first + i)
-        )
+        if user:
+            rows.append((user, vectors[vector_rows[i]]))
+        else:
+            row = {name: column[i].as_py() for name, column in columns.items()}
+            rows.append(answerer.reader.read_member(without_nulls(row), first + i))
     return collect_block(rows, answerer.dimension)
 
 

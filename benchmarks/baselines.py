@@ -43,33 +43,31 @@ def naive(port: int, products: Path) -> None:
         name = fields.Str(required=True)
         vector = fields.List(fields.Float(), required=True)
 
-    def answer(user: dict[str, object]) -> dict[str, object]:
+    def answer_to(user: dict[str, object]) -> dict[str, object]:
         vector = np.array(user["vector"])
         cosines = vectors @ vector / (np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector))
         order = np.argsort(-cosines)
-        sides = {"best": order[:10], "worst": order[: -10 - 1 : -1]}
-        return {
-            "name": user["name"],
-            **{
-                side: [{"id": str(ids[i]), "name": str(names[i]), "score": round(float(cosines[i]), 6)} for i in rows]
-                for side, rows in sides.items()
-            },
-        }
+        answer = {"name": user["name"]}
+        for side, rows in (("best", order[:10]), ("worst", order[:-11:-1])):
+            answer[side] = [
+                {"id": str(ids[i]), "name": str(names[i]), "score": round(float(cosines[i]), 6)} for i in rows
+            ]
+        return answer
 
     @app.post("/infer")
     def infer() -> Response:
-        return jsonify(answer(User().load(request.get_json())))
+        return jsonify(answer_to(User().load(request.get_json())))
 
     @app.post("/batch")
     def batch() -> Response:
-        return jsonify([answer(user) for user in User(many=True).load(request.get_json())])
+        return jsonify([answer_to(user) for user in User(many=True).load(request.get_json())])
 
     app.run("127.0.0.1", port, threaded=True)
 
 
 if __name__ == "__main__":
-    kind, number, last = sys.argv[1:]
+    kind, port, argument = sys.argv[1:]
     if kind == "empty":
-        empty(int(number), int(last))
+        empty(int(port), int(argument))
     else:
-        naive(int(number), Path(last))
+        naive(int(port), Path(argument))

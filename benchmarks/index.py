@@ -3,77 +3,59 @@
 python -m benchmarks.index [2000 20000 200000 1000000]
 """
 
-import statistics
-import subprocess
+import resource
 import sys
-import tempfile
-import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from benchmarks.catalogues import mixtures, sample_products, sample_users, write_catalogue, write_users
-from benchmarks.machine import machine
-from retrieval.artifact.manifest import Recall
+from benchmarks.catalogues import draw_users, sample_products, sources, vectors_of
+from benchmarks.processes import build
+from benchmarks.report import print_header, print_machine, print_row, seconds
 from retrieval.artifact.store import open_current
 from retrieval.vectors import unit_vectors
 
 SIZES = (2_000, 20_000, 200_000)
 HNSW_SIZES = (20_000, 200_000)
 K = 10
-TIMED_USERS, BATCH_USERS, PLANNING_USERS = 100, 1000, 5000
+TIMED_USERS, BATCH_USERS = 100, 1000
 ROUNDS = 3
-
-# A process started from this one would count this one's memory as its own peak; one in between does not.
-_PEAK_OF = """
-import resource, subprocess, sys
-status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-sys.exit(status)
-"""
-
-Search = Callable[[NDArray[np.float32]], object]
 
 
 @dataclass
 class Row:
-    """One way to search, and what it costs; build figures are of the whole builder process, times of both sides."""
+    """One way to search, and the seconds that it takes for both sides; `built` are the cells about its build."""
 
     label: str
-    search: Search
-    recall: Recall | None = None
-    build_seconds: float = 0.0
-    peak_bytes: int = 0
-    artifact_bytes: int = 0
+    search: Callable[[NDArray[np.float32]], object]
+    built: tuple[str, ...] = ("1 / 1", "1 / 1", "", "", "")
     seconds: list[float] = field(default_factory=list)
     batch_seconds: list[float] = field(default_factory=list)
-
-    @property
-    def median_ms(self) -> float:
-        return statistics.median(self.seconds) * 1e3
 
 
 def main() -> None:
     sizes = [int(argument) for argument in sys.argv[1:]] or SIZES
-    print(f"machine: {machine()}, faiss {faiss.__version__}")
+    print_machine(f", faiss {faiss.__version__}")
     print(f"variance of the sample's vectors kept by the first directions: {kept_variance()}")
     print(
         f"both sides of a user, k = {K}; times on one thread, users/s for {BATCH_USERS:,} users at once on all cores\n"
     )
     for size in sizes:
-        with tempfile.TemporaryDirectory() as directory:
-            measure(size, Path(directory))
+        with sources(size) as directory:
+            measure(size, directory)
 
 
 def measure(size: int, directory: Path) -> None:
-    write_catalogue(directory / "products.npz", size)
-    write_users(directory / "users.npz", PLANNING_USERS, seed=2)
-    users = unit_vectors(mixtures(sample_users(), BATCH_USERS, seed=3))
+    users = unit_vectors(draw_users(BATCH_USERS, seed=3))
     with np.load(directory / "products.npz") as arrays:
         products = unit_vectors(arrays["vectors"])
     flat = faiss.IndexFlatIP(products.shape[1])
@@ -93,39 +75,36 @@ def measure(size: int, directory: Path) -> None:
 
 
 def built(label: str, directory: Path, *options: str) -> Row:
-    """Run the builder as its own process, and open what it published."""
-    out = directory / label
-    arguments = ["--products", str(directory / "products.npz"), "--queries", str(directory / "users.npz")]
-    command = [sys.executable, "-m", "index_builder", *arguments, "--out", str(out), *options]
-    started = time.perf_counter()
-    builder = subprocess.run([sys.executable, "-c", _PEAK_OF, *command], stdout=subprocess.PIPE, check=True)
-    seconds = time.perf_counter() - started
-    build = open_current(out)
-    build.index.warm()
-    return Row(
-        f"{label}: {build.manifest.index.factory}",
-        lambda queries: build.index.search(queries, K),
-        build.manifest.recall,
-        seconds,
-        int(builder.stdout) * 1024,
-        build.manifest.size_bytes,
-    )
+    """Build an index, and open it."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as parent:
+        build_seconds, peak_bytes = parent.submit(cost_of_build, directory, label, *options).result()
+    opened = open_current(directory / label)
+    opened.index.warm()
+    recall = opened.manifest.recall
+    cells = [
+        *(f"{best.mean:.4f} / {worst.mean:.4f}" for best, worst in zip(recall.best, recall.worst, strict=True)),
+        f"{build_seconds:.1f}",
+        *(f"{size / 1e6:,.0f}" for size in (peak_bytes, opened.manifest.size_bytes)),
+    ]
+    return Row(f"{label}: {opened.manifest.index.factory}", lambda queries: opened.index.search(queries, K), (*cells,))
+
+
+def cost_of_build(directory: Path, label: str, *options: str) -> tuple[float, int]:
+    """Return the seconds of a build, and the most memory that its builder had.
+
+    To be called in a small process: what a large one starts would count that one's memory as its own peak.
+    """
+    taken = seconds(partial(build, directory, label, *options))
+    return taken, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 
 
 def take_times(row: Row, users: NDArray[np.float32]) -> None:
     """Some users one by one on one thread, and all of them at once on all cores."""
     with threadpool_limits(1):
-        for i in range(-10, TIMED_USERS):
-            taken = seconds(row.search, users[max(i, 0) :][:1])
-            if i >= 0:
-                row.seconds.append(taken)
-    row.batch_seconds.append(seconds(row.search, users))
-
-
-def seconds(search: Search, queries: NDArray[np.float32]) -> float:
-    started = time.perf_counter()
-    search(queries)
-    return time.perf_counter() - started
+        for _ in range(10):
+            row.search(users[:1])
+        row.seconds += [seconds(partial(row.search, users[i : i + 1])) for i in range(TIMED_USERS)]
+    row.batch_seconds.append(seconds(partial(row.search, users)))
 
 
 def both_ends(queries: NDArray[np.float32], products: NDArray[np.float32]) -> None:
@@ -136,37 +115,21 @@ def both_ends(queries: NDArray[np.float32], products: NDArray[np.float32]) -> No
 
 
 def kept_variance() -> str:
-    variances = np.linalg.eigvalsh(np.cov(unit_vectors(sample_products()).T))[::-1]
+    variances = np.linalg.eigvalsh(np.cov(unit_vectors(vectors_of(sample_products())).T))[::-1]
     shares = variances.cumsum() / variances.sum()
     return ", ".join(f"{count}: {shares[count - 1]:.1%}" for count in (64, 80, 96, 128))
 
 
 def show(size: int, rows: list[Row], raw_bytes: int) -> None:
     print(f"### {size:,} products, {raw_bytes / 1e6:,.0f} MB as float32\n")
-    print(
-        "| index | median ms | p99 ms | x Flat | users/s | recall@10 best / worst | recall@100 best / worst"
-        " | build s | peak MB | artifact MB |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    recalls = [f"recall@{k} best / worst" for k in (10, 100)]
+    print_header("index", "median ms", "p99 ms", "x Flat", "users/s", *recalls, "build s", "peak MB", "artifact MB")
+    flat = median(rows[0].seconds)
     for row in rows:
-        cells = [
-            row.label,
-            f"{row.median_ms:.3f}",
-            f"{float(np.quantile(row.seconds, 0.99)) * 1e3:.3f}",
-            f"{rows[0].median_ms / row.median_ms:.1f}",
-            f"{BATCH_USERS / statistics.median(row.batch_seconds):,.0f}",
-        ]
-        if row.recall is None:
-            cells += ["1 / 1", "1 / 1", "", "", ""]
-        else:
-            cells += [recall_at(row.recall, i) for i in (0, 1)]
-            cells += [f"{row.build_seconds:.1f}", f"{row.peak_bytes / 1e6:,.0f}", f"{row.artifact_bytes / 1e6:,.0f}"]
-        print(f"| {' | '.join(cells)} |")
+        middle, slow = np.quantile(row.seconds, (0.5, 0.99))
+        speeds = f"{flat / middle:.1f}", f"{BATCH_USERS / median(row.batch_seconds):,.0f}"
+        print_row(row.label, f"{middle * 1e3:.3f}", f"{slow * 1e3:.3f}", *speeds, *row.built)
     print(flush=True)
-
-
-def recall_at(recall: Recall, i: int) -> str:
-    return f"{recall.best[i].mean:.4f} / {recall.worst[i].mean:.4f}"
 
 
 if __name__ == "__main__":

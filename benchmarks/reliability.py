@@ -7,18 +7,15 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.machine import machine
+from benchmarks.report import print_header, print_machine, print_row
 
 
 def main() -> None:
-    print(f"machine: {machine()}, clients and server on the same cores\n")
-    print("| proof | figures |")
-    print("|---|---|")
+    print_machine(", clients and server on the same cores\n")
+    print_header("proof", "figures")
     for line in Path(sys.argv[1]).read_text(encoding="utf-8").splitlines():
-        figures = json.loads(line)
-        name = figures.pop("name")
-        shown = [f"{key.replace('_', ' ')} {value:,}" for key, value in figures.items()]
-        print(f"| {name} | {', '.join(shown)} |")
+        name, *figures = json.loads(line).items()
+        print_row(name[1], ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in figures))
 
 
 if __name__ == "__main__":

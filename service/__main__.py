@@ -7,7 +7,7 @@ from pathlib import Path
 from retrieval.artifact.store import current_build_id, open_current, roll_back
 from retrieval.errors import BadArtifact
 from service.errors import ServiceError
-from service.offline.job import BatchRequest, run_batch
+from service.offline.job import PART_ROWS, run_batch
 from service.settings import MILVUS_INDEXES, SCHEMA, environment_with, read_milvus, read_settings
 from service.workers.logs import set_up_logs
 from service.workers.supervisor import serve
@@ -53,7 +53,7 @@ def _roll_back(options: argparse.Namespace) -> None:
 def _batch(options: argparse.Namespace) -> None:
     settings = read_settings(options.environment)
     set_up_logs(settings)
-    print(run_batch(BatchRequest(options.input, options.output, options.k, options.part_rows), settings))
+    print(run_batch(options.input, options.output, settings, options.k, options.part_rows))
 
 
 def _publish(options: argparse.Namespace) -> None:
@@ -105,9 +105,9 @@ def _add_batch_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--part-rows",
         type=int,
-        default=BatchRequest.part_rows,
+        default=PART_ROWS,
         metavar="COUNT",
-        help=f"users that a process answers at a time; fewer take less memory (default: {BatchRequest.part_rows})",
+        help=f"users that a process answers at a time; fewer take less memory (default: {PART_ROWS})",
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from retrieval.artifact.store import Build, current_build_id, open_build
+from retrieval.artifact.store import current_build_id, open_build
 from service.cores import cores_of_worker, shared_cores
 from service.engines.faiss_engine import FaissEngine
 from service.http.user_reader import UserReader
@@ -16,7 +16,10 @@ _MAX_MATCHES = 200_000  # a side of a piece
 class Answerer:
     """Reads and answers users with one build, on one core."""
 
-    def __init__(self, build: Build, limits: Limits):
+    def __init__(self, artifacts: Path, limits: Limits, build_id: str | None = None, verified: bool = False):
+        """Open a build, or the current one, and verify it unless it was `verified` before. Raises BadArtifact."""
+        build = open_build(artifacts, build_id or current_build_id(artifacts), verified)
+        build.index.warm()
         self._recommender = Recommender(FaissEngine(build, cores_of_worker(shared_cores(), 1, 0, 1)))
         self.prefixes = self._recommender.prefixes
         self.dimension, self.limits = self._recommender.info.dimension, limits
@@ -27,13 +30,6 @@ class Answerer:
         for block in blocks:
             for piece in _pieces(block):
                 yield self._recommender.recommend_inline(piece)
-
-
-def open_answerer(artifacts: Path, limits: Limits, build_id: str | None = None, verified: bool = False) -> Answerer:
-    """Open a build, or the current one, and verify it unless it was `verified` before. Raises BadArtifact."""
-    build = open_build(artifacts, build_id or current_build_id(artifacts), verified)
-    build.index.warm()
-    return Answerer(build, limits)
 
 
 def _pieces(block: UserBlock) -> Iterator[UserBlock]:

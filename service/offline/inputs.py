@@ -20,9 +20,8 @@ _ARCHIVES = {b"PK": "NPZ", b"\x93N": "NPY"}
 
 
 class BlockKey(NamedTuple):
-    """A block's number, the row of its first user in the whole file, and its count of users."""
+    """The row of a block's first user in the whole file, and the block's count of users."""
 
-    number: int
     first_row: int
     rows: int
 
@@ -85,9 +84,9 @@ def _read_line_blocks(path: Path, max_rows: int) -> Iterator[Block]:
     first_row = 0
     try:
         with path.open("rb") as file, closing(plain(file)) as stream:
-            for number, lines in enumerate(_group_lines(path, stream, max_rows)):
+            for lines in _group_lines(path, stream, max_rows):
                 share = file.tell() / size if size else 1.0
-                yield Block(BlockKey(number, first_row, len(lines)), b"".join(lines), share)
+                yield Block(BlockKey(first_row, len(lines)), b"".join(lines), share)
                 first_row += len(lines)
     except (OSError, EOFError, zlib.error) as error:  # gzip reports a damaged stream as any of them
         raise BadBatch(f"{path}: cannot be read: {error}") from error
@@ -96,9 +95,8 @@ def _read_line_blocks(path: Path, max_rows: int) -> Iterator[Block]:
 def _group_lines(path: Path, stream: BinaryIO, max_rows: int) -> Iterator[list[bytes]]:
     """Yield the lines that are not blank, as many at a time as a block may hold; an empty list where there are none."""
     lines: list[bytes] = []
-    length = number = groups = 0
-    while line := stream.readline(_MAX_LINE_BYTES + 1):
-        number += 1
+    length = groups = 0
+    for number, line in enumerate(iter(partial(stream.readline, _MAX_LINE_BYTES + 1), b""), 1):
         if len(line) > _MAX_LINE_BYTES:
             raise BadBatch(f"{path}: line {number} is longer than the {_MAX_LINE_BYTES:,} bytes allowed")
         if line.isspace():

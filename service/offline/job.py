@@ -1,63 +1,38 @@
 """Answers the users of a file into another file, on all cores: what `python -m service batch` does."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from retrieval.artifact.durable import fsync
 from retrieval.artifact.store import open_current
 from service.errors import BadBatch
 from service.offline.inputs import Block, BlockKey, open_users
-from service.offline.outputs import find_format, sync
+from service.offline.outputs import find_format
 from service.offline.parts import PartsDirectory, open_parts
 from service.offline.pool import Task, start_pool
 from service.settings import Limits, Settings
 
-_PARTS_VERSION = 1
-_MAX_PART_ROWS = 100_000
+_PARTS_VERSION = 2
+PART_ROWS, _MAX_PART_ROWS = 4096, 100_000
 
 
-@dataclass(frozen=True)
-class BatchRequest:
-    """A file of users and the file for their answers, which workers write in parts of `part_rows`.
+def run_batch(source: Path, output: Path, settings: Settings, k: int | None = None, part_rows: int = PART_ROWS) -> str:
+    """Answer every user of a file, in order, into another one; return the counts of users and errors in words.
 
     `k` is the matches a side of users that do not say; None stands for the setting.
+    Parts of the answers, of `part_rows` users, are kept beside the output until it is complete. A run that was ended
+    early is resumed by the next one if the source's path, size and time of change, the build and the options are the
+    same. Raises BadBatch, or BadArtifact.
     """
-
-    input: Path
-    output: Path
-    k: int | None = None
-    part_rows: int = 4096
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run has written: counts of users, of those with an error, and of those an earlier run had answered."""
-
-    output: Path
-    users: int
-    failed: int
-    resumed: int
-
-    def __str__(self) -> str:
-        before = f", {self.resumed:,} of them by an earlier run" if self.resumed else ""
-        return f"{self.output}: {self.users:,} users{before}; {self.failed:,} have an error"
-
-
-def run_batch(request: BatchRequest, settings: Settings) -> Summary:
-    """Answer every user of the input, in order, and then give the output its name.
-
-    Parts of the answers are kept beside the output until it is complete. A run that was ended early is resumed by the
-    next one if the input's path, size and time of change, the build and the options are the same.
-    Raises BadBatch, or BadArtifact.
-    """
-    directory, limits = _parts_directory(request), _limits(request, settings.limits)
-    output_format, users = find_format(request.output), open_users(request.input)
+    directory, limits = _parts_directory(source, output), _limits(settings.limits, k, part_rows)
+    output_format, users = find_format(output), open_users(source)
     build_id = open_current(settings.artifacts).id
     task = Task(settings.artifacts.absolute(), build_id, limits, users.parse_users, output_format.write_part)
-    fingerprint = _fingerprint(request.input)
+    fingerprint = _fingerprint(source)
     state = {
         "version": _PARTS_VERSION,
         "input": fingerprint,
@@ -65,21 +40,23 @@ def run_batch(request: BatchRequest, settings: Settings) -> Summary:
         "k": limits.default_k,
         "max_k": limits.max_k,
         "answers": output_format.name,
-        "part_rows": request.part_rows,
+        "part_rows": part_rows,
     }
     with open_parts(directory, state) as parts:
         try:
-            keys, resumed = _answer_all(users.read_blocks(request.part_rows), parts, task, settings.workers)
+            keys, resumed = _answer_all(users.read_blocks(part_rows), parts, task, settings.workers)
             output_format.join_parts(map(parts.path, keys), parts.joined)
         except KeyboardInterrupt as error:
             raise BadBatch(f"stopped; the same command goes on from the parts in {directory}") from error
-        if _fingerprint(request.input) != fingerprint:
-            raise BadBatch(f"{request.input}: has changed while it was read; run the command again")
-        sync(parts.joined)
-        parts.joined.rename(request.output)
-        sync(request.output.absolute().parent)
+        if _fingerprint(source) != fingerprint:
+            raise BadBatch(f"{source}: has changed while it was read; run the command again")
+        fsync(parts.joined)
+        parts.joined.rename(output)
+        fsync(output.absolute().parent)
         parts.remove()
-    return Summary(request.output, sum(key.rows for key in keys), sum(map(parts.errors, keys)), resumed)
+    before = f", {resumed:,} of them by an earlier run" if resumed else ""
+    failed = sum(map(parts.errors, keys))
+    return f"{output}: {sum(key.rows for key in keys):,} users{before}; {failed:,} have an error"
 
 
 def _answer_all(blocks: Iterable[Block], parts: PartsDirectory, task: Task, workers: int) -> tuple[list[BlockKey], int]:
@@ -95,8 +72,7 @@ def _answer_all(blocks: Iterable[Block], parts: PartsDirectory, task: Task, work
             keys.append(key)
             if key in parts:
                 resumed += key.rows
-                if not bar.disable:
-                    bar.initial += key.rows  # counts as done, but not for the speed
+                bar.initial = resumed  # counts as done, but not for the speed
                 bar.update(key.rows)
             else:
                 bar.update(pool.submit(block))
@@ -105,21 +81,20 @@ def _answer_all(blocks: Iterable[Block], parts: PartsDirectory, task: Task, work
     return keys, resumed
 
 
-def _limits(request: BatchRequest, limits: Limits) -> Limits:
-    if not 1 <= request.part_rows <= _MAX_PART_ROWS:
-        raise BadBatch(f"--part-rows {request.part_rows}: must be from 1 to {_MAX_PART_ROWS}")
-    if request.k is None:
+def _limits(limits: Limits, k: int | None, part_rows: int) -> Limits:
+    if not 1 <= part_rows <= _MAX_PART_ROWS:
+        raise BadBatch(f"--part-rows {part_rows}: must be from 1 to {_MAX_PART_ROWS}")
+    if k is None:
         return limits
-    if not 1 <= request.k <= limits.max_k:
-        raise BadBatch(f"--k {request.k}: must be from 1 to {limits.max_k} (RECO_MAX_K)")
-    return replace(limits, default_k=request.k)
+    if not 1 <= k <= limits.max_k:
+        raise BadBatch(f"--k {k}: must be from 1 to {limits.max_k} (RECO_MAX_K)")
+    return replace(limits, default_k=k)
 
 
-def _parts_directory(request: BatchRequest) -> Path:
-    output = request.output
+def _parts_directory(source: Path, output: Path) -> Path:
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise BadBatch(f"{output}: {'is a directory' if output.is_dir() else 'its directory does not exist'}")
-    if output.exists() and request.input.exists() and output.samefile(request.input):
+    if output.exists() and source.exists() and output.samefile(source):
         raise BadBatch(f"{output}: is the input")
     return output.with_name(f"{output.name}.parts")
 

@@ -11,14 +11,12 @@ import pyarrow as pa
 
 from service.errors import BadBatch
 from service.http.user_reader import collect_block
-from service.offline.answers import Answerer, open_answerer
-from service.offline.record_batches import ANSWERS, answer_batch, read_users, without_nulls
+from service.offline.answers import Answerer
+from service.offline.record_batches import ANSWERS, USER_COLUMNS, answer_batch, read_users, without_nulls
 from service.recommender import UserBlock
 from service.settings import Limits
 
 Batch = TypeVar("Batch")  # a pyarrow.RecordBatch, a pyarrow.Table or a pandas.DataFrame
-
-_USER_FIELDS = ("name", "vector", "k", "exclude")
 
 
 @dataclass(frozen=True)
@@ -54,8 +52,8 @@ class BatchMatcher:
     def __call__(self, batch: Batch) -> Batch:
         answerer = _answerer(self.artifacts, self.k, self.build_id)
         if isinstance(batch, pa.RecordBatch):
-            table = _answers(answerer, [read_users(batch, answerer)]).combine_chunks()
-            return pa.RecordBatch.from_arrays([_one_chunk(column) for column in table.columns], schema=ANSWERS)
+            answers = _answers(answerer, [read_users(batch, answerer)])
+            return pa.concat_batches([pa.RecordBatch.from_pylist([], ANSWERS), *answers.to_batches()])
         if isinstance(batch, pa.Table):
             return _answers(answerer, _users_of_table(batch, answerer))
         if "pandas" in sys.modules and isinstance(batch, sys.modules["pandas"].DataFrame):
@@ -73,7 +71,7 @@ SPARK_SCHEMA = f"name string, best {_SPARK_MATCHES}, worst {_SPARK_MATCHES}, err
 
 @cache
 def _answerer(artifacts: str, k: int, build_id: str | None) -> Answerer:
-    return open_answerer(Path(artifacts), Limits(default_k=k, max_k=max(k, Limits.max_k)), build_id)
+    return Answerer(Path(artifacts), Limits(default_k=k, max_k=max(k, Limits.max_k)), build_id)
 
 
 def _answers(answerer: Answerer, blocks: Iterable[UserBlock]) -> pa.Table:
@@ -89,29 +87,22 @@ def _users_of_table(table: pa.Table, answerer: Answerer) -> Iterator[UserBlock]:
 
 
 def _users_of_frame(frame: Any, answerer: Answerer) -> Iterable[UserBlock]:
-    columns = frame[[name for name in _USER_FIELDS if name in frame]]
+    columns = frame[[name for name in USER_COLUMNS if name in frame]]
     try:
         table = pa.Table.from_pandas(columns, preserve_index=False)
         if "k" in table.column_names and pa.types.is_floating(table["k"].type):  # how pandas keeps integers with gaps
             table = table.set_column(table.column_names.index("k"), "k", table["k"].cast(pa.int64()))
     except (pa.ArrowInvalid, pa.ArrowTypeError):  # a column of mixed types: some rows are at fault, not all
         rows = [{name: _plain_python(value) for name, value in row.items()} for row in columns.to_dict("records")]
-        members = [answerer.reader.read_member(without_nulls(_with_whole_k(row)), i) for i, row in enumerate(rows)]
+        members = [answerer.reader.read_member(without_nulls(row), i) for i, row in enumerate(rows)]
         return [collect_block(members, answerer.dimension)]
     return _users_of_table(table, answerer)
 
 
-def _with_whole_k(row: dict[str, Any]) -> dict[str, Any]:
-    k = row.get("k")
-    return {**row, "k": int(k)} if isinstance(k, float) and k.is_integer() else row
-
-
 def _plain_python(value: Any) -> Any:
-    """A member of a frame as JSON would give it; what is missing is None."""
+    """Return a member of a frame as JSON would give it: None where it is missing, an integer where it is whole."""
     value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     pandas = sys.modules["pandas"]
     return None if pandas.api.types.is_scalar(value) and pandas.isna(value) else value
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks else pa.array([], column.type)

@@ -1,7 +1,6 @@
 """The formats of an answers file: how a worker writes a part, and how the parts become the file."""
 
 import gzip
-import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -38,15 +37,6 @@ def find_format(output: Path) -> Format:
     except ImportError as error:
         raise BadBatch("writing Parquet needs pyarrow: pip install 'jetmlett[parquet]'") from error
     return Format("parquet", parquet.write_part, parquet.join_parts)
-
-
-def sync(path: Path) -> None:
-    """Have a file or directory written to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_lines(path: Path, answer_lists: AnswerLists, prefixes: Prefixes) -> None:

@@ -30,17 +30,17 @@ def user_columns_of(path: Path) -> list[str]:
 
 def read_blocks(path: Path, columns: list[str], max_rows: int) -> Iterator[Block]:
     """Yield the columns of all users, as Arrow streams of at most `max_rows`; at least one. Raises BadBatch."""
-    number = first = 0
+    first = 0
     try:
         # Without pre_buffer and with a buffer, a row group is read piece by piece, however large it is.
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=_READ_AHEAD_BYTES) as file:
             rows = file.metadata.num_rows
             for batch in file.iter_batches(max_rows, columns=columns):
-                yield Block(BlockKey(number, first, len(batch)), _as_stream(batch), (first + len(batch)) / rows)
-                number, first = number + 1, first + len(batch)
-            if not number:
+                yield Block(BlockKey(first, len(batch)), _as_stream(batch), (first + len(batch)) / rows)
+                first += len(batch)
+            if not first:
                 empty = pa.RecordBatch.from_pylist([], file.schema_arrow)
-                yield Block(BlockKey(0, 0, 0), _as_stream(empty.select(columns)), 1.0)
+                yield Block(BlockKey(0, 0), _as_stream(empty.select(columns)), 1.0)
     except (pa.ArrowException, OSError) as error:
         raise BadBatch(f"{path}: not a readable Parquet file: {error}") from error
 

@@ -1,23 +1,22 @@
 """The directory of a batch's answers so far: parts, each of which is there whole or not at all."""
 
-import fcntl
 import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
 import orjson
 
+from retrieval.artifact.durable import AT_ONCE, EXCLUSIVE, locked, replace_text
 from service.errors import BadBatch
 from service.offline.inputs import BlockKey
-from service.offline.outputs import sync
 
 _STATE, _JOINED = "state.json", "joined"
-_FILE_NAMES = re.compile(r"(state\.json|joined|\d+(-\w+)?\.draft|\d+-\d+-\d+-\d+\.part)(\.new)?")
+_FILE_NAMES = re.compile(r"(state\.json|joined|\d+(-\w+)?\.draft|\d+(-\d+)+\.part)(\.new)?")
 _LOCK_TIMEOUT_SECONDS = 10.0
 
 
@@ -44,11 +43,11 @@ class PartsDirectory:
         return self._errors[key]
 
     def path(self, key: BlockKey) -> Path:
-        return self._directory / f"{key.number}-{key.first_row}-{key.rows}-{self._errors[key]}.part"
+        return self._directory / f"{key.first_row}-{key.rows}-{self._errors[key]}.part"
 
     def draft(self, key: BlockKey) -> Path:
         """Return where to write a part that is not complete."""
-        return self._directory / f"{key.number}-{self._run}.draft"
+        return self._directory / f"{key.first_row}-{self._run}.draft"
 
     def add(self, key: BlockKey, errors: int) -> None:
         """Make the draft of a block a part."""
@@ -66,45 +65,37 @@ def open_parts(directory: Path, state: dict[str, Any]) -> Iterator[PartsDirector
 
     Raises BadBatch where the directory holds other files, or another run is at work.
     """
-    lock = _lock(directory)
-    try:
+    path, text = directory / _STATE, orjson.dumps(state).decode()
+    with ExitStack() as lock:
+        _lock(directory, lock)
         foreign = sorted(path.name for path in directory.iterdir() if not _FILE_NAMES.fullmatch(path.name))
         if foreign:
             raise BadBatch(f"{directory}: is in the way, and holds {foreign[0]}, which is no part of a batch")
-        path = directory / _STATE
-        if not (path.exists() and path.read_bytes() == orjson.dumps(state)):
+        if not (path.exists() and path.read_text() == text):
             _clear(directory)
-            new = path.with_suffix(".json.new")
-            new.write_bytes(orjson.dumps(state))
-            sync(new)
-            new.rename(path)
+            replace_text(path, text, path.with_suffix(".json.new"))
         for draft in directory.glob("*.draft"):
             draft.unlink()
         yield PartsDirectory(directory)
-    finally:
-        os.close(lock)
 
 
-def _lock(directory: Path) -> int:
-    """Return a descriptor that keeps other runs out of the directory until it is closed or this process ends."""
+def _lock(directory: Path, lock: ExitStack) -> None:
+    """Keep other runs out of the directory until the lock is closed or this process ends."""
     deadline = time.monotonic() + _LOCK_TIMEOUT_SECONDS
-    while True:
+    while time.monotonic() < deadline:
         try:
             directory.mkdir(exist_ok=True)
-            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+            found = directory.stat()
+            lock.enter_context(locked(directory, EXCLUSIVE | AT_ONCE))
+            if os.path.samestat(found, directory.stat()):
+                return
+        except (BlockingIOError, FileNotFoundError):
+            pass  # Another run is at work in the directory, or is complete and has just removed it.
         except OSError as error:
             raise BadBatch(f"{directory}: cannot be used: {error}") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock), directory.stat()):
-                return lock
-        except (BlockingIOError, FileNotFoundError):
-            # Another run is at work in the directory, or is complete and has just removed it.
-            pass
-        os.close(lock)
-        if time.monotonic() > deadline:
-            raise BadBatch(f"{directory}: another run is at work in it")
+        lock.close()
         time.sleep(0.05)
+    raise BadBatch(f"{directory}: another run is at work in it")
 
 
 def _clear(directory: Path) -> None:

@@ -12,11 +12,11 @@ from multiprocessing import connection, get_context
 from pathlib import Path
 from threading import Thread
 
+from retrieval.artifact.durable import fsync
 from service.errors import BadBatch, FailedUser
 from service.http.encoding import Prefixes
-from service.offline.answers import Answerer, open_answerer
+from service.offline.answers import Answerer
 from service.offline.inputs import Block, BlockKey
-from service.offline.outputs import sync
 from service.offline.parts import PartsDirectory
 from service.recommender import Answer, UserBlock
 from service.settings import Limits
@@ -115,11 +115,11 @@ def _answer_block(task: Task, draft: Path, first_row: int, content: bytes) -> in
     answerer = _open_answerer(task)
     blocks = [*task.parse_users(content, answerer, first_row)]
     task.write_part(draft, answerer.answer(blocks), answerer.prefixes)
-    sync(draft)
+    fsync(draft)
     return sum(isinstance(item, FailedUser) for block in blocks for item in block.items)
 
 
 @cache
 def _open_answerer(task: Task) -> Answerer:
     """Open the build once a process, with the first block, whose future then carries what goes wrong."""
-    return open_answerer(task.artifacts, task.limits, task.build_id, verified=True)
+    return Answerer(task.artifacts, task.limits, task.build_id, verified=True)

@@ -33,9 +33,9 @@ def user_columns(schema: pa.Schema) -> list[str]:
     for name in ("name", "vector"):
         if name not in schema.names:
             raise BadBatch(f"needs columns 'name' and 'vector', has {', '.join(schema.names) or 'none'}")
-    found = [name for name in _COLUMNS if name in schema.names]
+    found = [name for name in USER_COLUMNS if name in schema.names]
     for name in found:
-        expected, fits = _COLUMNS[name]
+        expected, fits = USER_COLUMNS[name]
         if schema.names.count(name) > 1:
             raise BadBatch(f"has several columns {name!r}")
         kind = schema.field(name).type
@@ -52,21 +52,15 @@ def read_users(batch: pa.RecordBatch, answerer: Answerer, first: int = 0) -> Use
     """
     columns = {name: batch.column(name) for name in user_columns(batch.schema)}
     in_range, vectors = _fast_vectors(columns["vector"], answerer.dimension)
-    options = [
-        columns[name].to_pylist() if name in columns else [None] * len(batch) for name in ("name", "k", "exclude")
-    ]
-    users = [
-        _fast_user(answerer.limits, *row) if fits else None
-        for fits, row in zip(in_range, zip(*options, strict=True), strict=True)
-    ]
+    options = [columns.get(name, pa.nulls(len(batch))).to_pylist() for name in ("name", "k", "exclude")]
+    users = [_fast_user(answerer.limits, *row) if fits else None for fits, *row in zip(in_range, *options, strict=True)]
     if all(users):
         return UserBlock(users, vectors)  # type: ignore[arg-type]  # none of them is None
+    vector_rows = np.cumsum(in_range) - 1
     rows: list[UserRow | FailedUser] = []
-    fast_rows = iter(vectors)
-    for i, (user, fits) in enumerate(zip(users, in_range, strict=True)):
-        vector = next(fast_rows) if fits else None
-        if user and vector is not None:
-            rows.append((user, vector))
+    for i, user in enumerate(users):
+        if user:
+            rows.append((user, vectors[vector_rows[i]]))
         else:
             row = {name: column[i].as_py() for name, column in columns.items()}
             rows.append(answerer.reader.read_member(without_nulls(row), first + i))
@@ -149,7 +143,7 @@ def _is_list(kind: pa.DataType, of: Callable[[pa.DataType], bool]) -> bool:
     return lists and (of(kind.value_type) or pa.types.is_null(kind.value_type))
 
 
-_COLUMNS: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
+USER_COLUMNS: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
     "name": ("strings", _is_text),
     "vector": ("lists of numbers", lambda kind: _is_list(kind, _is_number)),
     "k": ("integers", pa.types.is_integer),

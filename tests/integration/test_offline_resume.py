@@ -19,9 +19,8 @@ import pytest
 
 from index_builder.pipeline import BuildRequest, build
 from service.errors import BadBatch
-from service.offline.job import BatchRequest, run_batch
 from tests.support.catalogues import products_of, write_lines
-from tests.support.offline_runs import TOP, command, run, settings_for, start, write_users
+from tests.support.offline_runs import TOP, command, run, start, write_users
 
 DIMENSION, PARTS, PART_ROWS = 6, 20, 200
 IN_PARTS = ("--part-rows", PART_ROWS)
@@ -114,7 +113,7 @@ def test_a_killed_run_goes_on_without_losses_or_duplicates(
     stopped: Path, artifacts: Path, source: Path, whole: bytes
 ) -> None:
     before = {path.name: path.stat().st_ino for path in parts_of(stopped)}
-    done = sum(int(name.split("-")[2]) for name in before)
+    done = sum(int(name.split("-")[1]) for name in before)
     printed = run(artifacts, source, stopped, part_rows=PART_ROWS)
     assert printed == f"{stopped}: {USERS:,} users, {done:,} of them by an earlier run; 1 have an error"
     assert stopped.read_bytes() == whole
@@ -198,9 +197,8 @@ def test_parts_of_another_input_build_or_option_are_not_used(
         stopped = tmp_path / "matches.parquet"
         directory.rename(tmp_path / "matches.parquet.parts")
     fresh = tmp_path / f"fresh{stopped.suffix}"
-    request = BatchRequest(source, stopped, k, PART_ROWS)
-    assert str(run_batch(request, settings_for(artifacts))) == f"{stopped}: {USERS:,} users; 1 have an error"
-    run_batch(BatchRequest(source, fresh, k, PART_ROWS), settings_for(artifacts))
+    assert run(artifacts, source, stopped, k, PART_ROWS) == f"{stopped}: {USERS:,} users; 1 have an error"
+    run(artifacts, source, fresh, k, PART_ROWS)
     if change == "format":
         assert pq.read_table(stopped).equals(pq.read_table(fresh))
     else:

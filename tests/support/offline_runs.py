@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from service.offline.job import BatchRequest, run_batch
+from service.offline.job import run_batch
 from service.recommender import Recommender
 from service.settings import Settings
 from tests.support.matches import answers_to, user_row
@@ -40,11 +40,7 @@ def start(words: list[str], **settings: str) -> subprocess.Popen[str]:
 
 def run(artifacts: Path, source: Path, output: Path, k: int | None = None, part_rows: int = 4096) -> str:
     """Run a batch from this process, with one worker; return its summary."""
-    return str(run_batch(BatchRequest(source, output, k, part_rows), settings_for(artifacts)))
-
-
-def settings_for(artifacts: Path) -> Settings:
-    return Settings(artifacts=artifacts, workers=1)
+    return run_batch(source, output, Settings(artifacts=artifacts, workers=1), k, part_rows)
 
 
 def run_command(artifacts: Path, source: Path, output: Path, *options: object, **settings: str) -> tuple[int, str, str]:

@@ -73,7 +73,7 @@ def search_alone(index: ProductIndex) -> Cost:
 
 def run_command(artifacts: Path, source: Path, output: Path, users: int) -> tuple[Cost, int]:
     """Return what the command costs, and the most memory that its processes had, with shared pages counted once."""
-    words = ["--artifact", artifacts, "--input", source, "--output", output, "--k", str(K)]
+    words = ["--artifact", str(artifacts), "--input", str(source), "--output", str(output), "--k", str(K)]
     began, peak = clocks(), 0
     with subprocess.Popen(
         [sys.executable, "-m", "service", "batch", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True

@@ -51,7 +51,7 @@ def main() -> None:
 
 def in_turns(connection: http.client.HTTPConnection, vectors: NDArray[np.float32], rounds: int) -> NDArray[np.float64]:
     """Return the costs (rounds, ways, 5) of each way; all must find the same products."""
-    costs: list[list[Cost]] = []
+    costs: list[tuple[Cost, ...]] = []
     for _ in range(rounds + 1):
         round_costs, found = zip(*(ask(connection, way, vectors) for way in WAYS), strict=True)
         costs.append(round_costs)

@@ -29,9 +29,20 @@ class Service:
 
 def build(directory: Path, name: str, *options: str, tree: Path = ROOT) -> Path:
     """Build an index of the sources in a directory with a source tree's builder; return the artifacts root."""
-    files = ["--products", directory / "products.npz", "--queries", directory / "queries.npz"]
-    command = [sys.executable, "-m", "index_builder", *files, "--out", directory / name, *options]
-    subprocess.run(command, cwd=tree, check=True, stdout=subprocess.DEVNULL)
+    files = [
+        "--products",
+        directory / "products.npz",
+        "--queries",
+        directory / "queries.npz",
+        "--out",
+        directory / name,
+    ]
+    subprocess.run(
+        [sys.executable, "-m", "index_builder", *map(str, files), *options],
+        cwd=tree,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     return directory / name
 
 

@@ -156,8 +156,8 @@ def wrk(server: Service, connections: int, bodies: Path) -> Load:
     found = re.search(r"^result (.*)$", printed, re.MULTILINE)
     assert found, printed
     facts = json.loads(found[1])
-    latencies = (facts[name] / 1e3 for name in ("p50", "p99", "p999"))
-    return Load(facts["requests"] / facts["microseconds"] * 1e6, *latencies, facts["failed"])
+    p50, p99, p999 = (facts[name] / 1e3 for name in ("p50", "p99", "p999"))
+    return Load(facts["requests"] / facts["microseconds"] * 1e6, p50, p99, p999, facts["failed"])
 
 
 def in_turns(runs: Sequence[Callable[[], Load]]) -> list[Load]:

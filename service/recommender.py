@@ -71,25 +71,25 @@ class Recommender:
     """Asks an engine for the matches of users."""
 
     def __init__(self, engine: SearchEngine):
-        self._engine = engine
+        self.engine = engine
         self.prefixes = engine.prefixes
         self._threads = ThreadPoolExecutor(max(1, engine.concurrency - 1), "search")  # The calling thread searches too.
 
     @property
     def info(self) -> IndexInfo:
-        return self._engine.info
+        return self.engine.info
 
     @property
     def is_available(self) -> bool:
         """Whether the engine's last search or probe was answered."""
-        return self._engine.is_available
+        return self.engine.is_available
 
     @property
     def catalogue(self) -> Catalogue:
         """The engine, where it also looks products up. Raises CannotLookUp where it does not."""
-        if not isinstance(self._engine, Catalogue):
+        if not isinstance(self.engine, Catalogue):
             raise CannotLookUp(f"the {self.info.index} engine does not look products up; /infer and /batch work")
-        return self._engine
+        return self.engine
 
     def recommend_one(self, user: User, vector: NDArray[np.float64]) -> Recommendation:
         """Return the answer to one user, found on the calling thread."""
@@ -114,7 +114,7 @@ class Recommender:
         searches: list[tuple[_Search, Future[list[Recommendation]]]] = []
         found: dict[int, Recommendation] = {}
         try:
-            for search in _plan_searches(blocks, items, self._engine.concurrency):
+            for search in _plan_searches(blocks, items, self.engine.concurrency):
                 searches.append((search, self._threads.submit(self._run, search)))
             for search, future in searches:
                 if future.cancel():  # No thread has begun it yet.
@@ -128,7 +128,7 @@ class Recommender:
         return [found[place] if isinstance(item, User) else item for place, item in enumerate(items)]
 
     def _run(self, search: "_Search") -> list[Recommendation]:
-        best, worst = self._engine.search(unit_vectors(search.vectors), search.users[0].depth)
+        best, worst = self.engine.search(unit_vectors(search.vectors), search.users[0].depth)
         return [
             Recommendation(user.name, self._select(best, i, user), self._select(worst, i, user))
             for i, user in enumerate(search.users)

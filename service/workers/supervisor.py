@@ -27,10 +27,8 @@ log = logging.getLogger(__name__)
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal stops at once. SIGHUP checks for a new build.
 
-    Raises:
-        BadSetting: where the address cannot be listened on.
-        BadArtifact: where there is no good build to start with.
-        CannotServe: where the workers do not start.
+    Raises BadSetting for an address that cannot be listened on, BadArtifact where there is no good build to start with,
+    and CannotServe where the workers do not start.
     """
     with ExitStack() as stack:
         listener = stack.enter_context(bound_socket(settings.host, settings.port))
@@ -41,7 +39,7 @@ def serve(settings: Settings) -> None:
         build = _first_build(settings)
         stack.callback(build.release)
         listener.listen(_BACKLOG_CONNECTIONS)
-        workers.load(build.build_id)
+        workers.broadcast("load", build.build_id)
         while not signals.stops and not workers.all_serve(build.build_id):
             workers.poll()
         if not signals.stops:
@@ -78,7 +76,7 @@ def _follow_builds(settings: Settings, workers: WorkerPool, signals: "_Signals",
             continue
         if newer:
             log.info("changing over to build %s", newer.build_id)
-            workers.load(newer.build_id)
+            workers.broadcast("load", newer.build_id)
             workers.count("reload")
             builds.append(newer)
         if len(builds) > 1 and workers.all_serve(builds[-1].build_id):

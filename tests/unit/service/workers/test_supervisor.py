@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from retrieval.artifact import store
+from retrieval.artifact import store, watch
 from service.settings import Settings
-from retrieval.artifact import watch
 from service.workers import supervisor, worker
 from service.workers.server import Server
 from tests.support.published import publish

@@ -25,21 +25,13 @@ class SearchEngine(Protocol):
     """Finds the products nearest to and farthest from users.
 
     A product is its catalogue position. An engine may be used from many threads at once. Its answer for a user does not
-    depend on the other users of the call, and holds each product at most once on a side.
+    depend on the other users of the call, and holds each product at most once on a side. `is_available` says whether
+    the last search or probe was answered, `concurrency` how many searches at the same time are faster than one by one.
     """
 
-    @property
-    def info(self) -> IndexInfo: ...
-
-    @property
-    def is_available(self) -> bool:
-        """Whether the last search or probe was answered; returns at once."""
-        ...
-
-    @property
-    def concurrency(self) -> int:
-        """How many searches at the same time are faster than one after the other."""
-        ...
+    info: IndexInfo
+    is_available: bool
+    concurrency: int
 
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         """Return the k best and the k worst products for each row of (n, d) float32 vectors of length 1.
@@ -58,13 +50,11 @@ class SearchEngine(Protocol):
 class Catalogue(Protocol):
     """Looks up products by name and id, and projects vectors onto a map. May be used from many threads at once.
 
-    An engine that can do all of it is one; another is a `SearchEngine` alone.
+    An engine that can do all of it is one; another is a `SearchEngine` alone. Each of `sample_users`, to try the engine
+    with, has a `name`, `likes` and a `vector`.
     """
 
-    @property
-    def sample_users(self) -> list[dict[str, Any]]:
-        """Users to try the engine with: `name`, `likes` and `vector` of each."""
-        ...
+    sample_users: list[dict[str, Any]]
 
     @property
     def sampled_points(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -25,17 +25,9 @@ class FaissEngine:
         self._projection = build.projection
         self.sample_users: list[dict[str, Any]] = build.sample_users
         manifest = build.manifest
-        self.info = IndexInfo(
-            build_id=build.id,
-            products=manifest.products,
-            dimension=manifest.dimension,
-            index=manifest.index.factory,
-            recall=asdict(manifest.recall),
-        )
-
-    @property
-    def concurrency(self) -> int:
-        return self._cores.count
+        recall = asdict(manifest.recall)
+        self.info = IndexInfo(build.id, manifest.products, manifest.dimension, manifest.index.factory, recall)
+        self.concurrency = cores.count
 
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         with self._cores.one():

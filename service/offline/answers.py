@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from retrieval.artifact.store import Build, current_build_id, open_build
-from service.cores import cores_of_worker, shared_cores
+from service.cores import Cores, shared_cores
 from service.engines.faiss_engine import FaissEngine
 from service.http.user_reader import UserReader
 from service.recommender import Answer, Recommender, User, UserBlock
@@ -17,7 +17,7 @@ class Answerer:
     """Reads and answers users with one build, on one core."""
 
     def __init__(self, build: Build, limits: Limits):
-        self._recommender = Recommender(FaissEngine(build, cores_of_worker(shared_cores(), 1, 0, 1)))
+        self._recommender = Recommender(FaissEngine(build, Cores(shared_cores(), 1)))
         self.prefixes = self._recommender.prefixes
         self.dimension, self.limits = self._recommender.info.dimension, limits
         self.reader = UserReader(self.dimension, limits)

@@ -15,7 +15,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from retrieval.artifact.store import open_build
-from service.cores import Cores, cores_of_worker
+from service.cores import Cores
 from service.engines.faiss_engine import FaissEngine
 from service.errors import BadSetting
 from service.http import metrics
@@ -51,7 +51,7 @@ def main() -> None:
     open_count = ConnectionCount(connections, settings.workers, number)
     make_server = partial(Server, listener=socket.socket(fileno=listener), open_count=open_count, settings=settings)
     servers: SimpleQueue[Server | None] = SimpleQueue()
-    own_cores = cores_of_worker(cores, core_count, number, settings.workers)
+    own_cores = Cores(cores, core_count, number, settings.workers)
     Thread(target=_run_commands, args=(settings, own_cores, supervisor, make_server, servers), daemon=True).start()
     if server := servers.get():
         if settings.milvus:

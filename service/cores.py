@@ -42,22 +42,16 @@ class Cores:
 
     def _take(self) -> int:
         for core in self._own + self._others:
-            if self._try(core):
-                return core
+            if self._in_process[core].acquire(blocking=False):
+                try:
+                    self._lock(fcntl.F_OFD_SETLK, fcntl.F_WRLCK, core)
+                    return core
+                except OSError:  # Another process has it.
+                    self._in_process[core].release()
         core = self._own[0]
         self._in_process[core].acquire()
         self._lock(fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, core)
         return core
-
-    def _try(self, core: int) -> bool:
-        if not self._in_process[core].acquire(blocking=False):
-            return False
-        try:
-            self._lock(fcntl.F_OFD_SETLK, fcntl.F_WRLCK, core)
-        except OSError:
-            self._in_process[core].release()
-            return False
-        return True
 
     def _lock(self, command: int, kind: int, core: int) -> None:
         fcntl.fcntl(self._file, command, struct.pack("hhqqi", kind, os.SEEK_SET, core, 1, 0))  # C's struct flock

@@ -18,6 +18,7 @@ _MILVUS_THREADS = 16  # They wait for Milvus rather than compute.
 _KUBERNETES_NAMES = re.compile(
     r"RECO(_[A-Z0-9_]+)?_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
+_PORT_HINT = "; Kubernetes sets it for a Service named reco, unless enableServiceLinks is false"
 
 Environment = Mapping[str, str]
 Parse = Callable[[str, Environment], Any]
@@ -55,7 +56,7 @@ class Setting:
             raise BadSetting(f"{self.name}{shown}: {error}") from error
 
 
-def _number(minimum: float, maximum: float | Callable[[Environment], float], unit: int = 1) -> Parse:
+def _number(minimum: float, maximum: float | Callable[[Environment], float], unit: int = 1, hint: str = "") -> Parse:
     """Read how many units: a whole number if the minimum is one, otherwise seconds with fractions."""
     kind = type(minimum)
 
@@ -67,18 +68,10 @@ def _number(minimum: float, maximum: float | Callable[[Environment], float], uni
             number = kind(-1)
         if not minimum <= number <= most:
             noun = "a whole number" if kind is int else "a number of seconds"
-            raise ValueError(f"must be {noun} from {minimum:g} to {most}")
+            raise ValueError(f"must be {noun} from {minimum:g} to {most}{hint if '://' in text else ''}")
         return number * unit
 
     return parse
-
-
-def _port(text: str, environment: Environment) -> Any:
-    try:
-        return _number(0, 65_535)(text, environment)
-    except ValueError as error:
-        hint = "; Kubernetes sets it for a Service named reco, unless enableServiceLinks is false"
-        raise ValueError(f"{error}{hint if '://' in text else ''}") from error
 
 
 def _workers(text: str, environment: Environment) -> Any:
@@ -131,19 +124,18 @@ def _max_k(environment: Environment) -> int:
 _ALIAS = _text("[A-Za-z_][A-Za-z0-9_]{0,99}", "at most 100 letters, digits and underscores, no digit first")
 
 
-def _setting(name: str, default: Any, sentence: str, parse: Parse = lambda text, _: text, **options: Any) -> Any:
-    """Declare a field and the variable that sets it, whose default it has."""
-    setting = Setting(name, options.pop("shown_default", default), sentence, parse, **options)
-    return field(default=parse(str(default), {}), repr=not setting.is_secret, metadata={"setting": setting})
+def _setting(
+    name: str, default: Any, sentence: str, parse: Parse = lambda text, _: text, value: Any = None, **options: Any
+) -> Any:
+    """Declare a field with the variable that sets it; `value` is the field's default, otherwise read from `default`."""
+    setting = Setting(name, default, sentence, parse, **options)
+    value = value or parse(str(default), {})
+    return field(default=value, repr=not setting.is_secret, metadata={"setting": setting})
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for.
-
-    k counts matches a side, `users_times_k` those of a whole batch, `max_ids` the products that it names,
-    `max_completions` those that complete a prefix.
-    """
+    """What one request may ask for: k matches a side, `users_times_k` in a whole batch, and `max_ids` products."""
 
     max_k: int = _setting(
         "RECO_MAX_K",
@@ -160,10 +152,7 @@ class Limits:
     )
     users_times_k: int = 1_000_000
     max_batch: int = _setting(
-        "RECO_MAX_BATCH",
-        10_000,
-        f"Users in a batch, which may ask for {users_times_k:,} matches a side in all (users x k).",
-        _number(1, 1_000_000),
+        "RECO_MAX_BATCH", 10_000, f"Users in a batch; users x k is at most {users_times_k:,}.", _number(1, 1_000_000)
     )
     max_ids: int = 1000
     max_completions: int = 100
@@ -187,13 +176,15 @@ class Settings:
         "RECO_ARTIFACTS", "artifacts", "Artifacts root, which holds the builds.", lambda text, _: Path(text)
     )
     host: str = _setting("RECO_HOST", "0.0.0.0", "Address to listen on.")
-    port: int = _setting("RECO_PORT", 5000, "Port to listen on; 0 takes a free one.", _port)
+    port: int = _setting(
+        "RECO_PORT", 5000, "Port to listen on; 0 takes a free one.", _number(0, 65_535, hint=_PORT_HINT)
+    )
     workers: int = _setting(
         "RECO_WORKERS",
-        1,
+        "cores that the container may use",
         "Worker processes.",
         _workers,
-        shown_default="cores that the container may use",
+        value=1,
         derive=lambda environment: 1 if _is_file(environment) else available_cores(),
     )
     threads: int = _setting(

@@ -39,11 +39,9 @@ class SearchEngine(Protocol):
         Each side is (n, k), or as wide as the catalogue where k is more. An approximate engine that finds fewer pads
         with position -1 at the end. k is at least 1, n may be 0.
         """
-        ...
 
     def prefixes(self, positions: NDArray[np.int64]) -> list[bytes]:
         """Return the JSON of the `id` and `name` of each product (m,), left open: `{"id":"p17","name":"Margherita"`."""
-        ...
 
 
 @runtime_checkable
@@ -59,16 +57,12 @@ class Catalogue(Protocol):
     @property
     def sampled_points(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Some thousands of products spread over the catalogue: their positions (m,) and map points (m, 2)."""
-        ...
 
     def starting_with(self, prefix: str, limit: int) -> NDArray[np.int64]:
         """Return the first `limit` products, ordered by name, whose names begin with the prefix in any case."""
-        ...
 
     def unit_vectors_of(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
         """Return the float32 vector (d,) of length 1 of each product, None for an id that no product has."""
-        ...
 
     def project(self, unit_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the map points (n, 2), as x and y, of (n, d) vectors of length 1; sampled ones lie within [-1, 1]."""
-        ...

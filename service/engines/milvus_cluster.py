@@ -62,9 +62,6 @@ class Cluster:
         with self._translated():
             self._client = MilvusClient(settings.uri, token=settings.token, timeout=timeout, dedicated=True)
 
-    def close(self) -> None:
-        self._client.close()
-
     def call(self, method: str, *arguments: Any, **options: Any) -> Any:
         """What a method of `MilvusClient` returns."""
         with self._translated():

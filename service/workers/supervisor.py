@@ -1,7 +1,6 @@
 """The supervisor process: verifies what is to be served, and keeps the workers running until it is stopped."""
 
 import logging
-import shutil
 import signal
 import socket
 import time
@@ -9,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 from retrieval.artifact.watch import BuildWatch, PinnedBuild, verify_current
 from service.errors import CannotServe
@@ -33,10 +32,13 @@ def serve(settings: Settings) -> None:
     with ExitStack() as stack:
         listener = stack.enter_context(bound_socket(settings.host, settings.port))
         signals = stack.enter_context(_received_signals())
-        metrics_directory = stack.enter_context(_metrics_directory())
-        workers = stack.enter_context(WorkerPool(settings, listener, metrics_directory))
+        metrics_directory = Path(stack.enter_context(_metrics_directory()))
+        workers = WorkerPool(settings, listener, metrics_directory)
+        stack.callback(workers.kill)
         workers.start()
-        build = _first_build(settings)
+        # Milvus holds a verified build, and workers follow its alias by themselves.
+        alias = settings.milvus and settings.milvus.alias
+        build = PinnedBuild(alias, ExitStack()) if alias else verify_current(settings.artifacts)
         stack.callback(build.release)
         listener.listen(_BACKLOG_CONNECTIONS)
         workers.broadcast("load", build.build_id)
@@ -48,11 +50,6 @@ def serve(settings: Settings) -> None:
             log.info("serving build %s on http://%s:%d", build.build_id, f"[{host}]" if ":" in host else host, port)
         _follow_builds(settings, workers, signals, build)
         _drain(settings, listener, workers, signals)
-
-
-def _first_build(settings: Settings) -> PinnedBuild:
-    """Find what to start with. Milvus holds a verified build, and workers follow its alias by themselves."""
-    return PinnedBuild(settings.milvus.alias, ExitStack()) if settings.milvus else verify_current(settings.artifacts)
 
 
 def _follow_builds(settings: Settings, workers: WorkerPool, signals: "_Signals", build: PinnedBuild) -> None:
@@ -101,19 +98,12 @@ def _drain(settings: Settings, listener: socket.socket, workers: WorkerPool, sig
     log.info("stopped at once, by a second signal" if signals.stop_at_once else "stopped")
 
 
-@contextmanager
-def _metrics_directory() -> Iterator[Path]:
+def _metrics_directory() -> TemporaryDirectory[str]:
     """Make the directory where workers count for Prometheus: in memory if possible, as files may be read-only."""
     for parent in ("/dev/shm", None):  # noqa: S108
         with suppress(OSError):
-            directory = Path(mkdtemp(prefix="reco-", dir=parent))
-            break
-    else:
-        raise CannotServe("neither /dev/shm nor a directory for temporary files can be written to")
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+            return TemporaryDirectory(prefix="reco-", dir=parent, ignore_cleanup_errors=True)
+    raise CannotServe("neither /dev/shm nor a directory for temporary files can be written to")
 
 
 @dataclass

@@ -120,16 +120,14 @@ def _load(
     settings: Settings, cores: Cores, supervisor: Connection, build_id: str
 ) -> "FaissEngine | MilvusEngine | None":
     try:
-        return _milvus_engine(settings.milvus) if settings.milvus else _faiss_engine(settings, cores, build_id)
+        if settings.milvus:
+            return _milvus_engine(settings.milvus)
+        build = open_build(settings.artifacts, build_id, verified=True)
+        build.index.warm()
+        return FaissEngine(build, cores)
     except Exception as error:  # noqa: BLE001 (a worker that cannot serve this build may be sent others)
         supervisor.send(("refused", str(error)))
         return None
-
-
-def _faiss_engine(settings: Settings, cores: Cores, build_id: str) -> FaissEngine:
-    build = open_build(settings.artifacts, build_id, verified=True)
-    build.index.warm()
-    return FaissEngine(build, cores)
 
 
 def _milvus_engine(settings: MilvusSettings) -> "MilvusEngine":

@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 class _Worker:
     process: subprocess.Popen[bytes]
     connection: Connection
-    started: float
     build_id: str = ""
 
 
@@ -43,14 +42,11 @@ class WorkerPool:
         self._cores, self._core_count = shared_cores(), available_cores()
         self._connections = shared_counts(settings.workers)
         self._workers: dict[int, _Worker] = {}
-        self._restarts: dict[int, float] = {}  # When each dead worker is to be started again.
+        self._started: dict[int, float] = {}
         self._commands: dict[str, tuple[str, ...]] = {}  # The last of each kind, for workers that start later.
         self._have_served = False
 
-    def __enter__(self) -> "WorkerPool":
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def kill(self) -> None:
         for worker in self._workers.values():
             worker.process.kill()
             worker.process.wait()
@@ -98,9 +94,9 @@ class WorkerPool:
                 self._handle_message(number, *self._workers[number].connection.recv())
             except (EOFError, OSError):
                 self._reap(number)
-        for number, due in list(self._restarts.items()):
-            if not self._is_ending and time.monotonic() >= due:
-                del self._restarts[number]
+        for number, started in self._started.items():
+            is_due = time.monotonic() - started >= _MIN_SECONDS_BETWEEN_STARTS
+            if number not in self._workers and is_due and not self._is_ending:
                 self._start(number)
                 self.count("worker restart")
 
@@ -113,7 +109,7 @@ class WorkerPool:
             pass_fds=[theirs.fileno(), *descriptors],
         )
         theirs.close()
-        self._workers[number] = _Worker(process, ours, time.monotonic())
+        self._workers[number], self._started[number] = _Worker(process, ours), time.monotonic()
         for message in ((self._settings, number, self._core_count, descriptors), *self._commands.values()):
             _send(ours, message)
 
@@ -138,8 +134,6 @@ class WorkerPool:
         if not self._have_served:
             raise CannotServe(f"worker {number} ended with status {status} before it could serve")
         log.error("worker %d ended with status %d and is started again", number, status)
-        age = time.monotonic() - worker.started
-        self._restarts[number] = time.monotonic() + max(0.0, _MIN_SECONDS_BETWEEN_STARTS - age)
 
 
 def _send(connection: Connection, message: object) -> None:

@@ -47,7 +47,7 @@ class Operations(Routes):
     def _respond_if_ready(self, body: dict[str, Any]) -> Response:
         if self.serving.draining:
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the service is stopping")
-        if not self.recommender.is_available:
+        if not self.recommender.engine.is_available:
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE)
         return self._respond(body)
 

@@ -23,6 +23,7 @@ class FaissEngine:
     def __init__(self, build: Build, cores: Cores):
         self._index, self._products, self._cores = build.index, build.products, cores
         self._projection = build.projection
+        self.prefixes, self.project = build.products.prefixes, build.projection.project
         self.sample_users: list[dict[str, Any]] = build.sample_users
         manifest = build.manifest
         recall = asdict(manifest.recall)
@@ -34,9 +35,6 @@ class FaissEngine:
             use_threads(1)
             return self._index.search(unit_vectors, k)
 
-    def prefixes(self, positions: NDArray[np.int64]) -> list[bytes]:
-        return self._products.prefixes(positions)
-
     def starting_with(self, prefix: str, limit: int) -> NDArray[np.int64]:
         return np.array(self._products.starting_with(prefix, limit), np.int64)
 
@@ -45,9 +43,6 @@ class FaissEngine:
         known = [position for position in positions if position is not None]
         vectors = iter(self._vectors(known) if known else ())
         return [None if position is None else next(vectors) for position in positions]
-
-    def project(self, unit_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self._projection.project(unit_vectors)
 
     @cached_property
     def sampled_points(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -36,7 +36,7 @@ def serve(settings: Settings) -> None:
         workers = WorkerPool(settings, listener, metrics_directory)
         stack.callback(workers.kill)
         workers.start()
-        # Milvus holds a verified build, and workers follow its alias by themselves.
+        # Milvus holds a verified build.
         alias = settings.milvus and settings.milvus.alias
         build = PinnedBuild(alias, ExitStack()) if alias else verify_current(settings.artifacts)
         stack.callback(build.release)
@@ -54,14 +54,12 @@ def serve(settings: Settings) -> None:
 
 def _follow_builds(settings: Settings, workers: WorkerPool, signals: "_Signals", build: PinnedBuild) -> None:
     """Keep the workers on the newest good build until a signal to stop."""
-    if settings.milvus:
-        while not signals.stops:
-            workers.poll()
-        return
     watch = BuildWatch(settings.artifacts, settings.reload_seconds, build.build_id)
     builds = [build]
     while not signals.stops:
         workers.poll()
+        if settings.milvus:
+            continue  # Its workers follow the alias by themselves.
         if signals.reloads:
             signals.reloads.clear()
             watch.check_now()

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from retrieval.artifact.store import current_build_id, open_current, roll_back
@@ -83,47 +84,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_override(
-    command: argparse.ArgumentParser, option: str, name: str, meaning: str, default: str | None = None
-) -> None:
-    help_text = f"{meaning}, instead of {name}"
-    command.add_argument(option, dest=name, metavar=option.strip("-").upper(), default=default, help=help_text)
+def _add_override(command: argparse.ArgumentParser, option: str, name: str, meaning: str) -> None:
+    command.add_argument(option, dest=name, metavar=option.strip("-").upper(), help=f"{meaning}, instead of {name}")
 
 
 def _add_batch_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--input", type=Path, required=True, metavar="FILE", help="Parquet, or JSON lines; may be .gz")
-    command.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="name.parquet, or name.jsonl, .ndjson; and .gz of these",
-    )
-    command.add_argument(
-        "--k", type=int, metavar="COUNT", help="matches a side for users that do not say (default: 10)"
-    )
-    command.add_argument(
-        "--part-rows",
-        type=int,
-        default=PART_ROWS,
-        metavar="COUNT",
-        help=f"users that a process answers at a time; fewer take less memory (default: {PART_ROWS})",
-    )
+    add_file = partial(command.add_argument, type=Path, required=True, metavar="FILE")
+    add_count = partial(command.add_argument, type=int, metavar="COUNT")
+    add_file("--input", help="Parquet, or JSON lines; may be .gz")
+    add_file("--output", help="name.parquet, or name.jsonl, .ndjson; and .gz of these")
+    add_count("--k", help="matches a side for users that do not say (default: 10)")
+    text = f"users that a process answers at a time; fewer take less memory (default: {PART_ROWS})"
+    add_count("--part-rows", default=PART_ROWS, help=text)
 
 
 def _add_milvus_options(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(after_an_error=("nothing was published",))
+    command.set_defaults(after_an_error=("nothing was published",), RECO_MILVUS_TIMEOUT="600")
     _add_override(command, "--uri", "RECO_MILVUS_URI", "Milvus, such as http://milvus:19530")
     _add_override(command, "--alias", "RECO_MILVUS_ALIAS", "what services search by")
-    _add_override(command, "--timeout", "RECO_MILVUS_TIMEOUT", "seconds for one step in Milvus, 600 by default", "600")
-    command.add_argument(
-        "--index",
-        choices=MILVUS_INDEXES,
-        default=MILVUS_INDEXES[0],
-        help=f"kind of index; FLAT is exact (default: {MILVUS_INDEXES[0]})",
-    )
-    for name, what in (("shards", "insertion is spread over"), ("replicas", "searches are spread over")):
-        command.add_argument(f"--{name}", type=_count, default=1, metavar="N", help=f"{what} N (default: 1)")
+    _add_override(command, "--timeout", "RECO_MILVUS_TIMEOUT", "seconds for one step in Milvus, 600 by default")
+    kind, *_ = MILVUS_INDEXES
+    text = f"kind of index; FLAT is exact (default: {kind})"
+    command.add_argument("--index", choices=MILVUS_INDEXES, default=kind, help=text)
+    for name, subject in (("shards", "insertion is"), ("replicas", "searches are")):
+        text = f"{subject} spread over N (default: 1)"
+        command.add_argument(f"--{name}", type=_count, default=1, metavar="N", help=text)
 
 
 def _count(text: str) -> int:

@@ -4,8 +4,8 @@ import fcntl
 import os
 import struct
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _QUOTAS = (Path("/sys/fs/cgroup/cpu.max"), Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
@@ -18,20 +18,17 @@ class Cores:
     frees the locks of a process that dies.
     """
 
-    def __init__(self, shared: int, count: int, own: Sequence[int]):
-        """Open the file that `shared` is the descriptor of.
+    def __init__(self, shared: int, count: int, worker: int = 0, workers: int = 1):
+        """Open the file that `shared` is the descriptor of, for one of `workers` processes.
 
-        `own` are the cores, of `count`, that this process takes first and waits for; the others it takes only while
-        they are idle.
+        Its own cores, of `count`, a process takes first and waits for; the others it takes only while they are idle.
+        Every core is the own one of some worker, and every worker has one.
         """
+        self.count = count
         self._file = os.open(f"/proc/self/fd/{shared}", os.O_RDWR)  # locks belong to whoever opened the file
         self._in_process = [threading.Lock() for _ in range(count)]
-        self._own = list(own)
+        self._own = [core for core in range(count) if core % workers == worker % count]
         self._others = [core for core in range(count) if core not in self._own]
-
-    @property
-    def count(self) -> int:
-        return len(self._in_process)
 
     @contextmanager
     def one(self) -> Iterator[None]:
@@ -45,51 +42,37 @@ class Cores:
 
     def _take(self) -> int:
         for core in self._own + self._others:
-            if self._try(core):
-                return core
+            if self._in_process[core].acquire(blocking=False):
+                try:
+                    self._lock(fcntl.F_OFD_SETLK, fcntl.F_WRLCK, core)
+                    return core
+                except OSError:  # Another process has it.
+                    self._in_process[core].release()
         core = self._own[0]
         self._in_process[core].acquire()
         self._lock(fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, core)
         return core
-
-    def _try(self, core: int) -> bool:
-        if not self._in_process[core].acquire(blocking=False):
-            return False
-        try:
-            self._lock(fcntl.F_OFD_SETLK, fcntl.F_WRLCK, core)
-        except OSError:
-            self._in_process[core].release()
-            return False
-        return True
 
     def _lock(self, command: int, kind: int, core: int) -> None:
         fcntl.fcntl(self._file, command, struct.pack("hhqqi", kind, os.SEEK_SET, core, 1, 0))  # C's struct flock
 
 
 def shared_cores() -> int:
-    """The descriptor of a file that the `Cores` of several processes can share."""
+    """Open a file that the `Cores` of several processes can share, and return its descriptor."""
     return os.memfd_create("cores")
 
 
-def cores_of_worker(shared: int, count: int, worker: int, workers: int) -> Cores:
-    """The cores of one of `workers` processes: every core is the own one of some worker, and every worker has one."""
-    return Cores(shared, count, [core for core in range(count) if core % workers == worker % count])
-
-
 def available_cores() -> int:
-    """The cores that this process may use: those it is bound to, or fewer where its container has a quota."""
+    """Return how many cores this process may use: those it is bound to, or fewer where its container has a quota."""
     count = len(os.sched_getaffinity(0))
     for path in _QUOTAS:
-        try:
-            quota = _quota(path)
-        except (OSError, ValueError):
-            continue
-        return max(1, min(count, int(quota)))
+        with suppress(OSError, ValueError):
+            return max(1, min(count, int(_quota(path))))
     return count
 
 
 def _quota(path: Path) -> float:
-    """Cores a cgroup may use. Raises ValueError where it has no limit."""
+    """Return how many cores a cgroup may use. Raises ValueError where it has no limit."""
     words = path.read_text().split()
     period = words[1] if len(words) > 1 else path.with_name("cpu.cfs_period_us").read_text()
     quota = float(words[0]) / float(period)  # "max" is no number

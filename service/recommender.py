@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from retrieval.search.ranking import Neighbours
 from retrieval.vectors import unit_vectors
-from service.engines.base import Catalogue, IndexInfo, SearchEngine
+from service.engines.base import Catalogue, SearchEngine
 from service.errors import CannotLookUp, FailedUser
 
 MAX_USERS_PER_SEARCH = 128  # More make others wait longer for a core, and take no less time each.
@@ -71,36 +71,27 @@ class Recommender:
     """Asks an engine for the matches of users."""
 
     def __init__(self, engine: SearchEngine):
-        self._engine = engine
-        self.prefixes = engine.prefixes
+        self.engine = engine
+        self.info, self.prefixes = engine.info, engine.prefixes
         self._threads = ThreadPoolExecutor(max(1, engine.concurrency - 1), "search")  # The calling thread searches too.
-
-    @property
-    def info(self) -> IndexInfo:
-        return self._engine.info
-
-    @property
-    def is_available(self) -> bool:
-        """Whether the engine's last search or probe was answered."""
-        return self._engine.is_available
 
     @property
     def catalogue(self) -> Catalogue:
         """The engine, where it also looks products up. Raises CannotLookUp where it does not."""
-        if not isinstance(self._engine, Catalogue):
+        if not isinstance(self.engine, Catalogue):
             raise CannotLookUp(f"the {self.info.index} engine does not look products up; /infer and /batch work")
-        return self._engine
+        return self.engine
 
     def recommend_one(self, user: User, vector: NDArray[np.float64]) -> Recommendation:
         """Return the answer to one user, found on the calling thread."""
-        [answer] = self._run(_Search([0], [user], vector[None]))
+        [(_, answer)] = self._run(_Search([0], [user], vector[None]))
         return answer
 
     def recommend_inline(self, block: UserBlock) -> list[Answer]:
         """Return one answer an item, in order, found on the calling thread: the fast way for a few users."""
         answers: list[Answer | User] = list(block.items)
         for search in _searches_of(block):
-            for place, answer in zip(search.places, self._run(search), strict=True):
+            for place, answer in self._run(search):
                 answers[place] = answer
         return answers  # type: ignore[return-value]  # every User has been replaced
 
@@ -111,27 +102,28 @@ class Recommender:
         here.
         """
         items: list[Item] = []
-        searches: list[tuple[_Search, Future[list[Recommendation]]]] = []
+        searches: list[tuple[_Search, Future[list[tuple[int, Recommendation]]]]] = []
         found: dict[int, Recommendation] = {}
         try:
-            for search in _plan_searches(blocks, items, self._engine.concurrency):
+            for search in _plan_searches(blocks, items, self.engine.concurrency):
                 searches.append((search, self._threads.submit(self._run, search)))
             for search, future in searches:
                 if future.cancel():  # No thread has begun it yet.
-                    found.update(zip(search.places, self._run(search), strict=True))
-            for search, future in searches:
+                    found.update(self._run(search))
+            for _, future in searches:
                 if not future.cancelled():
-                    found.update(zip(search.places, future.result(), strict=True))
+                    found.update(future.result())
         finally:
             for _, future in searches:
                 future.cancel()
         return [found[place] if isinstance(item, User) else item for place, item in enumerate(items)]
 
-    def _run(self, search: "_Search") -> list[Recommendation]:
-        best, worst = self._engine.search(unit_vectors(search.vectors), search.users[0].depth)
+    def _run(self, search: "_Search") -> list[tuple[int, Recommendation]]:
+        """Return each user's place and answer."""
+        best, worst = self.engine.search(unit_vectors(search.vectors), search.users[0].depth)
         return [
-            Recommendation(user.name, self._select(best, i, user), self._select(worst, i, user))
-            for i, user in enumerate(search.users)
+            (place, Recommendation(user.name, self._select(best, i, user), self._select(worst, i, user)))
+            for i, (place, user) in enumerate(zip(search.places, search.users, strict=True))
         ]
 
     def _select(self, side: Neighbours, row: int, user: User) -> Matches:
@@ -185,11 +177,9 @@ def _searches_of(block: UserBlock, first: int = 0) -> Iterator[_Search]:
     rows_of_depth: defaultdict[int, list[int]] = defaultdict(list)
     for row, user in enumerate(users):
         rows_of_depth[user.depth].append(row)
-    if len(rows_of_depth) == 1:
-        yield from _Search(places, users, block.vectors).split(_max_users(users[0].depth))
-        return
     for depth, rows in rows_of_depth.items():
-        search = _Search([places[row] for row in rows], [users[row] for row in rows], block.vectors[rows])
+        vectors = block.vectors[rows] if len(rows) < len(users) else block.vectors  # which need not be copied
+        search = _Search([places[row] for row in rows], [users[row] for row in rows], vectors)
         yield from search.split(_max_users(depth))
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from service.cores import available_cores
 from service.errors import BadSetting
@@ -18,15 +18,15 @@ _MILVUS_THREADS = 16  # They wait for Milvus rather than compute.
 _KUBERNETES_NAMES = re.compile(
     r"RECO(_[A-Z0-9_]+)?_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
+_PORT_HINT = "; Kubernetes sets it for a Service named reco, unless enableServiceLinks is false"
 
 Environment = Mapping[str, str]
 Parse = Callable[[str, Environment], Any]
-_Section = TypeVar("_Section")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A variable: its default, how its text is read, and what it is for.
+    """A variable: its default, what it is for, and how its text is read.
 
     `parse` may look at other variables too, and raises ValueError saying what the text must be. `derive` finds the
     default where it depends on those or on the machine.
@@ -34,8 +34,8 @@ class Setting:
 
     name: str
     default: object
-    parse: Parse
     sentence: str
+    parse: Parse = lambda text, _: text
     derive: Callable[[Environment], object] | None = None
     is_secret: bool = False
 
@@ -56,10 +56,9 @@ class Setting:
             raise BadSetting(f"{self.name}{shown}: {error}") from error
 
 
-def _number(minimum: float, maximum: float | Callable[[Environment], float]) -> Parse:
-    """Read a whole number if the minimum is one, otherwise seconds with fractions."""
+def _number(minimum: float, maximum: float | Callable[[Environment], float], unit: int = 1, hint: str = "") -> Parse:
+    """Read how many units: a whole number if the minimum is one, otherwise seconds with fractions."""
     kind = type(minimum)
-    noun = "a whole number" if kind is int else "a number of seconds"
 
     def parse(text: str, environment: Environment) -> float:
         most = maximum(environment) if callable(maximum) else maximum
@@ -68,18 +67,11 @@ def _number(minimum: float, maximum: float | Callable[[Environment], float]) -> 
         except ValueError:
             number = kind(-1)
         if not minimum <= number <= most:
-            raise ValueError(f"must be {noun} from {minimum:g} to {most}")
-        return number
+            noun = "a whole number" if kind is int else "a number of seconds"
+            raise ValueError(f"must be {noun} from {minimum:g} to {most}{hint if '://' in text else ''}")
+        return number * unit
 
     return parse
-
-
-def _port(text: str, environment: Environment) -> Any:
-    try:
-        return _number(0, 65_535)(text, environment)
-    except ValueError as error:
-        hint = "; Kubernetes sets it for a Service named reco, unless enableServiceLinks is false"
-        raise ValueError(f"{error}{hint if '://' in text else ''}") from error
 
 
 def _workers(text: str, environment: Environment) -> Any:
@@ -89,18 +81,13 @@ def _workers(text: str, environment: Environment) -> Any:
     return workers
 
 
-def _choice(*choices: str) -> Parse:
-    def parse(text: str, _environment: Environment) -> str:
-        if text not in choices:
-            raise ValueError(f"must be {', '.join(choices[:-1])} or {choices[-1]}")
-        return text
+def _text(pattern: str, requirement: str, convert: Callable[[str], Any] = str) -> Parse:
+    def parse(text: str, _environment: Environment) -> Any:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"must be {requirement}")
+        return convert(text)
 
     return parse
-
-
-def _log_level(text: str, environment: Environment) -> str:
-    level: str = _choice("debug", "info", "warning", "error", "critical")(text.lower(), environment)
-    return level.upper()
 
 
 def _api_keys(text: str, _environment: Environment) -> tuple[str, ...]:
@@ -115,21 +102,15 @@ def _api_keys(text: str, _environment: Environment) -> tuple[str, ...]:
     return keys
 
 
-def _milvus_uri(text: str, environment: Environment) -> str:
-    is_needed = text or _is_milvus(environment)
-    if is_needed and not re.fullmatch(r"(https?|tcp)://\S+|unix:\S+|.+\.db", text):
-        raise ValueError("must be like http://milvus:19530, or a file ending in .db")
-    return text
-
-
-def _milvus_alias(text: str, _environment: Environment) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", text):
-        raise ValueError("must be at most 100 letters, digits and underscores, no digit first")
-    return text
+def _milvus_uri(text: str, environment: Environment) -> Any:
+    if not text and not _is_milvus(environment):
+        return ""
+    kinds = r"(https?|tcp)://\S+|unix:\S+|.+\.db"
+    return _text(kinds, "like http://milvus:19530, or a file ending in .db")(text, environment)
 
 
 def _is_milvus(environment: Environment) -> bool:
-    return environment.get(_ENGINE.name) == "milvus"
+    return environment.get("RECO_ENGINE") == "milvus"
 
 
 def _is_file(environment: Environment) -> bool:
@@ -137,24 +118,24 @@ def _is_file(environment: Environment) -> bool:
 
 
 def _max_k(environment: Environment) -> int:
-    return int(environment.get("RECO_MAX_K") or Limits.max_k)
+    return int(environment.get("RECO_MAX_K") or 1000)
+
+
+_ALIAS = _text("[A-Za-z_][A-Za-z0-9_]{0,99}", "at most 100 letters, digits and underscores, no digit first")
 
 
 def _setting(
-    name: str, value: Any, sentence: str, parse: Parse = lambda text, _: text, default: Any = None, **options: Any
+    name: str, default: Any, sentence: str, parse: Parse = lambda text, _: text, value: Any = None, **options: Any
 ) -> Any:
-    """Declare a field with the variable that sets it; `default` is that of the variable where `value` is not."""
-    setting = Setting(name, value if default is None else default, parse, sentence, **options)
+    """Declare a field with the variable that sets it; `value` is the field's default, otherwise read from `default`."""
+    setting = Setting(name, default, sentence, parse, **options)
+    value = value or parse(str(default), {})
     return field(default=value, repr=not setting.is_secret, metadata={"setting": setting})
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for.
-
-    k counts matches a side, `users_times_k` those of a whole batch, `max_ids` the products that it names,
-    `max_completions` those that complete a prefix.
-    """
+    """What one request may ask for: k matches a side, `users_times_k` in a whole batch, and `max_ids` products."""
 
     max_k: int = _setting(
         "RECO_MAX_K",
@@ -167,14 +148,11 @@ class Limits:
         10,
         "Matches a side for users that do not say; at most `RECO_MAX_K`.",
         _number(1, _max_k),
-        derive=lambda environment: min(Limits.default_k, _max_k(environment)),
+        derive=lambda environment: min(10, _max_k(environment)),
     )
     users_times_k: int = 1_000_000
     max_batch: int = _setting(
-        "RECO_MAX_BATCH",
-        10_000,
-        f"Users in a batch, which may ask for {users_times_k:,} matches a side in all (users x k).",
-        _number(1, 1_000_000),
+        "RECO_MAX_BATCH", 10_000, f"Users in a batch; users x k is at most {users_times_k:,}.", _number(1, 1_000_000)
     )
     max_ids: int = 1000
     max_completions: int = 100
@@ -182,14 +160,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class MilvusSettings:
-    """Where Milvus is, what it calls the collection to serve, and how many seconds one of its answers may take.
-
-    `uri` is that of a server, or a local file ending in .db for Milvus Lite, which one process at a time may open.
-    """
+    """Where Milvus is and what it serves; `timeout` is in seconds. One process at a time may open a file as `uri`."""
 
     uri: str = _setting("RECO_MILVUS_URI", "", "Milvus: a server, or a file ending in .db.", _milvus_uri)
     token: str = _setting("RECO_MILVUS_TOKEN", "", "Credentials for Milvus, such as `user:password`.", is_secret=True)
-    alias: str = _setting("RECO_MILVUS_ALIAS", "reco", "What Milvus calls the collection to serve.", _milvus_alias)
+    alias: str = _setting("RECO_MILVUS_ALIAS", "reco", "What Milvus calls the collection to serve.", _ALIAS)
     timeout: float = _setting("RECO_MILVUS_TIMEOUT", 2.0, "Seconds for one answer of Milvus.", _number(0.01, 3600))
 
 
@@ -198,16 +173,18 @@ class Settings:
     """All settings of a service; with `milvus`, that answers instead of the current build in `artifacts`."""
 
     artifacts: Path = _setting(  # noqa: RUF009 (it returns a field)
-        "RECO_ARTIFACTS", Path("artifacts"), "Artifacts root, which holds the builds.", lambda text, _: Path(text)
+        "RECO_ARTIFACTS", "artifacts", "Artifacts root, which holds the builds.", lambda text, _: Path(text)
     )
     host: str = _setting("RECO_HOST", "0.0.0.0", "Address to listen on.")
-    port: int = _setting("RECO_PORT", 5000, "Port to listen on; 0 takes a free one.", _port)
+    port: int = _setting(
+        "RECO_PORT", 5000, "Port to listen on; 0 takes a free one.", _number(0, 65_535, hint=_PORT_HINT)
+    )
     workers: int = _setting(
         "RECO_WORKERS",
-        1,
+        "cores that the container may use",
         "Worker processes.",
         _workers,
-        default="cores that the container may use",
+        value=1,
         derive=lambda environment: 1 if _is_file(environment) else available_cores(),
     )
     threads: int = _setting(
@@ -215,14 +192,10 @@ class Settings:
         2,
         f"Threads for large requests in each worker; {_MILVUS_THREADS} by default with `milvus`.",
         _number(1, 1024),
-        derive=lambda environment: _MILVUS_THREADS if _is_milvus(environment) else Settings.threads,
+        derive=lambda environment: _MILVUS_THREADS if _is_milvus(environment) else 2,
     )
     max_body_bytes: int = _setting(
-        "RECO_MAX_BODY_MB",
-        64 * 2**20,
-        "Largest body of a request, in units of 1,048,576 bytes.",
-        lambda text, environment: _number(1, 1024)(text, environment) * 2**20,
-        default=64,
+        "RECO_MAX_BODY_MB", 64, "Largest body of a request, in units of 1,048,576 bytes.", _number(1, 1024, unit=2**20)
     )
     max_in_flight: int = _setting(
         "RECO_MAX_IN_FLIGHT", 256, "Requests running or waiting, in all workers together.", _number(1, 1_000_000)
@@ -234,29 +207,32 @@ class Settings:
         "RECO_RELOAD_SECONDS", 0.2, "How soon a new build is noticed; 0: only on SIGHUP.", _number(0.0, 86_400)
     )
     api_keys: tuple[str, ...] = _setting(
-        "RECO_API_KEYS", (), "API keys, separated by commas.", _api_keys, default="", is_secret=True
+        "RECO_API_KEYS", "", "API keys, separated by commas.", _api_keys, is_secret=True
     )
     open_metrics: bool = _setting(
-        "RECO_OPEN_METRICS",
-        False,
-        "1: `/metrics` needs no key.",
-        lambda text, environment: _choice("0", "1")(text, environment) == "1",
-        default="0",
+        "RECO_OPEN_METRICS", "0", "1: `/metrics` needs no key.", _text("0|1", "0 or 1", "1".__eq__)
     )
-    log_format: str = _setting("RECO_LOG_FORMAT", "console", "`console` or `json`.", _choice("console", "json"))
+    log_format: str = _setting(
+        "RECO_LOG_FORMAT", "console", "`console` or `json`.", _text("console|json", "console or json")
+    )
     log_level: str = _setting(
-        "RECO_LOG_LEVEL", "INFO", "`debug`, `info`, `warning`, `error` or `critical`.", _log_level, default="info"
+        "RECO_LOG_LEVEL",
+        "info",
+        "`debug`, `info`, `warning`, `error` or `critical`.",
+        _text("(?i)debug|info|warning|error|critical", "debug, info, warning, error or critical", str.upper),
     )
     milvus: MilvusSettings | None = None
     limits: Limits = Limits()
 
 
-_ENGINE = Setting("RECO_ENGINE", "faiss", _choice("faiss", "milvus"), "What searches: `faiss` or `milvus`.")
-SCHEMA: tuple[Setting, ...] = (
-    *(each.metadata["setting"] for kind in (Settings, Limits) for each in fields(kind) if each.metadata),
-    _ENGINE,
-    *(each.metadata["setting"] for each in fields(MilvusSettings)),
+def _declared(kind: type) -> dict[str, Setting]:
+    return {each.name: each.metadata["setting"] for each in fields(kind) if each.metadata}
+
+
+_ENGINE = Setting(
+    "RECO_ENGINE", "faiss", "What searches: `faiss` or `milvus`.", _text("faiss|milvus", "faiss or milvus")
 )
+SCHEMA = (*_declared(Settings).values(), *_declared(Limits).values(), _ENGINE, *_declared(MilvusSettings).values())
 
 
 def environment_with(overrides: Mapping[str, str | None]) -> dict[str, str]:
@@ -265,11 +241,7 @@ def environment_with(overrides: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def read_settings(environment: Environment) -> Settings:
-    """Read and check all settings.
-
-    Raises:
-        BadSetting: naming the variable, and its value unless that is secret.
-    """
+    """Read and check all settings. Raises BadSetting, naming the variable, and its value unless that is secret."""
     _refuse_unknown(environment)
     _ENGINE.read(environment)
     limits, milvus = _read(Limits, environment), _read(MilvusSettings, environment)
@@ -278,12 +250,11 @@ def read_settings(environment: Environment) -> Settings:
 
 def read_milvus(environment: Environment) -> MilvusSettings:
     """Read the settings of Milvus, whatever the engine is. Raises BadSetting."""
-    return _read(MilvusSettings, {**environment, _ENGINE.name: "milvus"})
+    return _read(MilvusSettings, {**environment, "RECO_ENGINE": "milvus"})
 
 
-def _read(kind: type[_Section], environment: Environment, **others: Any) -> _Section:
-    declared = {each.name: each.metadata["setting"] for each in fields(kind) if each.metadata}  # type: ignore[arg-type]
-    return kind(**{name: setting.read(environment) for name, setting in declared.items()}, **others)
+def _read(kind: type, environment: Environment, **others: Any) -> Any:
+    return kind(**{name: setting.read(environment) for name, setting in _declared(kind).items()}, **others)
 
 
 def _refuse_unknown(environment: Environment) -> None:

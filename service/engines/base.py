@@ -25,21 +25,13 @@ class SearchEngine(Protocol):
     """Finds the products nearest to and farthest from users.
 
     A product is its catalogue position. An engine may be used from many threads at once. Its answer for a user does not
-    depend on the other users of the call, and holds each product at most once on a side.
+    depend on the other users of the call, and holds each product at most once on a side. `is_available` says whether
+    the last search or probe was answered, `concurrency` how many searches at the same time are faster than one by one.
     """
 
-    @property
-    def info(self) -> IndexInfo: ...
-
-    @property
-    def is_available(self) -> bool:
-        """Whether the last search or probe was answered; returns at once."""
-        ...
-
-    @property
-    def concurrency(self) -> int:
-        """How many searches at the same time are faster than one after the other."""
-        ...
+    info: IndexInfo
+    is_available: bool
+    concurrency: int
 
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         """Return the k best and the k worst products for each row of (n, d) float32 vectors of length 1.
@@ -47,38 +39,30 @@ class SearchEngine(Protocol):
         Each side is (n, k), or as wide as the catalogue where k is more. An approximate engine that finds fewer pads
         with position -1 at the end. k is at least 1, n may be 0.
         """
-        ...
 
     def prefixes(self, positions: NDArray[np.int64]) -> list[bytes]:
         """Return the JSON of the `id` and `name` of each product (m,), left open: `{"id":"p17","name":"Margherita"`."""
-        ...
 
 
 @runtime_checkable
 class Catalogue(Protocol):
     """Looks up products by name and id, and projects vectors onto a map. May be used from many threads at once.
 
-    An engine that can do all of it is one; another is a `SearchEngine` alone.
+    An engine that can do all of it is one; another is a `SearchEngine` alone. Each of `sample_users`, to try the engine
+    with, has a `name`, `likes` and a `vector`.
     """
 
-    @property
-    def sample_users(self) -> list[dict[str, Any]]:
-        """Users to try the engine with: `name`, `likes` and `vector` of each."""
-        ...
+    sample_users: list[dict[str, Any]]
 
     @property
     def sampled_points(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Some thousands of products spread over the catalogue: their positions (m,) and map points (m, 2)."""
-        ...
 
     def starting_with(self, prefix: str, limit: int) -> NDArray[np.int64]:
         """Return the first `limit` products, ordered by name, whose names begin with the prefix in any case."""
-        ...
 
     def unit_vectors_of(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
         """Return the float32 vector (d,) of length 1 of each product, None for an id that no product has."""
-        ...
 
     def project(self, unit_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the map points (n, 2), as x and y, of (n, d) vectors of length 1; sampled ones lie within [-1, 1]."""
-        ...

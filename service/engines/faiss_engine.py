@@ -23,27 +23,17 @@ class FaissEngine:
     def __init__(self, build: Build, cores: Cores):
         self._index, self._products, self._cores = build.index, build.products, cores
         self._projection = build.projection
+        self.prefixes, self.project = build.products.prefixes, build.projection.project
         self.sample_users: list[dict[str, Any]] = build.sample_users
         manifest = build.manifest
-        self.info = IndexInfo(
-            build_id=build.id,
-            products=manifest.products,
-            dimension=manifest.dimension,
-            index=manifest.index.factory,
-            recall=asdict(manifest.recall),
-        )
-
-    @property
-    def concurrency(self) -> int:
-        return self._cores.count
+        recall = asdict(manifest.recall)
+        self.info = IndexInfo(build.id, manifest.products, manifest.dimension, manifest.index.factory, recall)
+        self.concurrency = cores.count
 
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         with self._cores.one():
             use_threads(1)
             return self._index.search(unit_vectors, k)
-
-    def prefixes(self, positions: NDArray[np.int64]) -> list[bytes]:
-        return self._products.prefixes(positions)
 
     def starting_with(self, prefix: str, limit: int) -> NDArray[np.int64]:
         return np.array(self._products.starting_with(prefix, limit), np.int64)
@@ -53,9 +43,6 @@ class FaissEngine:
         known = [position for position in positions if position is not None]
         vectors = iter(self._vectors(known) if known else ())
         return [None if position is None else next(vectors) for position in positions]
-
-    def project(self, unit_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self._projection.project(unit_vectors)
 
     @cached_property
     def sampled_points(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -22,28 +21,22 @@ MAX_PREFIX_BYTES = 65_535  # of a string in Milvus
 _CONNECT_SECONDS = 10.0
 
 
-@dataclass(frozen=True)
-class IndexKind:
-    """How Milvus builds an index over so many products, and how hard it searches one for the `depth` nearest."""
-
-    build_parameters: Callable[[int], dict[str, int]] = lambda _products: {}
-    search_parameters: Callable[[int, int], dict[str, int]] = lambda _products, _depth: {}
-
-
 def _lists(products: int) -> int:
     return min(65_536, max(1, round(4 * math.sqrt(products))))
 
 
-# The worst side's products lie far from the query and from each other: finding them takes several times the effort that
-# is usual for the best side.
-INDEXES = {
-    "FLAT": IndexKind(),
-    "HNSW": IndexKind(
-        lambda _products: {"M": 32, "efConstruction": 400}, lambda _products, depth: {"ef": max(2048, 4 * depth)}
-    ),
-    "IVF_FLAT": IndexKind(
-        lambda products: {"nlist": _lists(products)}, lambda products, _depth: {"nprobe": -(-_lists(products) // 3)}
-    ),
+# How Milvus builds an index over so many products.
+BUILD_PARAMETERS: dict[str, Callable[[int], dict[str, int]]] = {
+    "FLAT": lambda _products: {},
+    "HNSW": lambda _products: {"M": 32, "efConstruction": 400},
+    "IVF_FLAT": lambda products: {"nlist": _lists(products)},
+}
+# How hard it searches one for the `depth` nearest. The worst side's products lie far from the query and from each
+# other: finding them takes several times the effort that is usual for the best side.
+SEARCH_PARAMETERS: dict[str, Callable[[int, int], dict[str, int]]] = {
+    "FLAT": lambda _products, _depth: {},
+    "HNSW": lambda _products, depth: {"ef": max(2048, 4 * depth)},
+    "IVF_FLAT": lambda products, _depth: {"nprobe": -(-_lists(products) // 3)},
 }
 
 
@@ -68,9 +61,6 @@ class Cluster:
         timeout = min(settings.timeout, _CONNECT_SECONDS)
         with self._translated():
             self._client = MilvusClient(settings.uri, token=settings.token, timeout=timeout, dedicated=True)
-
-    def close(self) -> None:
-        self._client.close()
 
     def call(self, method: str, *arguments: Any, **options: Any) -> Any:
         """What a method of `MilvusClient` returns."""
@@ -113,8 +103,8 @@ class Cluster:
 
     def make_searchable(self, collection: str, products: int, index: str, replicas: int) -> None:
         """Write everything inserted, build the index and load it into memory, `replicas` times."""
-        built = INDEXES[index].build_parameters(products)
         parameters = MilvusClient.prepare_index_params()
+        built = BUILD_PARAMETERS[index](products)
         parameters.add_index(VECTOR, index_type=index, index_name=VECTOR, metric_type=METRIC, params=built)
         self.call("flush", collection)
         self.call("create_index", collection, parameters)
@@ -132,6 +122,5 @@ class Cluster:
             raise EngineUnavailable(f"Milvus at {self._address}: {error.message}") from error
         except (grpc.RpcError, grpc.FutureTimeoutError) as error:
             code = error.code().name if isinstance(error, grpc.Call) else "no connection"
-            raise EngineUnavailable(
-                f"Milvus at {self._address}: no answer within {self._timeout:g} s ({code})"
-            ) from error
+            failure = f"no answer within {self._timeout:g} s ({code})"
+            raise EngineUnavailable(f"Milvus at {self._address}: {failure}") from error

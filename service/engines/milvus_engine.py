@@ -1,6 +1,7 @@
 """The distributed engine: a build in a Milvus collection, found through an alias."""
 
 import logging
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from retrieval.search.ranking import UNITS, Neighbours
 from service.engines.base import IndexInfo
-from service.engines.milvus_cluster import INDEXES, METRIC, POSITION, PREFIX, VECTOR, Cluster, build_id_of
+from service.engines.milvus_cluster import METRIC, POSITION, PREFIX, SEARCH_PARAMETERS, VECTOR, Cluster, build_id_of
 from service.errors import EngineUnavailable, TooLarge
 from service.settings import MILVUS_MOST_MATCHES, MilvusSettings
 
@@ -48,17 +49,12 @@ class MilvusEngine:
         fields = cluster.call("describe_collection", collection)["fields"]
         [self._dimension] = [int(field["params"]["dim"]) for field in fields if field["name"] == VECTOR]
         index = cluster.index_of(collection)
-        self._search_parameters = INDEXES[index].search_parameters
         self._products = cluster.count(collection)
+        self._search_parameters = partial(SEARCH_PARAMETERS[index], self._products)
         self._prefixes: dict[int, bytes] = {}
         self.is_available = True
-        self.info = IndexInfo(
-            build_id=build_id_of(cluster.alias, collection),
-            products=self._products,
-            dimension=self._dimension,
-            index=f"Milvus {index}",
-            recall={},
-        )
+        build_id = build_id_of(cluster.alias, collection)
+        self.info = IndexInfo(build_id, self._products, self._dimension, f"Milvus {index}", recall={})
 
     def latest(self) -> "MilvusEngine":
         """Return this engine, or one of the collection that the alias names by now; probes whether Milvus answers."""
@@ -106,7 +102,7 @@ class MilvusEngine:
         """Return the k nearest products of each query (n, d), from its `depth` nearest or, where needed, from more."""
         if depth >= self._products <= MILVUS_MOST_MATCHES:
             catalogue = self._hits(self._query(range(self._products)))
-            return [catalogue.rank(query, k) for query in queries]
+            return [_rank(catalogue, query, k) for query in queries]
         depth = min(depth, MILVUS_MOST_MATCHES)
         queries_at_once = max(1, _MAX_VECTOR_BYTES // (4 * self._dimension * depth))
         ranked = []
@@ -122,11 +118,11 @@ class MilvusEngine:
             anns_field=VECTOR,
             limit=depth,
             output_fields=[POSITION, PREFIX, VECTOR],
-            search_params={"metric_type": METRIC, "params": self._search_parameters(self._products, depth)},
+            search_params={"metric_type": METRIC, "params": self._search_parameters(depth)},
         )
         ranked = []
         for query, hits in zip(queries, hits_of_queries, strict=True):
-            found = self._hits([hit["entity"] for hit in hits]).rank(query, k)
+            found = _rank(self._hits([hit["entity"] for hit in hits]), query, k)
             reach = hits[-1]["distance"] if len(hits) == depth else np.inf
             is_settled = len(found[0]) == k and found[1][-1] > reach + _RANKING_ERROR
             if not is_settled and depth < MILVUS_MOST_MATCHES:
@@ -148,24 +144,19 @@ class MilvusEngine:
         if len(self._prefixes) + len(rows) > _MAX_CACHED_PREFIXES:
             self._prefixes = {}
         self._prefixes.update((row[POSITION], row[PREFIX].encode()) for row in rows)
-        return _Hits(rows)
+        return np.array([row[POSITION] for row in rows], np.int64), np.array([row[VECTOR] for row in rows], np.float64)
 
 
+_Hits = tuple[NDArray[np.int64], NDArray[np.float64]]  # positions and vectors of products as Milvus gave them
 _Ranked = tuple[NDArray[np.int64], NDArray[np.float64]]  # positions and scores of the products nearest to one query
 
 
-class _Hits:
-    """Products as Milvus gave them."""
-
-    def __init__(self, rows: list[dict[str, Any]]):
-        self._positions = np.array([row[POSITION] for row in rows], np.int64)
-        self._vectors = np.array([row[VECTOR] for row in rows], np.float64)
-
-    def rank(self, query: NDArray[np.float32], k: int) -> _Ranked:
-        """Return the k of them with the highest scores; equal ones in catalogue order."""
-        if not len(self._positions):
-            return self._positions, np.empty(0)
-        products = (self._vectors * query).sum(axis=1)  # Row by row: a matrix product rounds by the number of rows.
-        millionths = np.rint(np.clip(products, -1.0, 1.0) * UNITS)
-        order = np.lexsort((self._positions, -millionths))[:k]
-        return self._positions[order], millionths[order] / UNITS
+def _rank(hits: _Hits, query: NDArray[np.float32], k: int) -> _Ranked:
+    """Return the k hits with the highest scores; equal ones in catalogue order."""
+    positions, vectors = hits
+    if not len(positions):
+        return positions, np.empty(0)
+    products = (vectors * query).sum(axis=1)  # Row by row: a matrix product rounds by the number of rows.
+    millionths = np.rint(np.clip(products, -1.0, 1.0) * UNITS)
+    order = np.lexsort((positions, -millionths))[:k]
+    return positions[order], millionths[order] / UNITS

@@ -40,7 +40,9 @@ def publish(artifacts: Path, settings: MilvusSettings, layout: Layout) -> str:
     cluster = Cluster(settings)
     collection, before = collection_of(settings.alias, build.id), cluster.target()
     if before == collection:
-        _check_same_index(cluster, collection, layout)
+        if (index := cluster.index_of(collection)) != layout.index:
+            problem = f"is in use with the index {index}; build again to publish it as {layout.index}"
+            raise CannotPublish(f"{collection}: {problem}")
         _verify(cluster, collection, build)
         return f"nothing to do: {settings.alias} names {collection} already, and it is complete"
     cluster.drop(collection)  # left by a publish that was killed
@@ -63,7 +65,10 @@ def _load(cluster: Cluster, collection: str, build: Build, layout: Layout) -> No
     size = max(1, min(_MAX_PRODUCTS_PER_INSERT, _MAX_VECTOR_BYTES_PER_INSERT // (4 * dimension)))
     cluster.create(collection, dimension, layout.shards)
     for first, prefixes, vectors in product_blocks(build, size):
-        _check_lengths(first, prefixes)
+        for number, prefix in enumerate(prefixes, first + 1):
+            if len(prefix) > MAX_PREFIX_BYTES:
+                problem = f"id and name take {len(prefix)} bytes, Milvus keeps {MAX_PREFIX_BYTES}"
+                raise CannotPublish(f"product {number}: {problem}")
         cluster.insert(collection, first, prefixes, vectors)
     cluster.make_searchable(collection, len(build.products), layout.index, layout.replicas)
 
@@ -76,14 +81,6 @@ def product_blocks(build: Build, size: int) -> Iterator[tuple[int, list[bytes], 
         yield start, build.products.prefixes(np.arange(start, start + len(rows))), build.index.vectors(rows)
 
 
-def _check_lengths(first: int, prefixes: list[bytes]) -> None:
-    for number, prefix in enumerate(prefixes, first + 1):
-        if len(prefix) > MAX_PREFIX_BYTES:
-            raise CannotPublish(
-                f"product {number}: id and name take {len(prefix)} bytes, Milvus keeps {MAX_PREFIX_BYTES}"
-            )
-
-
 def _verify(cluster: Cluster, collection: str, build: Build) -> None:
     """Replay the build's golden queries in the collection. Raises CannotPublish."""
     engine = MilvusEngine(cluster, collection)
@@ -93,14 +90,6 @@ def _verify(cluster: Cluster, collection: str, build: Build) -> None:
         golden.replay(build.manifest.golden_queries, engine.search, engine.prefixes, f"{collection}, {{side}} side")
     except BadArtifact as error:
         raise CannotPublish(str(error)) from error
-
-
-def _check_same_index(cluster: Cluster, collection: str, layout: Layout) -> None:
-    index = cluster.index_of(collection)
-    if index != layout.index:
-        raise CannotPublish(
-            f"{collection}: is in use with the index {index}; build again to publish it as {layout.index}"
-        )
 
 
 def _drop_others(cluster: Cluster, kept: set[str]) -> None:

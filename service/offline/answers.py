@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from retrieval.artifact.store import current_build_id, open_build
-from service.cores import cores_of_worker, shared_cores
+from service.cores import Cores, shared_cores
 from service.engines.faiss_engine import FaissEngine
 from service.http.user_reader import UserReader
 from service.recommender import Answer, Recommender, User, UserBlock
@@ -20,7 +20,7 @@ class Answerer:
         """Open a build, or the current one, and verify it unless it was `verified` before. Raises BadArtifact."""
         build = open_build(artifacts, build_id or current_build_id(artifacts), verified)
         build.index.warm()
-        self._recommender = Recommender(FaissEngine(build, cores_of_worker(shared_cores(), 1, 0, 1)))
+        self._recommender = Recommender(FaissEngine(build, Cores(shared_cores(), 1)))
         self.prefixes = self._recommender.prefixes
         self.dimension, self.limits = self._recommender.info.dimension, limits
         self.reader = UserReader(self.dimension, limits)

@@ -7,47 +7,35 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 from service.errors import BadSetting
 
 _NO_WORKER = 2**32 - 1
 
 
-class ConnectionCounts:
-    """How many connections each worker has open, in memory that the supervisor and the workers share."""
+class ConnectionCount:
+    """How many connections a worker has open, beside the counts of the others in memory that all share."""
 
-    def __init__(self, shared: int, workers: int):
+    def __init__(self, shared: int, workers: int, worker: int):
         """Map the file that `shared_counts` made, given its descriptor."""
         self._counts = memoryview(mmap.mmap(shared, 4 * workers)).cast("I")
+        self._worker = worker
 
-    def report(self, worker: int, count: int) -> None:
-        self._counts[worker] = count
+    def report(self, count: int) -> None:
+        self._counts[self._worker] = count
 
-    def remove(self, worker: int) -> None:
+    def remove(self) -> None:
         """Leave out a worker that has died, until it reports again."""
-        self._counts[worker] = _NO_WORKER
-
-    def has_fewest(self, worker: int) -> bool:
-        """Whether no worker has fewer connections than this one."""
-        return self._counts[worker] == min(self._counts)
-
-
-@dataclass(frozen=True)
-class SharedListener:
-    """A listening socket that several workers share, and what one of them needs to share it fairly."""
-
-    socket: socket.socket
-    counts: ConnectionCounts
-    worker: int
+        self.report(_NO_WORKER)
 
     @property
-    def has_fewest(self) -> bool:
-        return self.counts.has_fewest(self.worker)
+    def is_lowest(self) -> bool:
+        """Whether no worker has fewer connections than this one."""
+        return self._counts[self._worker] == min(self._counts)
 
 
 def shared_counts(workers: int) -> int:
-    """Open a file that the `ConnectionCounts` of several processes can share, and return its descriptor."""
+    """Open a file for the counts of all workers, and return its descriptor."""
     shared = os.memfd_create("connections")
     os.write(shared, struct.pack("I", _NO_WORKER) * workers)
     return shared
@@ -55,11 +43,7 @@ def shared_counts(workers: int) -> int:
 
 @contextmanager
 def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
-    """Bind a socket that does not listen yet: connections are refused until there is a build to serve.
-
-    Raises:
-        BadSetting: where the address cannot be listened on.
-    """
+    """Bind a socket that refuses connections until there is a build to serve. Raises BadSetting where it cannot."""
     with ExitStack() as stack:
         try:
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

@@ -15,7 +15,7 @@ import orjson
 
 from service.settings import Settings
 
-_LONGEST_ID = 128
+_MAX_ID_CHARACTERS = 128
 _UNSAFE = re.compile(r"[^A-Za-z0-9._:/+=@-]")
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _made = count()
@@ -51,17 +51,15 @@ class _JsonFormatter(logging.Formatter):
 
 def set_up_logs(settings: Settings) -> None:
     """Send what `logging` gets to stderr."""
+    plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     handler = logging.StreamHandler()
-    if settings.log_format == "json":
-        handler.setFormatter(_JsonFormatter())
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_JsonFormatter() if settings.log_format == "json" else plain)
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
 
 
 def request_id(headers: Mapping[str, str]) -> str:
-    """The client's id of a request, cut and cleaned, from X-Request-ID or traceparent; or a new one."""
-    given = _UNSAFE.sub("", headers.get("X_REQUEST_ID", ""))[:_LONGEST_ID]
+    """Return the client's id of a request, cut and cleaned, from X-Request-ID or traceparent; or a new one."""
+    given = _UNSAFE.sub("", headers.get("X_REQUEST_ID", ""))[:_MAX_ID_CHARACTERS]
     trace = None if given else _TRACE.fullmatch(headers.get("TRACEPARENT", ""))
     return given or (trace[1] if trace else f"{_prefix}-{next(_made):x}")
 

@@ -2,25 +2,25 @@
 
 import math
 import resource
+import socket
 import threading
 import time
 from functools import partial
-from wsgiref.types import WSGIApplication
 
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 
 from service.http.access import Access
+from service.http.app import create_app
 from service.http.dynamic_batching import DynamicBatcher
 from service.recommender import Serving
 from service.settings import Settings
 from service.workers.admission import Admission
 from service.workers.channel import Channel
-from service.workers.listener import SharedListener
+from service.workers.listener import ConnectionCount
 from service.workers.logs import RequestLog
 from service.workers.parser import RequestParser
-from service.workers.tasks import AnswerObserver
 
 _POLL_SECONDS, _SHORT_POLL_SECONDS = 1.0, 0.01
 _IDLE_TIMEOUT_SECONDS = 60  # for a client that sends or takes nothing
@@ -37,14 +37,13 @@ class Server(TcpWSGIServer):
     accepting: bool
     channel_class = Channel
 
-    def __init__(self, app: WSGIApplication, serving: Serving, listener: SharedListener, settings: Settings):
+    def __init__(self, serving: Serving, listener: socket.socket, open_count: ConnectionCount, settings: Settings):
         self.serving = serving
         self.lingering: set[Channel] = set()
-        self._listener = listener
+        self._open_count = open_count
         self._clients_connect, self._last_yielded, self._ending = False, -math.inf, False
         self._thread = threading.get_ident()
-        self._log = RequestLog(settings)
-        self.observer = AnswerObserver(self._log)
+        self.request_log = RequestLog(settings)
         self._admission = Admission(DynamicBatcher(serving, settings.limits), settings)
         self.parser_class = partial(
             RequestParser,
@@ -52,20 +51,19 @@ class Server(TcpWSGIServer):
             is_full=self._admission.is_full,
             max_body_bytes=settings.max_body_bytes,
         )
-        shared = listener.socket
-        family = (shared.family, shared.type, shared.proto, shared.getsockname())
-        adjustments = _adjustments(listener, settings)
-        super().__init__(app, {}, True, shared, self._admission, adjustments, family, bind_socket=False)
+        app, adjustments = create_app(serving, settings), _adjustments(listener, settings)
+        family = (listener.family, listener.type, listener.proto, listener.getsockname())
+        super().__init__(app, {}, True, listener, self._admission, adjustments, family, bind_socket=False)
 
     def run(self) -> None:
         """Serve until `end`, and then until the last answer has been taken."""
         self._thread = threading.get_ident()
         while not (self._ending and not self.active_channels):
-            self._listener.counts.report(self._listener.worker, len(self.active_channels))
+            self._open_count.report(len(self.active_channels))
             wasyncore.poll2(self._poll_seconds, self._map)
             clients_connect, self._clients_connect = self._clients_connect, False
             self._admission.run_waiting(clients_connect)
-            self._log.flush()
+            self.request_log.flush()
             for channel in list(self.lingering):
                 channel.close_when_taken()
             if self._ending:
@@ -79,12 +77,12 @@ class Server(TcpWSGIServer):
         self.trigger.pull_trigger()
 
     def readable(self) -> bool:
-        return bool(super().readable()) and (self._listener.has_fewest or not self._yields_connections)
+        return bool(super().readable()) and (self._open_count.is_lowest or not self._yields_connections)
 
     def handle_accept(self) -> None:
         """Accept a connection, or leave it for a moment to workers that have fewer."""
         self._clients_connect, now = True, time.monotonic()
-        if now - self._last_yielded > _YIELD_INTERVAL_SECONDS and not self._listener.has_fewest:
+        if now - self._last_yielded > _YIELD_INTERVAL_SECONDS and not self._open_count.is_lowest:
             self._last_yielded = now
             return
         self._last_yielded = -math.inf
@@ -126,11 +124,11 @@ class Server(TcpWSGIServer):
                 channel.will_close = True
 
 
-def _adjustments(listener: SharedListener, settings: Settings) -> Adjustments:
+def _adjustments(listener: socket.socket, settings: Settings) -> Adjustments:
     # The framing of chunks comes on top of the body, whose own limit does not count it.
     max_received_bytes = 2 * settings.max_body_bytes
     return Adjustments(
-        sockets=[listener.socket],
+        sockets=[listener],
         max_request_body_size=max_received_bytes,
         # Bodies and answers stay in memory: the file system may be read-only.
         inbuf_overflow=max_received_bytes,

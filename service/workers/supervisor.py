@@ -1,7 +1,6 @@
 """The supervisor process: verifies what is to be served, and keeps the workers running until it is stopped."""
 
 import logging
-import shutil
 import signal
 import socket
 import time
@@ -9,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 from retrieval.artifact.watch import BuildWatch, PinnedBuild, verify_current
 from service.errors import CannotServe
@@ -27,21 +26,22 @@ log = logging.getLogger(__name__)
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal stops at once. SIGHUP checks for a new build.
 
-    Raises:
-        BadSetting: where the address cannot be listened on.
-        BadArtifact: where there is no good build to start with.
-        CannotServe: where the workers do not start.
+    Raises BadSetting for an address that cannot be listened on, BadArtifact where there is no good build to start with,
+    and CannotServe where the workers do not start.
     """
     with ExitStack() as stack:
         listener = stack.enter_context(bound_socket(settings.host, settings.port))
         signals = stack.enter_context(_received_signals())
-        metrics_directory = stack.enter_context(_metrics_directory())
-        workers = stack.enter_context(WorkerPool(settings, listener, metrics_directory))
+        metrics_directory = Path(stack.enter_context(_metrics_directory()))
+        workers = WorkerPool(settings, listener, metrics_directory)
+        stack.callback(workers.kill)
         workers.start()
-        build = _first_build(settings)
+        # Milvus holds a verified build.
+        alias = settings.milvus and settings.milvus.alias
+        build = PinnedBuild(alias, ExitStack()) if alias else verify_current(settings.artifacts)
         stack.callback(build.release)
         listener.listen(_BACKLOG_CONNECTIONS)
-        workers.load(build.build_id)
+        workers.broadcast("load", build.build_id)
         while not signals.stops and not workers.all_serve(build.build_id):
             workers.poll()
         if not signals.stops:
@@ -52,21 +52,14 @@ def serve(settings: Settings) -> None:
         _drain(settings, listener, workers, signals)
 
 
-def _first_build(settings: Settings) -> PinnedBuild:
-    """Find what to start with. Milvus holds a verified build, and workers follow its alias by themselves."""
-    return PinnedBuild(settings.milvus.alias, ExitStack()) if settings.milvus else verify_current(settings.artifacts)
-
-
 def _follow_builds(settings: Settings, workers: WorkerPool, signals: "_Signals", build: PinnedBuild) -> None:
     """Keep the workers on the newest good build until a signal to stop."""
-    if settings.milvus:
-        while not signals.stops:
-            workers.poll()
-        return
     watch = BuildWatch(settings.artifacts, settings.reload_seconds, build.build_id)
     builds = [build]
     while not signals.stops:
         workers.poll()
+        if settings.milvus:
+            continue  # Its workers follow the alias by themselves.
         if signals.reloads:
             signals.reloads.clear()
             watch.check_now()
@@ -78,7 +71,7 @@ def _follow_builds(settings: Settings, workers: WorkerPool, signals: "_Signals",
             continue
         if newer:
             log.info("changing over to build %s", newer.build_id)
-            workers.load(newer.build_id)
+            workers.broadcast("load", newer.build_id)
             workers.count("reload")
             builds.append(newer)
         if len(builds) > 1 and workers.all_serve(builds[-1].build_id):
@@ -103,19 +96,12 @@ def _drain(settings: Settings, listener: socket.socket, workers: WorkerPool, sig
     log.info("stopped at once, by a second signal" if signals.stop_at_once else "stopped")
 
 
-@contextmanager
-def _metrics_directory() -> Iterator[Path]:
+def _metrics_directory() -> TemporaryDirectory[str]:
     """Make the directory where workers count for Prometheus: in memory if possible, as files may be read-only."""
     for parent in ("/dev/shm", None):  # noqa: S108
         with suppress(OSError):
-            directory = Path(mkdtemp(prefix="reco-", dir=parent))
-            break
-    else:
-        raise CannotServe("neither /dev/shm nor a directory for temporary files can be written to")
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+            return TemporaryDirectory(prefix="reco-", dir=parent, ignore_cleanup_errors=True)
+    raise CannotServe("neither /dev/shm nor a directory for temporary files can be written to")
 
 
 @dataclass

@@ -13,38 +13,11 @@ from service.http import metrics
 from service.http.openapi import OPERATIONS
 from service.http.problems import PROBLEM, problem_body
 from service.http.routes.base import ANSWERED, BUILD, INDEX_VERSION, SAFETY_HEADERS, USERS
-from service.workers.logs import RequestLog, request_id
+from service.workers.logs import request_id
 from service.workers.parser import Refusal, RequestParser
 
 _ROUTES = frozenset(operation.path for operation in OPERATIONS.values())
 _SHED_STATUS = str(HTTPStatus.TOO_MANY_REQUESTS.value)
-
-
-class AnswerObserver:
-    """Counts and logs answers."""
-
-    def __init__(self, log: RequestLog):
-        self._log = log
-
-    def observe(self, task: "_IdentifiedTask") -> None:
-        request, status = task.request, task.status[:3]
-        seconds = time.perf_counter() - request.arrived
-        path = getattr(request, "path", "")
-        route = path if path in _ROUTES else "other"
-        requests, duration = _counters(route, status)
-        requests.inc()
-        duration.observe(seconds)
-        if status == _SHED_STATUS:
-            metrics.SHED.inc()
-        facts = task.environ or {}
-        self._log.add(
-            request_id=task.request_id,
-            route=route,
-            status=int(status),
-            milliseconds=round(seconds * 1e3, 3),
-            users=facts.get(USERS, 0),
-            build=facts.get(BUILD, ""),
-        )
 
 
 @cache
@@ -53,7 +26,7 @@ def _counters(route: str, status: str) -> tuple[Counter, Histogram]:
 
 
 class _IdentifiedTask(Task):
-    """Writes the request's id, and has the answer observed."""
+    """Writes the request's id, and counts and logs the answer."""
 
     environ: dict[str, Any] | None = None
 
@@ -63,8 +36,28 @@ class _IdentifiedTask(Task):
 
     def build_response_header(self) -> bytes:
         self.response_headers.append(("X-Request-Id", self.request_id))
-        self.channel.server.observer.observe(self)  # This comes before the client can have seen the answer.
+        self._observe()  # This comes before the client can have seen the answer.
         return super().build_response_header()
+
+    def _observe(self) -> None:
+        """Count and log the answer."""
+        status, path = self.status[:3], getattr(self.request, "path", "")
+        route = path if path in _ROUTES else "other"
+        seconds = time.perf_counter() - self.request.arrived
+        requests, duration = _counters(route, status)
+        requests.inc()
+        duration.observe(seconds)
+        if status == _SHED_STATUS:
+            metrics.SHED.inc()
+        facts = self.environ or {}
+        self.channel.server.request_log.add(
+            request_id=self.request_id,
+            route=route,
+            status=int(status),
+            milliseconds=round(seconds * 1e3, 3),
+            users=facts.get(USERS, 0),
+            build=facts.get(BUILD, ""),
+        )
 
 
 class AnswerTask(_IdentifiedTask, WSGITask):

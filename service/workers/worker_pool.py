@@ -17,7 +17,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from service.cores import available_cores, shared_cores
 from service.errors import CannotServe
 from service.settings import Settings
-from service.workers.listener import ConnectionCounts, shared_counts
+from service.workers.listener import ConnectionCount, shared_counts
 
 _POLL_SECONDS = 0.1
 _MIN_SECONDS_BETWEEN_STARTS = 1.0
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 class _Worker:
     process: subprocess.Popen[bytes]
     connection: Connection
-    started: float
     build_id: str = ""
 
 
@@ -43,14 +42,11 @@ class WorkerPool:
         self._cores, self._core_count = shared_cores(), available_cores()
         self._connections = shared_counts(settings.workers)
         self._workers: dict[int, _Worker] = {}
-        self._restarts: dict[int, float] = {}  # When each dead worker is to be started again.
-        self._build_id = ""
-        self._have_served = self._accept = self._ending = False
+        self._started: dict[int, float] = {}
+        self._commands: dict[str, tuple[str, ...]] = {}  # The last of each kind, for workers that start later.
+        self._have_served = False
 
-    def __enter__(self) -> "WorkerPool":
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def kill(self) -> None:
         for worker in self._workers.values():
             worker.process.kill()
             worker.process.wait()
@@ -59,21 +55,15 @@ class WorkerPool:
         for number in range(self._settings.workers):
             self._start(number)
 
-    def load(self, build_id: str) -> None:
-        self._build_id = build_id
-        self.broadcast("load", build_id)
-
     def start_accepting(self) -> None:
         """Have the workers accept connections: once all can, so that the first does not get those of all."""
-        self._accept = True
         self.broadcast("accept")
-        count = self._settings.workers
-        log.info("%d workers started; at most %d searches run at once", count, self._core_count)
+        log.info("%d workers started; at most %d searches run at once", self._settings.workers, self._core_count)
 
     def broadcast(self, command: str, *arguments: str) -> None:
-        self._ending = self._ending or command in ("drain", "end")
+        self._commands[command] = (command, *arguments)
         for worker in self._workers.values():
-            _send(worker.connection, (command, *arguments))
+            _send(worker.connection, self._commands[command])
 
     def count(self, event: str) -> None:
         """Have one worker count an event of the supervisor's."""
@@ -88,11 +78,14 @@ class WorkerPool:
     def are_running(self) -> bool:
         return bool(self._workers)
 
+    @property
+    def _is_ending(self) -> bool:
+        return not self._commands.keys().isdisjoint(("drain", "end"))
+
     def poll(self) -> None:
         """Handle messages of the workers for a moment, and start again those that have died.
 
-        Raises:
-            CannotServe: where no worker has served yet, and one of them cannot.
+        Raises CannotServe where no worker has served yet, and one of them cannot.
         """
         by_connection = {worker.connection: number for number, worker in self._workers.items()}
         for ready in wait(list(by_connection), _POLL_SECONDS):
@@ -101,35 +94,24 @@ class WorkerPool:
                 self._handle_message(number, *self._workers[number].connection.recv())
             except (EOFError, OSError):
                 self._reap(number)
-        for number, due in list(self._restarts.items()):
-            if self._ending:
-                del self._restarts[number]
-            elif time.monotonic() >= due:
-                del self._restarts[number]
+        for number, started in self._started.items():
+            is_due = time.monotonic() - started >= _MIN_SECONDS_BETWEEN_STARTS
+            if number not in self._workers and is_due and not self._is_ending:
                 self._start(number)
                 self.count("worker restart")
 
     def _start(self, number: int) -> None:
         ours, theirs = Pipe()
-        descriptors = {
-            "listener": self._listener.fileno(),
-            "supervisor": theirs.fileno(),
-            "cores": self._cores,
-            "connections": self._connections,
-        }
-        options = {"number": number, "core-count": self._core_count, **descriptors}
+        descriptors = (self._listener.fileno(), self._cores, self._connections)
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "service.workers.worker", *(f"--{name}={value}" for name, value in options.items())],
+            [sys.executable, "-m", "service.workers.worker", str(theirs.fileno())],
             env={**os.environ, **_WORKER_ENVIRONMENT, "PROMETHEUS_MULTIPROC_DIR": str(self._metrics_directory)},
-            pass_fds=list(descriptors.values()),
+            pass_fds=[theirs.fileno(), *descriptors],
         )
         theirs.close()
-        self._workers[number] = _Worker(process, ours, time.monotonic())
-        _send(ours, self._settings)
-        if self._build_id:
-            _send(ours, ("load", self._build_id))
-        if self._accept:
-            _send(ours, ("accept",))
+        self._workers[number], self._started[number] = _Worker(process, ours), time.monotonic()
+        for message in ((self._settings, number, self._core_count, descriptors), *self._commands.values()):
+            _send(ours, message)
 
     def _handle_message(self, number: int, event: str, text: str) -> None:
         if event == "serving":
@@ -144,16 +126,14 @@ class WorkerPool:
     def _reap(self, number: int) -> None:
         worker = self._workers.pop(number)
         worker.connection.close()
-        ConnectionCounts(self._connections, self._settings.workers).remove(number)
+        ConnectionCount(self._connections, self._settings.workers, number).remove()
         status = worker.process.wait()
         mark_process_dead(worker.process.pid, str(self._metrics_directory))  # type: ignore[no-untyped-call]
-        if self._ending:
+        if self._is_ending:
             return
         if not self._have_served:
             raise CannotServe(f"worker {number} ended with status {status} before it could serve")
         log.error("worker %d ended with status %d and is started again", number, status)
-        age = time.monotonic() - worker.started
-        self._restarts[number] = time.monotonic() + max(0.0, _MIN_SECONDS_BETWEEN_STARTS - age)
 
 
 def _send(connection: Connection, message: object) -> None:

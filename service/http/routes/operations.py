@@ -46,7 +46,7 @@ class Operations(Routes):
     def _respond_if_ready(self, body: dict[str, Any], recommender: Recommender) -> Response:
         if self._serving.draining:
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the service is stopping")
-        if not recommender.is_available:
+        if not recommender.engine.is_available:
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE)
         return _respond(body, recommender)
 

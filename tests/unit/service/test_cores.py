@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from service import cores
-from service.cores import Cores, available_cores, cores_of_worker, shared_cores
+from service.cores import Cores, available_cores, shared_cores
 
 ROOT = Path(__file__).parents[3]
 SECONDS = 20
 HOLD = """
 import sys
-from service.cores import cores_of_worker
-with cores_of_worker(int(sys.argv[1]), 2, int(sys.argv[2]), 2).one():
+from service.cores import Cores
+with Cores(int(sys.argv[1]), 2, int(sys.argv[2]), 2).one():
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -44,12 +44,12 @@ def held_by_a_process(shared: int, worker: int) -> Iterator[subprocess.Popen[str
 @pytest.mark.parametrize(("workers", "own"), [(1, [[0, 1, 2]]), (2, [[0, 2], [1]]), (3, [[0], [1], [2]])])
 def test_every_core_is_some_workers_own(workers: int, own: list[list[int]]) -> None:
     shared = shared_cores()
-    assert [cores_of_worker(shared, 3, worker, workers)._own for worker in range(workers)] == own
+    assert [Cores(shared, 3, worker, workers)._own for worker in range(workers)] == own
 
 
 def test_workers_beyond_the_cores_share_them() -> None:
     shared = shared_cores()
-    assert [cores_of_worker(shared, 2, worker, 5)._own for worker in range(5)] == [[0], [1], [0], [1], [0]]
+    assert [Cores(shared, 2, worker, 5)._own for worker in range(5)] == [[0], [1], [0], [1], [0]]
 
 
 def waits(cores: Cores) -> bool:
@@ -66,7 +66,7 @@ def waits(cores: Cores) -> bool:
 
 def test_a_process_may_hold_all_cores_while_they_are_idle() -> None:
     shared = shared_cores()
-    first, second = (cores_of_worker(shared, 3, worker, 2) for worker in range(2))
+    first, second = (Cores(shared, 3, worker, 2) for worker in range(2))
     with first.one(), first.one(), first.one():
         assert waits(first)
         assert waits(second)
@@ -77,7 +77,7 @@ def test_a_process_may_hold_all_cores_while_they_are_idle() -> None:
 
 def test_a_core_that_is_given_back_is_idle_again() -> None:
     shared = shared_cores()
-    first, second = (cores_of_worker(shared, 2, worker, 2) for worker in range(2))
+    first, second = (Cores(shared, 2, worker, 2) for worker in range(2))
     for ours in (first, second, first):
         with ours.one(), ours.one():
             pass
@@ -86,7 +86,7 @@ def test_a_core_that_is_given_back_is_idle_again() -> None:
 
 
 def test_a_core_in_use_is_waited_for() -> None:
-    alone = Cores(shared_cores(), 1, [0])
+    alone = Cores(shared_cores(), 1)
     order: list[str] = []
 
     def take() -> None:
@@ -104,7 +104,7 @@ def test_a_core_in_use_is_waited_for() -> None:
 
 def test_a_core_that_another_process_holds_is_not_taken() -> None:
     shared = shared_cores()
-    ours = cores_of_worker(shared, 2, 0, 2)
+    ours = Cores(shared, 2, 0, 2)
     with held_by_a_process(shared, 1) as other:
         with ours.one():
             assert waits(ours)
@@ -115,7 +115,7 @@ def test_a_core_that_another_process_holds_is_not_taken() -> None:
 
 def test_a_process_that_is_killed_gives_its_core_back() -> None:
     shared = shared_cores()
-    ours = cores_of_worker(shared, 2, 0, 2)
+    ours = Cores(shared, 2, 0, 2)
     with held_by_a_process(shared, 0) as other:
         with ours.one():
             assert waits(ours)

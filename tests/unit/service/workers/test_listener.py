@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.workers.listener import ConnectionCounts, shared_counts
+from service.workers.listener import ConnectionCount, shared_counts
 
 
 @pytest.fixture
@@ -17,26 +17,26 @@ def shared() -> Iterator[int]:
 
 def fewest(shared: int) -> list[bool]:
     """Of each worker, as another process would see it."""
-    return [ConnectionCounts(shared, 3).has_fewest(worker) for worker in range(3)]
+    return [ConnectionCount(shared, 3, worker).is_lowest for worker in range(3)]
 
 
 def test_those_with_the_fewest_connections_have_the_fewest(shared: int) -> None:
-    workers = [ConnectionCounts(shared, 3) for _ in range(3)]
-    for worker, count in enumerate([2, 1, 1]):
-        workers[worker].report(worker, count)
+    workers = [ConnectionCount(shared, 3, worker) for worker in range(3)]
+    for worker, count in zip(workers, [2, 1, 1], strict=True):
+        worker.report(count)
     assert fewest(shared) == [False, True, True]
-    workers[1].report(1, 70_000)
-    workers[2].report(2, 3)
+    workers[1].report(70_000)
+    workers[2].report(3)
     assert fewest(shared) == [True, False, False]
 
 
 def test_a_worker_that_has_not_reported_or_has_died_does_not_count(shared: int) -> None:
-    counts = ConnectionCounts(shared, 3)
-    counts.report(1, 5)
+    first, second, _ = (ConnectionCount(shared, 3, worker) for worker in range(3))
+    second.report(5)
     assert fewest(shared) == [False, True, False]
-    counts.report(0, 4)
+    first.report(4)
     assert fewest(shared) == [True, False, False]
-    counts.remove(0)
+    first.remove()
     assert fewest(shared) == [False, True, False]
-    counts.report(0, 0)
+    first.report(0)
     assert fewest(shared) == [True, False, False]

@@ -20,6 +20,7 @@ FLAT = "Flat"
 STORAGES = {"fp32": "Flat", "fp16": "SQfp16"}
 _TRAINING_ROWS = 65_536
 _SEED = 3
+_PRODUCT_QUANTIZED = faiss.IndexIVFPQ | faiss.IndexIVFPQFastScan | faiss.IndexPQ | faiss.IndexPQFastScan
 _REDUCE = re.compile(r"Reduce(\d+),(.+)")
 _REFINEMENT = re.compile(r",(RFlat|Refine\(\w+\))$")
 
@@ -87,10 +88,9 @@ def negate(index: faiss.Index) -> None:
     elif isinstance(index, faiss.IndexScalarQuantizer) and exact_rows(index) is not None:
         halves = faiss.rev_swig_ptr(index.codes.data(), index.codes.size()).view(np.uint16)
         np.bitwise_xor(halves, 0x8000, out=halves)
-    elif isinstance(index, faiss.IndexIVFPQ | faiss.IndexIVFPQFastScan):
-        negate(index.quantizer)
-        _negate_floats(index.pq.centroids.data(), index.pq.centroids.size())
-    elif isinstance(index, faiss.IndexPQ | faiss.IndexPQFastScan):
+    elif isinstance(index, _PRODUCT_QUANTIZED):
+        if isinstance(index, faiss.IndexIVF):
+            negate(index.quantizer)
         _negate_floats(index.pq.centroids.data(), index.pq.centroids.size())
     else:
         raise BadPlan(f"a {type(index).__name__} cannot be negated; build with --worst shared")
@@ -109,7 +109,13 @@ def _trained(kind: str, vectors: VectorFile) -> faiss.Index:
     sample = vectors.sample(_TRAINING_ROWS, _SEED)
     if _REDUCE.fullmatch(kind):
         _set_reduction(faiss.downcast_VectorTransform(index.chain.at(0)), sample)
-    _train_quietly(index, sample)
+    inner = scanned_index(index)
+    if isinstance(inner, faiss.IndexIVF):
+        inner.cp.niter = 10
+        inner.cp.min_points_per_centroid = 1  # no warnings about small samples: what they might cost is measured
+    if hasattr(inner, "pq"):
+        inner.pq.cp.min_points_per_centroid = 1
+    index.train(sample)
     return index
 
 
@@ -123,22 +129,10 @@ def _set_reduction(transform: faiss.LinearTransform, sample: NDArray[np.float32]
     centred = sample - sample.mean(axis=0)  # single precision, as the sample of a large catalogue takes much memory
     variances, directions = np.linalg.eigh((centred.T @ centred).astype(np.float64))
     kept = directions[:, np.argsort(-variances)[:dimension]].T
-    padded = np.zeros((dimension, sample.shape[1]))
-    padded[: len(kept)] = kept
+    padded = np.pad(kept, ((0, dimension - len(kept)), (0, 0)))
     turn, _ = np.linalg.qr(np.random.default_rng(_SEED).normal(size=(dimension, dimension)))
     faiss.copy_array_to_vector((turn @ padded).astype(np.float32).ravel(), transform.A)
     transform.is_trained = True
-
-
-def _train_quietly(index: faiss.Index, sample: NDArray[np.float32]) -> None:
-    """Train without warnings about small samples: what they might cost is measured."""
-    inner = scanned_index(index)
-    if isinstance(inner, faiss.IndexIVF):
-        inner.cp.niter = 10
-        inner.cp.min_points_per_centroid = 1
-    if hasattr(inner, "pq"):
-        inner.pq.cp.min_points_per_centroid = 1
-    index.train(sample)
 
 
 def _filled_at_once(store: faiss.IndexFlat, vectors: VectorFile) -> faiss.IndexFlat:

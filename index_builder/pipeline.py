@@ -71,7 +71,8 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         write_report(directory, catalogue, tuned, recall, tuner.sample_answers(tuned))
         write_projection(directory, vectors, catalogue.groups)
         write_sample_users(directory, request.queries)
-        golden_queries = golden.record(tuner.in_memory(tuned).search, open_products(directory).prefixes, golden_users)
+        index, products = tuner.in_memory(tuned.index, tuned.settings), open_products(directory)
+        golden_queries = golden.record(index.search, products.prefixes, golden_users)
         write_index(tuned.index, directory / store.BEST)
         if request.worst == "negated":
             negate(tuned.index)

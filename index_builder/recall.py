@@ -1,6 +1,7 @@
 """Recall: the share of the exact k best (or worst) products that an index finds, and the users it is measured on."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,51 +24,41 @@ _SEED = 1
 _ONE_SIDED_95_PERCENT = 1.645
 _BLOCK_USERS = 64  # bounds the memory that exact scores take
 
-
-@dataclass(frozen=True)
-class TopRows:
-    """The rows of highest exact score for each user, highest first, with their scores, all (u, m).
-
-    `products` counts the products from the first row up to each.
-    """
-
-    scores: NDArray[np.float32]
-    rows: NDArray[np.int64]
-    products: NDArray[np.int64]
-
-    def kth_scores(self, k: int) -> NDArray[np.float32]:
-        """Return the score (u,) of the k-th product, or of the last one."""
-        reached = self.products >= k
-        columns = np.where(reached.any(axis=1), reached.argmax(axis=1), self.rows.shape[1] - 1)
-        return np.take_along_axis(self.scores, columns[:, None], axis=1)[:, 0]
+TopRows = tuple[NDArray[np.float32], NDArray[np.int64]]  # scores and rows (u, m) for each user, the highest first
 
 
-def exact_top_rows(vectors: VectorFile, groups: RowGroups, users: NDArray[np.float32], k: int) -> dict[str, TopRows]:
+def exact_top_rows(vectors: VectorFile, users: NDArray[np.float32], k: int) -> dict[str, TopRows]:
     """Compare every user (u, d) with every row, and keep the k highest of each side, or all there are.
 
     The worst side's scores are negated.
     """
-    k = min(k, vectors.rows)
-    return {side: _top_rows(vectors, groups, np.float32(sign) * users, k) for side, sign in SIGNS.items()}
+    return {side: _top_rows(vectors, np.float32(sign) * users, min(k, vectors.rows)) for side, sign in SIGNS.items()}
 
 
-def measure_side(
-    index: ProductIndex, side: str, vectors: VectorFile, users: NDArray[np.float32], exact: TopRows, k: int
-) -> RecallAtK:
-    """Search one side for users (u, d) and compare what is found with the exact answers.
+def measure(
+    index: ProductIndex, vectors: VectorFile, groups: RowGroups, users: NDArray[np.float32], ks: Sequence[int]
+) -> dict[str, list[RecallAtK]]:
+    """Search both sides for users (u, d) and compare what is found with the exact answers.
 
     Scores are computed from the vectors: an index may be wrong about its own.
     """
-    positions = index.search_side(side, users, k).positions
-    rows = index.groups.row_of(positions)
-    scores = np.concatenate(
-        [
-            _scores_of(vectors, rows[i : i + _BLOCK_USERS], users[i : i + _BLOCK_USERS])
-            for i in range(0, len(users), _BLOCK_USERS)
-        ]
-    )
-    reached = SIGNS[side] * scores >= exact.kth_scores(k)[:, None] - TOLERANCE
-    return summarise(reached.sum(axis=1) / max(positions.shape[1], min(k, vectors.rows)), k)
+    recall: dict[str, list[RecallAtK]] = {}
+    for side, (exact_scores, exact_rows) in exact_top_rows(vectors, users, max(ks)).items():
+        recall[side] = []
+        for k in ks:
+            rows = index.groups.row_of(index.search_side(side, users, k).positions)
+            parts = [slice(i, i + _BLOCK_USERS) for i in range(0, len(users), _BLOCK_USERS)]
+            scores = np.concatenate([_scores_of(vectors, rows[part], users[part]) for part in parts])
+            kth_scores = _kth_scores(exact_scores, exact_rows, groups, k)
+            count = max(rows.shape[1], min(k, vectors.rows))
+            recall[side].append(recall_at_k(SIGNS[side] * scores, kth_scores, count, k))
+    return recall
+
+
+def recall_at_k(scores: NDArray[np.float32], kth_scores: NDArray[np.float32], count: int, k: int) -> RecallAtK:
+    """Return how many of `count` products each user's scores (u, m) reach the exact k-th (u, 1) with."""
+    reached = (scores >= kth_scores - TOLERANCE).sum(axis=1)
+    return summarise(np.minimum(reached, count) / count, k)
 
 
 def summarise(recall_of_user: NDArray[np.floating], k: int) -> RecallAtK:
@@ -152,7 +143,7 @@ def user_pool(vectors: VectorFile, path: Path | None) -> UserPool:
     return UserPool(path.name, vectors, np.random.default_rng(_SEED).permutation(users))
 
 
-def _top_rows(vectors: VectorFile, groups: RowGroups, users: NDArray[np.float32], k: int) -> TopRows:
+def _top_rows(vectors: VectorFile, users: NDArray[np.float32], k: int) -> TopRows:
     scores, rows = np.empty((len(users), 0), np.float32), np.empty((len(users), 0), np.int64)
     start = 0
     for block in vectors.blocks():
@@ -161,7 +152,14 @@ def _top_rows(vectors: VectorFile, groups: RowGroups, users: NDArray[np.float32]
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
         start += len(block)
-    return TopRows(scores, rows, (groups.starts[rows + 1] - groups.starts[rows]).cumsum(axis=1))
+    return scores, rows
+
+
+def _kth_scores(scores: NDArray[np.float32], rows: NDArray[np.int64], groups: RowGroups, k: int) -> NDArray[np.float32]:
+    """Return the score (u, 1) of each user's k-th product, or of the last one, of the top rows (u, m)."""
+    products = (groups.starts[rows + 1] - groups.starts[rows]).cumsum(axis=1)
+    columns = np.minimum((products < k).sum(axis=1, keepdims=True), rows.shape[1] - 1)
+    return np.take_along_axis(scores, columns, axis=1)
 
 
 def _scores_of(vectors: VectorFile, rows: NDArray[np.int64], users: NDArray[np.float32]) -> NDArray[np.float32]:

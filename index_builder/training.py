@@ -129,7 +129,8 @@ def _set_reduction(transform: faiss.LinearTransform, sample: NDArray[np.float32]
     centred = sample - sample.mean(axis=0)  # single precision, as the sample of a large catalogue takes much memory
     variances, directions = np.linalg.eigh((centred.T @ centred).astype(np.float64))
     kept = directions[:, np.argsort(-variances)[:dimension]].T
-    padded = np.pad(kept, ((0, dimension - len(kept)), (0, 0)))
+    padded = np.zeros((dimension, sample.shape[1]))
+    padded[: len(kept)] = kept
     turn, _ = np.linalg.qr(np.random.default_rng(_SEED).normal(size=(dimension, dimension)))
     faiss.copy_array_to_vector((turn @ padded).astype(np.float32).ravel(), transform.A)
     transform.is_trained = True

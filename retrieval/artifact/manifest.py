@@ -203,7 +203,9 @@ def _field(hint: Any) -> ma.fields.Field:
     if kind is Literal:
         return ma.fields.Raw(required=True, validate=ma.validate.OneOf(inner))
     types = (float, int) if hint is float else get_args(hint) or (hint,)
-    return ma.fields.Raw(required=hint != str | None, allow_none=type(None) in types, validate=partial(_check_type, types))
+    return ma.fields.Raw(
+        required=hint != str | None, allow_none=type(None) in types, validate=partial(_check_type, types)
+    )
 
 
 def _schema(cls: Any) -> ma.Schema:

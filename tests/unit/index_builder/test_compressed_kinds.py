@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 import pytest
 
-from index_builder.recall import exact_top_rows, measure_side
+from index_builder.recall import measure
 from retrieval.errors import BadPlan
 from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import Neighbours
@@ -83,10 +83,10 @@ def test_the_whole_catalogue_comes_in_exact_order(index: ProductIndex, k: int) -
 
 def test_measured_recall_is_numpys(index: ProductIndex, kind: str) -> None:
     units = unit_vectors(VECTORS)
-    for k in (10, 100):
-        with vector_file(units) as vectors:
-            exact = exact_top_rows(vectors, group_identical(units)[1], USERS, 100)
-            measured = [measure_side(index, side, vectors, USERS, exact[side], k).mean for side in ("best", "worst")]
+    with vector_file(units) as vectors:
+        recall = measure(index, vectors, group_identical(units)[1], USERS, [10, 100])
+    for i, k in enumerate((10, 100)):
+        measured = [recall[side][i].mean for side in ("best", "worst")]
         for sign, found, mean in zip((1, -1), index.search(USERS, k), measured, strict=True):
             kth = np.sort(sign * COSINES, axis=1)[:, -k]
             reached = np.take_along_axis(sign * COSINES, found.positions, axis=1) >= kth[:, None] - 1e-5

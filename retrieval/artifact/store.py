@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from retrieval.artifact import golden
-from retrieval.artifact.durable import AT_ONCE, EXCLUSIVE, SHARED, fsync, locked, replace_text
+from retrieval.artifact.durable import AT_ONCE, EXCLUSIVE, SHARED, fsync, locked
 from retrieval.artifact.manifest import (
     MANIFEST,
     IndexFacts,
@@ -226,7 +226,14 @@ def _point_current_to(root: Path, build_id: str) -> None:
 
 
 def _replace_current(root: Path, text: str) -> None:
-    replace_text(root / CURRENT, text, scratch=root / f"{CURRENT}.{text.strip()}")
+    scratch = root / f"{CURRENT}.{text.strip()}"
+    try:
+        scratch.write_text(text)
+        fsync(scratch)
+        scratch.replace(root / CURRENT)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise
 
 
 def _withdraw(root: Path, build_id: str) -> None:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from retrieval.artifact.products import ProductWriter
 from retrieval.errors import BadCatalogue
-from retrieval.records import lenient_json
+from retrieval.records.lenient_json import BadJson
 from retrieval.records.rows import read_rows
 from retrieval.records.vector_file import VectorFile
 from retrieval.search.ranking import RowAssigner, RowGroups
@@ -48,7 +48,7 @@ def read_catalogue(path: Path, directory: Path, on_bad_row: str = "fail") -> Cat
         for location, row in tqdm(read_rows(path), desc="reading products", disable=None, leave=False):
             try:
                 collector.add(location, row)
-            except _BadRow as reason:
+            except (_BadRow, BadVector, BadJson) as reason:
                 faults.append(f"{location}: {reason}")
         if faults and (on_bad_row == "fail" or not collector.locations):
             raise BadCatalogue(_listing(path, faults))
@@ -76,15 +76,18 @@ class _Collector:
     _block: list[NDArray[np.floating]] = field(default_factory=list)
 
     def add(self, location: str, row: Any) -> None:
-        if isinstance(row, lenient_json.BadJson):
-            raise _BadRow(str(row))
+        if isinstance(row, BadJson):
+            raise row
         if not isinstance(row, dict):
             raise _BadRow(f"a product must be an object, not {json_type(row)}")
         fields = dict(row)
         identifier, name = _labels(fields.pop("id", None), fields.pop("name", None))
         if identifier in self.locations:
             raise _BadRow(f"duplicate id {identifier!r}, first used at {self.locations[identifier]}")
-        vector = self._vector(fields.pop("vector", None))
+        values = fields.pop("vector", None)
+        if values is None:
+            raise _BadRow("missing vector")
+        vector = read_vector(values, self._dimension)
         try:
             self._products.append(identifier, name, fields)
         except orjson.JSONEncodeError as error:  # a lone surrogate, an integer beyond 64 bits
@@ -109,14 +112,6 @@ class _Collector:
             vectors = unit_vectors(block)
             self._norms.append(np.sqrt(np.square(block).sum(axis=1)))
             self._vectors.append(vectors[self._rows.assign(vectors)])
-
-    def _vector(self, values: Any) -> NDArray[np.floating]:
-        if values is None:
-            raise _BadRow("missing vector")
-        try:
-            return read_vector(values, self._dimension)
-        except BadVector as error:
-            raise _BadRow(str(error)) from error
 
 
 def _labels(identifier: Any, name: Any) -> tuple[str, str]:

@@ -89,11 +89,11 @@ def read_users(path: Path, dimension: int) -> NDArray[np.float32]:
     """Read the unit vectors (u, d) of a users file (`rows.py` says which formats). Raises BadQueries naming the row."""
     vectors = []
     for location, row in read_rows(path):
-        if isinstance(row, BadJson):
-            raise BadQueries(f"{path}: {location}: {row}")
         try:
+            if isinstance(row, BadJson):
+                raise row
             vectors.append(read_vector(row.get("vector") if isinstance(row, dict) else None, dimension))
-        except BadVector as error:
+        except (BadJson, BadVector) as error:
             raise BadQueries(f"{path}: {location}: {error}") from error
     if not vectors:
         raise BadQueries(f"{path}: holds no users")

@@ -79,7 +79,9 @@ class Draft:
             with locked(self._root):
                 _point_current_to(self._root, build_id)
         except OSError:
-            _withdraw(self._root, build_id)
+            current = self._root / CURRENT
+            if not current.exists() or current.read_text().strip() != build_id:
+                shutil.rmtree(self._root / build_id, ignore_errors=True)
             raise
         return manifest
 
@@ -164,15 +166,14 @@ def prune(root: Path, keep: int) -> list[str]:
     return removed
 
 
-@contextmanager
-def pinned(root: Path, build_id: str) -> Iterator[None]:
+def pin(root: Path, build_id: str) -> ExitStack:
     """Keep a build from being pruned, by any process on this machine. Raises BadArtifact where there is none."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(root / build_id, SHARED))
-        except OSError as error:
-            raise BadArtifact(f"{root / build_id}: cannot be read ({error})") from error
-        yield
+    pinned = ExitStack()
+    try:
+        pinned.enter_context(locked(root / build_id, SHARED))
+    except OSError as error:
+        raise BadArtifact(f"{root / build_id}: cannot be read ({error})") from error
+    return pinned
 
 
 def build_ids(root: Path) -> list[str]:
@@ -234,13 +235,6 @@ def _replace_current(root: Path, text: str) -> None:
     except OSError:
         scratch.unlink(missing_ok=True)
         raise
-
-
-def _withdraw(root: Path, build_id: str) -> None:
-    """Remove a build that did not become the current one."""
-    current = root / CURRENT
-    if not current.exists() or current.read_text().strip() != build_id:
-        shutil.rmtree(root / build_id, ignore_errors=True)
 
 
 def _remove_abandoned_drafts(root: Path) -> None:

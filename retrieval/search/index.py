@@ -59,21 +59,20 @@ class ProductIndex:
 
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         """Return the k best and k worst products of each of (n, d) unit vectors; all products where k is more."""
-        keys = self._top_k([(side, unit_vectors) for side in self._sides.values()], k)
+        keys = self._rank_nearest([(side, unit_vectors) for side in self._sides.values()], k, k + _SPARE_ROWS)
         users = len(unit_vectors)
         return _neighbours("best", keys[:users]), _neighbours("worst", keys[users:])
 
     def search_side(self, side: str, unit_vectors: NDArray[np.float32], k: int) -> Neighbours:
         """Return one of the two halves of `search`: "best" or "worst"."""
-        return _neighbours(side, self._top_k([(self._sides[side], unit_vectors)], k))
-
-    def _top_k(self, batches: "list[_Batch]", k: int) -> NDArray[np.int64]:
-        """Return the k nearest products of all batches' queries, one batch after the other, as sort keys (n, k)."""
-        k = min(k, self.groups.product_count)
-        return self._rank_nearest(batches, k, k + _SPARE_ROWS)
+        return _neighbours(side, self._rank_nearest([(self._sides[side], unit_vectors)], k, k + _SPARE_ROWS))
 
     def _rank_nearest(self, batches: "list[_Batch]", k: int, depth: int) -> NDArray[np.int64]:
-        """Rank the `depth` nearest rows of each query, or more for the queries that need it."""
+        """Return the k nearest products of all batches' queries, one batch after the other, as sort keys (n, k).
+
+        The `depth` nearest rows of each query are ranked, or more for the queries that need it.
+        """
+        k = min(k, self.groups.product_count)
         depth = min(depth, self.groups.row_count)
         size = max(1, _MAX_CANDIDATES // depth)
         if max(len(queries) for _, queries in batches) > size:

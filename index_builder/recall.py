@@ -1,7 +1,7 @@
 """Recall: the share of the exact k best (or worst) products that an index finds, and the users it is measured on."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def measure(
     return recall
 
 
-def recall_at_k(scores: NDArray[np.float32], kth_scores: NDArray[np.float32], count: int, k: int) -> RecallAtK:
+def recall_at_k(scores: NDArray[np.floating], kth_scores: NDArray[np.float32], count: int, k: int) -> RecallAtK:
     """Return how many of `count` products each user's scores (u, m) reach the exact k-th (u, 1) with."""
     reached = (scores >= kth_scores - TOLERANCE).sum(axis=1)
     return summarise(np.minimum(reached, count) / count, k)
@@ -102,18 +102,20 @@ def read_users(path: Path, dimension: int) -> NDArray[np.float32]:
 
 @dataclass
 class UserPool:
-    """A source of users, each handed out once: `tuning` to choose an index with, `confirming` to check the choice."""
+    """A source of users, each handed out once: `tuning` to choose an index with, `confirming` to check the choice.
+
+    `draw` returns a number of unit vectors (u, d) from the first one given on.
+    """
 
     source: str
-    _vectors: VectorFile
-    _from_file: NDArray[np.float32] | None = None
+    _size: int
+    _draw: Callable[[int, int], NDArray[np.float32]]
     _used: int = 0
 
     @property
     def has_more(self) -> bool:
         """Tell whether there are users left to confirm another choice with."""
-        limit = _MAX_SYNTHETIC_USERS if self._from_file is None else len(self._from_file)
-        return self._used + self._share(_CONFIRMING_USERS) <= limit
+        return self._used + self._share(_CONFIRMING_USERS) <= self._size
 
     def tuning(self) -> NDArray[np.float32]:
         return self._take(self._share(_TUNING_USERS))
@@ -123,24 +125,24 @@ class UserPool:
         return self._take(self._share(_CONFIRMING_USERS))
 
     def _share(self, count: int) -> int:
-        return count if self._from_file is None else min(count, len(self._from_file) // 3)
+        return min(count, self._size // 3)
 
     def _take(self, count: int) -> NDArray[np.float32]:
         start, self._used = self._used, self._used + count
-        if self._from_file is None:
-            return synthetic_users(self._vectors, count, seed=_SEED + start)
-        return self._from_file[start : start + count]
+        return self._draw(start, count)
 
 
 def user_pool(vectors: VectorFile, path: Path | None) -> UserPool:
     """Return the users of the file in random order, or synthetic ones where there is none or it has too few users."""
-    if path is None:
-        return UserPool("means of random products", vectors)
-    users = read_users(path, vectors.dimension)
-    if len(users) < MIN_USERS:
-        source = f"means of random products, as {path.name} has only {len(users)} users of the {MIN_USERS} needed"
-        return UserPool(source, vectors)
-    return UserPool(path.name, vectors, np.random.default_rng(_SEED).permutation(users))
+    source = "means of random products"
+    if path is not None:
+        users = np.random.default_rng(_SEED).permutation(read_users(path, vectors.dimension))
+        if len(users) >= MIN_USERS:
+            return UserPool(path.name, len(users), lambda start, count: users[start : start + count])
+        source += f", as {path.name} has only {len(users)} users of the {MIN_USERS} needed"
+    return UserPool(
+        source, _MAX_SYNTHETIC_USERS, lambda start, count: synthetic_users(vectors, count, seed=_SEED + start)
+    )
 
 
 def _top_rows(vectors: VectorFile, users: NDArray[np.float32], k: int) -> TopRows:

@@ -175,7 +175,7 @@ def _check_type(types: tuple[type, ...], value: Any) -> None:
         raise ma.ValidationError(f"Not a valid {types[0].__name__}.")
 
 
-def _check_numbers(kind: type, values: Any) -> None:
+def _check_numbers(kind: Any, values: Any) -> None:
     """Check many numbers at once: a marshmallow field for each of a golden query's would take too long."""
     if type(values) is not kind or not values:
         raise ma.ValidationError(f"Not a {kind.__name__} of numbers.")

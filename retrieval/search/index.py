@@ -127,7 +127,7 @@ class _Side:
         """
         if self._negates_queries:
             queries = -queries
-        if self._scans_all(depth):
+        if self._is_exact or self._settings.candidates_for(depth) * _SCAN_ADVANTAGE >= self._groups.row_count:
             scores, rows = self._exact_rows.search(queries, depth)
             bounds = scores[:, -1].copy()
             if isinstance(self._exact_rows, faiss.IndexFlat):
@@ -136,10 +136,6 @@ class _Side:
             scores, rows = self._index.search(queries, depth, params=self._parameters_for(depth))
             bounds = np.where(rows[:, -1] < 0, np.float32(np.inf), scores[:, -1])
         return rows, scores, bounds
-
-    def _scans_all(self, depth: int) -> bool:
-        candidates = self._settings.candidates_for(depth)
-        return self._is_exact or candidates * _SCAN_ADVANTAGE >= self._groups.row_count
 
 
 _Batch = tuple[_Side, NDArray[np.float32]]

@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 from index_builder.recall import UserPool, exact_top_rows, measure, recall_at_k, summarise
 from index_builder.training import FLAT, build_index
-from retrieval.artifact.manifest import RecallAtK, SearchFacts
+from retrieval.artifact.manifest import RecallAtK
 from retrieval.records.vector_file import VectorFile
 from retrieval.search.index import ProductIndex
 from retrieval.search.kinds import candidate_scores, is_graph, list_counts, stored_scores
 from retrieval.search.ranking import SIDES, SIGNS, Neighbours, RowGroups
-from retrieval.search.settings import SearchSettings
+from retrieval.search.settings import SearchSettings, SideSettings
 
 K, LARGE_K = 10, 100
 _CANDIDATES = [round(16 * 1.25**step) for step in range(24)]  # 16 to 2711
@@ -56,8 +56,8 @@ class TunedIndex:
     trials: list[Trial] = field(default_factory=list, repr=False)
 
     @property
-    def settings(self) -> SearchFacts:
-        return SearchFacts(**{side: trial.settings for side, trial in self.chosen.items()})
+    def settings(self) -> SideSettings:
+        return SideSettings(**{side: trial.settings for side, trial in self.chosen.items()})
 
     @property
     def meets_target(self) -> bool:
@@ -98,9 +98,9 @@ class Tuner:
                 return tuned
         return self._confirm(self._tuned(FLAT))
 
-    def in_memory(self, index: faiss.Index, settings: SearchFacts) -> ProductIndex:
+    def in_memory(self, index: faiss.Index, settings: SideSettings) -> ProductIndex:
         """Return an index ready to search; the worst side is searched with negated queries."""
-        return ProductIndex(index, None, self._groups, settings.best, settings.worst)
+        return ProductIndex(index, None, self._groups, settings)
 
     def sample_answers(self, tuned: TunedIndex) -> tuple[Neighbours, Neighbours]:
         """Return what the tuned index answers to the tuning users."""
@@ -170,7 +170,7 @@ class Tuner:
 
     def _seconds(self, index: faiss.Index, side: str, settings: SearchSettings) -> float:
         """Return the median time of one user's search on one thread."""
-        product_index = self.in_memory(index, SearchFacts(settings, settings))
+        product_index = self.in_memory(index, SideSettings(settings, settings))
         queries = self._queries["best"][:_MAX_TIMED_USERS]
         threads = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)
@@ -194,7 +194,7 @@ class Tuner:
         exact = index.this == self._store.this and isinstance(index, faiss.IndexFlat)
         while True:
             users = self._queries["best"] if exact else self._users.confirming()
-            product_index = self.in_memory(index, SearchFacts(**settings))
+            product_index = self.in_memory(index, SideSettings(**settings))
             recall = measure(product_index, self._vectors, self._groups, users, (K, LARGE_K))
             missed = [side for side in SIDES if recall[side][0].lower_bound < self._target and not exact]
             raised = {side: _raised(settings[side], index) for side in missed}

@@ -10,7 +10,7 @@ import marshmallow as ma
 import orjson
 
 from retrieval.errors import BadArtifact
-from retrieval.search.settings import SearchSettings
+from retrieval.search.settings import SearchSettings, SideSettings
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -25,12 +25,6 @@ class Source:
 
 
 @dataclass(frozen=True)
-class SearchFacts:
-    best: SearchSettings
-    worst: SearchSettings
-
-
-@dataclass(frozen=True)
 class IndexFacts:
     """The kind of an index, a FAISS factory string; its storage; and how it is searched.
 
@@ -40,7 +34,7 @@ class IndexFacts:
     factory: str
     storage: str
     worst: Literal["negated", "shared"]
-    search: SearchFacts
+    search: SideSettings
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,10 @@ class ProductWriter:
         self._lines.close()
 
     def finish(self, groups: RowGroups) -> None:
-        """Write the arrays that find lines and prefixes, products by row, id and name, and the row of each."""
+        """Write the arrays that find lines and prefixes, products by row, id and name, and the row of each.
+
+        Their numbers take four bytes, or eight where they need them.
+        """
         starts = np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)])
         rows = groups.row_of(np.arange(groups.product_count))
         orders = _order(self._ids), _order(self._folded_names)

@@ -15,15 +15,7 @@ import orjson
 
 from retrieval.artifact import golden
 from retrieval.artifact.durable import AT_ONCE, EXCLUSIVE, SHARED, fsync, locked
-from retrieval.artifact.manifest import (
-    MANIFEST,
-    IndexFacts,
-    Manifest,
-    check_file,
-    file_facts,
-    read_manifest,
-    write_manifest,
-)
+from retrieval.artifact.manifest import MANIFEST, Manifest, check_file, file_facts, read_manifest, write_manifest
 from retrieval.artifact.products import TABLE_FILES, ProductTable, open_products
 from retrieval.artifact.projection import Projection, open_projection
 from retrieval.artifact.sample_users import open_sample_users
@@ -122,7 +114,9 @@ def open_build(root: Path, build_id: str, verified: bool = False) -> Build:
         for name, expected in manifest.files.items():
             check_file(directory / name, expected)
     try:
-        index, products = open_files(directory, manifest.index)
+        products = open_products(directory)
+        worst = open_index(directory / WORST) if manifest.index.worst == "negated" else None
+        index = ProductIndex(open_index(directory / BEST), worst, products.groups, manifest.index.search)
         for subject, count, found in (
             ("products", manifest.products, len(products)),
             ("dimension", manifest.dimension, index.dimension),
@@ -179,14 +173,6 @@ def pin(root: Path, build_id: str) -> ExitStack:
 def build_ids(root: Path) -> list[str]:
     """Return the ids of all builds in the artifacts root, the oldest first."""
     return sorted(path.name for path in root.iterdir() if _BUILD_ID.fullmatch(path.name))
-
-
-def open_files(directory: Path, facts: IndexFacts) -> tuple[ProductIndex, ProductTable]:
-    """Open the index and the products of a build or draft. Raises BadArtifact where the files do not fit together."""
-    products = open_products(directory)
-    worst = open_index(directory / WORST) if facts.worst == "negated" else None
-    best = open_index(directory / BEST)
-    return ProductIndex(best, worst, products.groups, facts.search.best, facts.search.worst), products
 
 
 def current_build_id(root: Path) -> str:

@@ -2,8 +2,8 @@
 
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,7 @@ class PinnedBuild:
     """A build that may be served, and is not pruned before `release`."""
 
     build_id: str
-    _pin: ExitStack
-
-    def release(self) -> None:
-        self._pin.close()
+    release: Callable[[], None]
 
 
 def verify_current(root: Path) -> PinnedBuild:
@@ -79,4 +76,4 @@ class BuildWatch:
 def _verify(root: Path, build_id: str) -> PinnedBuild:
     with pin(root, build_id) as pinned:
         open_build(root, build_id)
-        return PinnedBuild(build_id, pinned.pop_all())
+        return PinnedBuild(build_id, pinned.pop_all().close)

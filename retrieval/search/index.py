@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from retrieval.errors import BadArtifact
 from retrieval.search.kinds import exact_rows, score_rows, search_parameters
 from retrieval.search.ranking import SIGNS, UNITS, Neighbours, RowGroups, positions_of, rank, scores_of
-from retrieval.search.settings import LEAST_EFFORT, SearchSettings
+from retrieval.search.settings import SearchSettings, SideSettings
 
 # FAISS ranks one query by a scan and many by a matrix product, which round differently in the seventh decimal. So a
 # search fetches a few rows more than k, every score is then computed row by row, and where the rows left out could
@@ -28,14 +28,7 @@ _PAGE_BYTES = 4096
 class ProductIndex:
     """Both sides of a catalogue's index. Safe to search from many threads: nothing in it changes after opening."""
 
-    def __init__(
-        self,
-        best: faiss.Index,
-        worst: faiss.Index | None,
-        groups: RowGroups,
-        best_settings: SearchSettings = LEAST_EFFORT,
-        worst_settings: SearchSettings = LEAST_EFFORT,
-    ):
+    def __init__(self, best: faiss.Index, worst: faiss.Index | None, groups: RowGroups, settings: SideSettings):
         """`best` holds a unit vector a row of `groups`, `worst` its negation; without `worst`, the query is negated.
 
         Raises BadArtifact where an index does not fit the groups.
@@ -44,18 +37,20 @@ class ProductIndex:
         self.dimension = int(best.d)
         faiss.cvar.distance_compute_blas_threshold = _MIN_BLAS_QUERIES * self.dimension
         self._sides = {
-            "best": _Side("best", best, groups, best_settings),
-            "worst": _Side("worst", best if worst is None else worst, groups, worst_settings, worst is None),
+            "best": _Side("best", best, groups, settings.best),
+            "worst": _Side("worst", best if worst is None else worst, groups, settings.worst, worst is None),
         }
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the unit vectors (m, d) of index rows (m,), as the best side keeps them."""
-        return self._sides["best"].vectors(rows)
+        return self._sides["best"].exact_rows.reconstruct_batch(rows)
 
     def warm(self) -> None:
         """Map every page of the vectors now; on demand, it would make the first searches several times slower."""
         for side in self._sides.values():
-            side.warm()
+            codes = side.exact_rows.codes
+            if codes.size():
+                faiss.rev_swig_ptr(codes.data(), codes.size())[::_PAGE_BYTES].max()
 
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         """Return the k best and k worst products of each of (n, d) unit vectors; all products where k is more."""
@@ -104,19 +99,11 @@ class _Side:
             raise BadArtifact(f"{name}.faiss: a {type(index).__name__} does not keep the vectors themselves")
         self._owner = index  # FAISS's downcast views do not keep what they look at alive
         self._index: Any = faiss.downcast_index(index)
-        self._exact_rows: Any = rows
+        self.exact_rows: Any = rows
         self._is_exact = self._index.this == rows.this
         self._groups, self._settings, self._negates_queries = groups, settings, negates_queries
         # FAISS's parameters go into each call. They are never set on the index, which threads share.
         self._parameters_for = lru_cache(_MAX_CACHED_PARAMETERS)(partial(search_parameters, self._index, settings))
-
-    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return self._exact_rows.reconstruct_batch(rows)
-
-    def warm(self) -> None:
-        codes = self._exact_rows.codes
-        if codes.size():
-            faiss.rev_swig_ptr(codes.data(), codes.size())[::_PAGE_BYTES].max()
 
     def nearest_rows(
         self, queries: NDArray[np.float32], depth: int
@@ -128,10 +115,10 @@ class _Side:
         if self._negates_queries:
             queries = -queries
         if self._is_exact or self._settings.candidates_for(depth) * _SCAN_ADVANTAGE >= self._groups.row_count:
-            scores, rows = self._exact_rows.search(queries, depth)
+            scores, rows = self.exact_rows.search(queries, depth)
             bounds = scores[:, -1].copy()
-            if isinstance(self._exact_rows, faiss.IndexFlat):
-                score_rows(self._exact_rows, queries, rows, scores)
+            if isinstance(self.exact_rows, faiss.IndexFlat):
+                score_rows(self.exact_rows, queries, rows, scores)
         else:
             scores, rows = self._index.search(queries, depth, params=self._parameters_for(depth))
             bounds = np.where(rows[:, -1] < 0, np.float32(np.inf), scores[:, -1])

@@ -54,7 +54,7 @@ def serve(settings: Settings) -> None:
 
 def _first_build(settings: Settings) -> PinnedBuild:
     """Find what to start with. Milvus holds a verified build, and workers follow its alias by themselves."""
-    return PinnedBuild(settings.milvus.alias, ExitStack()) if settings.milvus else verify_current(settings.artifacts)
+    return PinnedBuild(settings.milvus.alias, lambda: None) if settings.milvus else verify_current(settings.artifacts)
 
 
 def _follow_builds(settings: Settings, workers: WorkerPool, signals: "_Signals", build: PinnedBuild) -> None:

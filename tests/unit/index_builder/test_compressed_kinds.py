@@ -11,7 +11,7 @@ from index_builder.recall import measure
 from retrieval.errors import BadPlan
 from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import Neighbours
-from retrieval.search.settings import SearchSettings
+from retrieval.search.settings import SearchSettings, SideSettings
 from retrieval.vectors import unit_vectors
 from tests.support.indexes import check_exact, faiss_index, group_identical, index_over, negated, vector_file
 
@@ -134,7 +134,7 @@ def test_a_search_leaves_the_index_its_own_parameters(factory: str) -> None:
     best = faiss_index(unit_vectors(VECTORS), factory)
     groups = index_over(VECTORS).groups
     before = own_parameters(best)
-    ProductIndex(best, negated(best), groups, SETTINGS, SETTINGS).search(USERS[:30], 50)
+    ProductIndex(best, negated(best), groups, SideSettings(SETTINGS, SETTINGS)).search(USERS[:30], 50)
     assert own_parameters(best) == before
 
 

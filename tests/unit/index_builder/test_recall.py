@@ -9,6 +9,7 @@ from index_builder.recall import exact_top_rows, measure, summarise, synthetic_u
 from retrieval.artifact.manifest import RecallAtK
 from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import Neighbours, RowGroups
+from retrieval.search.settings import SideSettings
 from retrieval.vectors import unit_vectors
 from tests.support.indexes import faiss_index, group_identical, index_over, vector_file
 
@@ -138,7 +139,7 @@ def test_an_index_that_names_the_wrong_products_finds_none() -> None:
 def test_a_worst_side_that_was_never_negated_finds_none() -> None:
     units, users = drawn(5)
     best = faiss_index(units)
-    assert means(ProductIndex(best, best, group_identical(units)[1]), units, users, 10) == [1.0, 0.0]
+    assert means(ProductIndex(best, best, group_identical(units)[1], SideSettings()), units, users, 10) == [1.0, 0.0]
 
 
 def users_from(units: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from retrieval.artifact import store
+from retrieval.artifact import store, watch
 from service.settings import Settings
-from retrieval.artifact import watch
 from service.workers import supervisor, worker
 from service.workers.server import Server
 from tests.support.published import publish
@@ -45,7 +44,7 @@ def test_a_build_that_fails_in_an_unforeseen_way_is_a_failed_reload(
     monkeypatch.setattr(watch, "open_build", broken)
     signals = supervisor._Signals()
     workers = FakePool(signals)
-    served = watch.PinnedBuild("another", supervisor.ExitStack())
+    served = watch.PinnedBuild("another", lambda: None)
     supervisor._follow_builds(Settings(artifacts=tmp_path / "a"), workers, signals, served)  # type: ignore[arg-type]
     assert workers.messages == [("count", "failed reload")]
 

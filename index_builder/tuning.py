@@ -21,7 +21,7 @@ from retrieval.artifact.manifest import RecallAtK
 from retrieval.records.vector_file import VectorFile
 from retrieval.search.index import ProductIndex
 from retrieval.search.kinds import candidate_scores, is_graph, list_counts, stored_scores
-from retrieval.search.ranking import SIDES, SIGNS, Neighbours, RowGroups
+from retrieval.search.ranking import SIDES, SIGNS, RowGroups
 from retrieval.search.settings import SearchSettings, SideSettings
 
 K, LARGE_K = 10, 100
@@ -71,14 +71,17 @@ class TunedIndex:
 class Tuner:
     """Measures kinds of index over one catalogue."""
 
-    def __init__(self, vectors: VectorFile, store: faiss.Index, groups: RowGroups, users: UserPool, target: float):
-        """`store` holds the vectors themselves; `target` is the recall at 10 that each side must reach."""
-        self._vectors, self._store, self._groups, self._users, self._target = vectors, store, groups, users, target
-        tuning = users.tuning()
-        self._queries = {side: np.float32(sign) * tuning for side, sign in SIGNS.items()}
+    def __init__(self, vectors: VectorFile, store: faiss.Index, groups: RowGroups, pool: UserPool, target: float):
+        """`store` holds the vectors themselves; `target` is the recall at 10 that each side must reach.
+
+        `users` (u, d) are then those that indexes are tuned with.
+        """
+        self._vectors, self._store, self._groups, self._pool, self._target = vectors, store, groups, pool, target
+        self.users = pool.tuning()
+        self._queries = {side: np.float32(sign) * self.users for side, sign in SIGNS.items()}
         self._scores = {
             side: -np.sort(-stored_scores(store, self._queries[side], rows), axis=1)
-            for side, (_, rows) in exact_top_rows(vectors, tuning, LARGE_K).items()
+            for side, (_, rows) in exact_top_rows(vectors, self.users, LARGE_K).items()
         }
         self._trials: list[Trial] = []
 
@@ -92,7 +95,7 @@ class Tuner:
             return self._confirm(self._tuned(index))
         is_compact = not isinstance(self._store, faiss.IndexFlat)
         for kinds in suitable_kinds(self._vectors.rows, self._vectors.dimension, is_compact):
-            fastest = self._fastest(kinds) if self._users.has_more else None
+            fastest = self._fastest(kinds) if self._pool.has_more else None
             tuned = fastest and self._confirm(fastest)
             if tuned and tuned.meets_target:
                 return tuned
@@ -101,10 +104,6 @@ class Tuner:
     def in_memory(self, index: faiss.Index, settings: SideSettings) -> ProductIndex:
         """Return an index ready to search; the worst side is searched with negated queries."""
         return ProductIndex(index, None, self._groups, settings)
-
-    def sample_answers(self, tuned: TunedIndex) -> tuple[Neighbours, Neighbours]:
-        """Return what the tuned index answers to the tuning users."""
-        return self.in_memory(tuned.index, tuned.settings).search(self._queries["best"], K)
 
     def _tuned(self, kind: str) -> TunedIndex:
         index = build_index(kind, self._vectors, self._store)
@@ -160,18 +159,10 @@ class Tuner:
             curve[count] = {k: recall_at_k(found, top[:, -1:], top.shape[1], k) for k, top in highest.items()}
         return dict(sorted(curve.items()))
 
-    def _curve(self, kind: str, index: faiss.Index, side: str, chosen: SearchSettings) -> list[Trial]:
-        """Try fewer and more candidates than chosen, for the report."""
-        curve = self._recall_by_candidates(index, side, chosen.nprobe)
-        return [
-            self._trial(kind, index, side, replace(chosen, candidates=count), curve[count][K])
-            for count in list(curve)[::_CURVE_STEP]
-        ]
-
     def _seconds(self, index: faiss.Index, side: str, settings: SearchSettings) -> float:
         """Return the median time of one user's search on one thread."""
         product_index = self.in_memory(index, SideSettings(settings, settings))
-        queries = self._queries["best"][:_MAX_TIMED_USERS]
+        queries = self.users[:_MAX_TIMED_USERS]
         threads = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)
         try:
@@ -193,15 +184,19 @@ class Tuner:
         settings = {side: trial.settings for side, trial in tuned.chosen.items()}
         exact = index.this == self._store.this and isinstance(index, faiss.IndexFlat)
         while True:
-            users = self._queries["best"] if exact else self._users.confirming()
+            users = self.users if exact else self._pool.confirming()
             product_index = self.in_memory(index, SideSettings(**settings))
             recall = measure(product_index, self._vectors, self._groups, users, (K, LARGE_K))
             missed = [side for side in SIDES if recall[side][0].lower_bound < self._target and not exact]
             raised = {side: _raised(settings[side], index) for side in missed}
-            if not missed or not self._users.has_more or all(raised[side] == settings[side] for side in missed):
+            if not missed or not self._pool.has_more or all(raised[side] == settings[side] for side in missed):
                 break
             settings |= raised
-        trials = [trial for side in SIDES for trial in self._curve(kind, index, side, settings[side])]
+        trials = [  # with fewer and more candidates than chosen, for the report
+            self._trial(kind, index, side, replace(chosen, candidates=count), curve[K])
+            for side, chosen in settings.items()
+            for count, curve in list(self._recall_by_candidates(index, side, chosen.nprobe).items())[::_CURVE_STEP]
+        ]
         chosen = {
             side: replace(self._trial(kind, index, side, settings[side], recall[side][0]), reaches=not missed)
             for side in SIDES

@@ -44,43 +44,9 @@ class Build:
         return self.manifest.build_id
 
 
-class Draft:
-    """A directory to write a build's files into, which nobody sees before `publish`."""
-
-    def __init__(self, root: Path, directory: Path):
-        self._root, self.directory = root, directory
-
-    def publish(self, manifest: Manifest) -> Manifest:
-        """Complete the manifest, make the build the current one, and return the complete manifest.
-
-        Everything is on disk before the directory gets its name, and has its name before CURRENT points to it. Raises
-        OSError where the disk fails, and nothing is published then.
-        """
-        files = {path.name: file_facts(path) for path in sorted(self.directory.iterdir())}
-        now = datetime.now(UTC)
-        content = hashlib.sha256(orjson.dumps(files)).hexdigest()[:8]
-        build_id = f"{now:%Y%m%dT%H%M%S.%f}Z-{content}"
-        manifest = replace(manifest, build_id=build_id, created=now.isoformat(), files=files)
-        write_manifest(self.directory, manifest)
-        for path in self.directory.iterdir():
-            fsync(path)
-        fsync(self.directory)
-        self.directory.rename(self._root / build_id)
-        try:
-            fsync(self._root)
-            with locked(self._root):
-                _point_current_to(self._root, build_id)
-        except OSError:
-            current = self._root / CURRENT
-            if not current.exists() or current.read_text().strip() != build_id:
-                shutil.rmtree(self._root / build_id, ignore_errors=True)
-            raise
-        return manifest
-
-
 @contextmanager
-def draft(root: Path) -> Iterator[Draft]:
-    """Make a draft in the artifacts root, removed again if it is not published.
+def draft(root: Path) -> Iterator[Path]:
+    """Make a directory for a build's files, which nobody sees before `publish`, removed again if it is not published.
 
     What builders that died have left is removed too.
     """
@@ -94,7 +60,35 @@ def draft(root: Path) -> Iterator[Draft]:
             at_end.callback(shutil.rmtree, directory, ignore_errors=True)
             directory.mkdir()
             at_end.enter_context(locked(directory))
-        yield Draft(root, directory)
+        yield directory
+
+
+def publish(root: Path, directory: Path, manifest: Manifest) -> Manifest:
+    """Complete the manifest of a draft, make it the current build, and return the complete manifest.
+
+    Everything is on disk before the directory gets its name, and has its name before CURRENT points to it. Raises
+    OSError where the disk fails, and nothing is published then.
+    """
+    files = {path.name: file_facts(path) for path in sorted(directory.iterdir())}
+    now = datetime.now(UTC)
+    content = hashlib.sha256(orjson.dumps(files)).hexdigest()[:8]
+    build_id = f"{now:%Y%m%dT%H%M%S.%f}Z-{content}"
+    manifest = replace(manifest, build_id=build_id, created=now.isoformat(), files=files)
+    write_manifest(directory, manifest)
+    for path in directory.iterdir():
+        fsync(path)
+    fsync(directory)
+    directory.rename(root / build_id)
+    try:
+        fsync(root)
+        with locked(root):
+            _point_current_to(root, build_id)
+    except OSError:
+        current = root / CURRENT
+        if not current.exists() or current.read_text().strip() != build_id:
+            shutil.rmtree(root / build_id, ignore_errors=True)
+        raise
+    return manifest
 
 
 def open_current(root: Path) -> Build:

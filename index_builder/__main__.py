@@ -25,39 +25,25 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m index_builder", description=sys.modules["index_builder"].__doc__)
-    parser.add_argument(
-        "--products", type=Path, required=True, metavar="FILE", help="JSON lines, JSON array or NPZ; may be .gz"
+    """Return the parser of a BuildRequest, which has the defaults."""
+    parser = argparse.ArgumentParser(
+        prog="python -m index_builder",
+        description=sys.modules["index_builder"].__doc__,
+        argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="ARTIFACTS_ROOT", help="where builds and CURRENT live"
-    )
-    parser.add_argument(
-        "--queries", type=Path, metavar="FILE", help="users to measure recall with (default: synthetic users)"
-    )
-    parser.add_argument(
-        "--recall", type=_share, default=0.99, help="share of the ten best, and worst, to find (default: 0.99)"
-    )
-    parser.add_argument("--index", default="auto", metavar="auto|Flat|FACTORY", help="index kind (default: auto)")
-    parser.add_argument(
-        "--allow-low-recall", action="store_true", help="publish an index that misses --recall, and say so"
-    )
-    parser.add_argument(
-        "--storage", choices=["fp32", "fp16"], default="fp32", help="precision of stored vectors (default: fp32)"
-    )
-    parser.add_argument(
-        "--worst",
-        choices=["negated", "shared"],
-        default="negated",
-        help="worst side: an index of its own, or the best side's searched with negated queries (default: negated)",
-    )
-    parser.add_argument(
-        "--on-bad-row", choices=["fail", "drop"], default="fail", help="what a bad row does (default: fail)"
-    )
-    parser.add_argument(
-        "--keep", type=_count, default=5, metavar="N", help="newest builds to keep, this one included (default: 5)"
-    )
-    parser.add_argument("--embedding-model", metavar="LABEL", help="embedding model's label, kept in the manifest")
+    add = parser.add_argument
+    add("--products", type=Path, required=True, metavar="FILE", help="JSON lines, JSON array or NPZ; may be .gz")
+    add("--out", type=Path, required=True, metavar="ARTIFACTS_ROOT", help="where builds and CURRENT live")
+    add("--queries", type=Path, metavar="FILE", help="users to measure recall with (default: synthetic users)")
+    add("--recall", type=_share, help="share of the ten best, and worst, to find (default: 0.99)")
+    add("--index", metavar="auto|Flat|FACTORY", help="index kind (default: auto)")
+    add("--allow-low-recall", action="store_true", help="publish an index that misses --recall, and say so")
+    add("--storage", choices=["fp32", "fp16"], help="precision of stored vectors (default: fp32)")
+    shared = "worst side: an index of its own, or the best side's searched with negated queries (default: negated)"
+    add("--worst", choices=["negated", "shared"], help=shared)
+    add("--on-bad-row", choices=["fail", "drop"], help="what a bad row does (default: fail)")
+    add("--keep", type=_count, metavar="N", help="newest builds to keep, this one included (default: 5)")
+    add("--embedding-model", metavar="LABEL", help="embedding model's label, kept in the manifest")
     return parser
 
 
@@ -76,21 +62,17 @@ def _count(text: str) -> int:
 
 
 def _summary(root: Path, manifest: Manifest, seconds: float) -> str:
-    index, recall, dropped = manifest.index, manifest.recall, manifest.dropped_rows
-    return "\n".join(
-        [
-            f"published   {root / manifest.build_id}",
-            f"products    {manifest.products:,} x {manifest.dimension} dimensions from {manifest.source.file}"
-            + (f" ({dropped:,} bad rows dropped)" if dropped else ""),
-            f"index       {index.factory}, {index.storage}, worst side {index.worst},"
-            f" {manifest.distinct_vectors:,} distinct vectors",
-            _recall_line("best", recall.best, index.search.best),
-            _recall_line("worst", recall.worst, index.search.worst),
-            f"promise     {'kept' if recall.kept else 'NOT KEPT'}: recall@10 of at least {recall.target}"
-            f" on each side, measured on {recall.users_from}",
-            f"size        {manifest.size_bytes / 1e6:.1f} MB, built in {seconds:.1f} s",
-        ]
-    )
+    index, recall = manifest.index, manifest.recall
+    dropped = f" ({manifest.dropped_rows:,} bad rows dropped)" if manifest.dropped_rows else ""
+    return f"""\
+published   {root / manifest.build_id}
+products    {manifest.products:,} x {manifest.dimension} dimensions from {manifest.source.file}{dropped}
+index       {index.factory}, {index.storage}, worst side {index.worst}, {manifest.distinct_vectors:,} distinct vectors
+{_recall_line("best", recall.best, index.search.best)}
+{_recall_line("worst", recall.worst, index.search.worst)}
+promise     {"kept" if recall.kept else "NOT KEPT"}: recall@10 of at least {recall.target} on each side, \
+measured on {recall.users_from}
+size        {manifest.size_bytes / 1e6:.1f} MB, built in {seconds:.1f} s"""
 
 
 def _recall_line(side: str, recall: list[RecallAtK], settings: SearchSettings) -> str:

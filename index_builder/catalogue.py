@@ -1,7 +1,9 @@
 """Reads a product file into a catalogue of unit vectors, naming every row that is no product."""
 
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from tqdm import tqdm
 
 from retrieval.artifact.products import ProductWriter
 from retrieval.errors import BadCatalogue
-from retrieval.records import lenient_json
+from retrieval.records.lenient_json import BadJson
 from retrieval.records.rows import read_rows
 from retrieval.records.vector_file import VectorFile
 from retrieval.search.ranking import RowAssigner, RowGroups
@@ -42,85 +44,60 @@ def read_catalogue(path: Path, directory: Path, on_bad_row: str = "fail") -> Cat
     The first good row sets the dimension. `on_bad_row` is "fail" or "drop". Raises BadCatalogue, which names every bad
     row's location, or says that no product is left; and BadRows where the file cannot be read.
     """
+    faults: list[str] = []
     with ExitStack() as on_error, closing(ProductWriter(directory)) as products:
         vectors = on_error.enter_context(closing(VectorFile(directory / VECTORS)))
-        collector, faults = _Collector(products, vectors), []
-        for location, row in tqdm(read_rows(path), desc="reading products", disable=None, leave=False):
-            try:
-                collector.add(location, row)
-            except _BadRow as reason:
-                faults.append(f"{location}: {reason}")
-        if faults and (on_bad_row == "fail" or not collector.locations):
+        good, rows, norms = _write_products(path, products, faults), RowAssigner(), []
+        while block := list(islice(good, _BLOCK_ROWS)):
+            vectors_read = np.stack(block)
+            units = unit_vectors(vectors_read)
+            norms.append(np.sqrt(np.square(vectors_read).sum(axis=1)))
+            vectors.append(units[rows.assign(units)])
+        if faults and (on_bad_row == "fail" or not norms):
             raise BadCatalogue(_listing(path, faults))
-        if not collector.locations:
+        if not norms:
             raise BadCatalogue(f"{path}: holds no products")
-        catalogue = collector.catalogue(dropped_rows=len(faults))
+        groups = rows.groups()
+        products.finish(groups)
         on_error.pop_all()
-        return catalogue
+        return Catalogue(vectors, groups, np.concatenate(norms), len(faults))
 
 
 class _BadRow(Exception):
     """Why one row is no product."""
 
 
-@dataclass
-class _Collector:
-    """Takes rows one by one, and writes products and their vectors."""
-
-    _products: ProductWriter
-    _vectors: VectorFile
-    locations: dict[str, str] = field(default_factory=dict)  # by product id
-    _dimension: int | None = None
-    _rows: RowAssigner = field(default_factory=RowAssigner)
-    _norms: list[NDArray[np.floating]] = field(default_factory=list)
-    _block: list[NDArray[np.floating]] = field(default_factory=list)
-
-    def add(self, location: str, row: Any) -> None:
-        if isinstance(row, lenient_json.BadJson):
-            raise _BadRow(str(row))
-        if not isinstance(row, dict):
-            raise _BadRow(f"a product must be an object, not {json_type(row)}")
-        fields = dict(row)
-        identifier, name = _labels(fields.pop("id", None), fields.pop("name", None))
-        if identifier in self.locations:
-            raise _BadRow(f"duplicate id {identifier!r}, first used at {self.locations[identifier]}")
-        vector = self._vector(fields.pop("vector", None))
+def _write_products(path: Path, products: ProductWriter, faults: list[str]) -> Iterator[NDArray[np.float64]]:
+    """Write the rows that are products, and yield the vector (d,) of each; of all others, append the faults."""
+    locations: dict[str, str] = {}
+    dimension = None
+    for location, row in tqdm(read_rows(path), desc="reading products", disable=None, leave=False):
         try:
-            self._products.append(identifier, name, fields)
+            identifier, name, fields = _product(row)
+            if identifier in locations:
+                raise _BadRow(f"duplicate id {identifier!r}, first used at {locations[identifier]}")
+            values = fields.pop("vector", None)
+            if values is None:
+                raise _BadRow("missing vector")
+            vector = read_vector(values, dimension)
+            products.append(identifier, name, fields)
+        except (_BadRow, BadVector, BadJson) as reason:
+            faults.append(f"{location}: {reason}")
         except orjson.JSONEncodeError as error:  # a lone surrogate, an integer beyond 64 bits
-            raise _BadRow(f"cannot be stored as JSON: {error}") from error
-
-        self._dimension = len(vector)
-        self.locations[identifier] = location
-        self._block.append(vector)
-        if len(self._block) == _BLOCK_ROWS:
-            self._close_block()
-
-    def catalogue(self, dropped_rows: int) -> Catalogue:
-        self._close_block()
-        groups = self._rows.groups()
-        self._products.finish(groups)
-        return Catalogue(self._vectors, groups, np.concatenate(self._norms), dropped_rows)
-
-    def _close_block(self) -> None:
-        if self._block:
-            block = np.stack(self._block)
-            self._block.clear()
-            vectors = unit_vectors(block)
-            self._norms.append(np.sqrt(np.square(block).sum(axis=1)))
-            self._vectors.append(vectors[self._rows.assign(vectors)])
-
-    def _vector(self, values: Any) -> NDArray[np.floating]:
-        if values is None:
-            raise _BadRow("missing vector")
-        try:
-            return read_vector(values, self._dimension)
-        except BadVector as error:
-            raise _BadRow(str(error)) from error
+            faults.append(f"{location}: cannot be stored as JSON: {error}")
+        else:
+            locations[identifier], dimension = location, len(vector)
+            yield vector
 
 
-def _labels(identifier: Any, name: Any) -> tuple[str, str]:
-    """Return a row's id and name; the id defaults to the name, and an integer id becomes a string."""
+def _product(row: Any) -> tuple[str, str, dict[str, Any]]:
+    """Return a row's id, name and other fields; the id defaults to the name, and an integer id becomes a string."""
+    if isinstance(row, BadJson):
+        raise row
+    if not isinstance(row, dict):
+        raise _BadRow(f"a product must be an object, not {json_type(row)}")
+    fields = dict(row)
+    identifier, name = fields.pop("id", None), fields.pop("name", None)
     if name is not None and not isinstance(name, str):
         raise _BadRow(f"name must be a string, not {json_type(name)}")
     if identifier is None:
@@ -133,7 +110,7 @@ def _labels(identifier: Any, name: Any) -> tuple[str, str]:
         raise _BadRow(f"id must be a string or an integer, not {json_type(identifier)}")
     if name is None:
         raise _BadRow("missing name")
-    return identifier, name
+    return identifier, name, fields
 
 
 def _listing(path: Path, faults: list[str]) -> str:

@@ -9,7 +9,7 @@ from index_builder.catalogue import VECTORS, read_catalogue
 from index_builder.recall import synthetic_users, user_pool
 from index_builder.report import write_report
 from index_builder.training import check_negates, negate, store_vectors
-from index_builder.tuning import TunedIndex, Tuner
+from index_builder.tuning import K, TunedIndex, Tuner
 from retrieval.artifact import golden, store
 from retrieval.artifact.manifest import IndexFacts, Manifest, Recall, Source, file_facts
 from retrieval.artifact.products import open_products
@@ -49,8 +49,8 @@ def build(request: BuildRequest) -> Manifest:
 
     Raises an IndexBuilderError, and leaves the build in use alone, where anything is wrong.
     """
-    with store.draft(request.out) as draft:
-        manifest = draft.publish(_fill(draft.directory, request))
+    with store.draft(request.out) as directory:
+        manifest = store.publish(request.out, directory, _fill(directory, request))
         with suppress(OSError):  # what has been published is, even where older builds cannot be found or removed
             store.prune(request.out, request.keep)
         return manifest
@@ -68,10 +68,11 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         tuned = tuner.choose(request.index)
         _check_recall(tuned, request)
         recall = Recall(request.recall, tuned.meets_target, users.source, **tuned.recall)
-        write_report(directory, catalogue, tuned, recall, tuner.sample_answers(tuned))
+        index = tuner.in_memory(tuned.index, tuned.settings)
+        write_report(directory, catalogue, tuned, recall, index.search(tuner.users, K))
         write_projection(directory, vectors, catalogue.groups)
         write_sample_users(directory, request.queries)
-        golden_queries = golden.record(tuner.in_memory(tuned).search, open_products(directory).prefixes, golden_users)
+        golden_queries = golden.record(index.search, open_products(directory).prefixes, golden_users)
         write_index(tuned.index, directory / store.BEST)
         if request.worst == "negated":
             negate(tuned.index)

@@ -1,6 +1,7 @@
 """Recall: the share of the exact k best (or worst) products that an index finds, and the users it is measured on."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,51 +24,41 @@ _SEED = 1
 _ONE_SIDED_95_PERCENT = 1.645
 _BLOCK_USERS = 64  # bounds the memory that exact scores take
 
-
-@dataclass(frozen=True)
-class TopRows:
-    """The rows of highest exact score for each user, highest first, with their scores, all (u, m).
-
-    `products` counts the products from the first row up to each.
-    """
-
-    scores: NDArray[np.float32]
-    rows: NDArray[np.int64]
-    products: NDArray[np.int64]
-
-    def kth_scores(self, k: int) -> NDArray[np.float32]:
-        """Return the score (u,) of the k-th product, or of the last one."""
-        reached = self.products >= k
-        columns = np.where(reached.any(axis=1), reached.argmax(axis=1), self.rows.shape[1] - 1)
-        return np.take_along_axis(self.scores, columns[:, None], axis=1)[:, 0]
+TopRows = tuple[NDArray[np.float32], NDArray[np.int64]]  # scores and rows (u, m) for each user, the highest first
 
 
-def exact_top_rows(vectors: VectorFile, groups: RowGroups, users: NDArray[np.float32], k: int) -> dict[str, TopRows]:
+def exact_top_rows(vectors: VectorFile, users: NDArray[np.float32], k: int) -> dict[str, TopRows]:
     """Compare every user (u, d) with every row, and keep the k highest of each side, or all there are.
 
     The worst side's scores are negated.
     """
-    k = min(k, vectors.rows)
-    return {side: _top_rows(vectors, groups, np.float32(sign) * users, k) for side, sign in SIGNS.items()}
+    return {side: _top_rows(vectors, np.float32(sign) * users, min(k, vectors.rows)) for side, sign in SIGNS.items()}
 
 
-def measure_side(
-    index: ProductIndex, side: str, vectors: VectorFile, users: NDArray[np.float32], exact: TopRows, k: int
-) -> RecallAtK:
-    """Search one side for users (u, d) and compare what is found with the exact answers.
+def measure(
+    index: ProductIndex, vectors: VectorFile, groups: RowGroups, users: NDArray[np.float32], ks: Sequence[int]
+) -> dict[str, list[RecallAtK]]:
+    """Search both sides for users (u, d) and compare what is found with the exact answers.
 
     Scores are computed from the vectors: an index may be wrong about its own.
     """
-    positions = index.search_side(side, users, k).positions
-    rows = index.groups.row_of(positions)
-    scores = np.concatenate(
-        [
-            _scores_of(vectors, rows[i : i + _BLOCK_USERS], users[i : i + _BLOCK_USERS])
-            for i in range(0, len(users), _BLOCK_USERS)
-        ]
-    )
-    reached = SIGNS[side] * scores >= exact.kth_scores(k)[:, None] - TOLERANCE
-    return summarise(reached.sum(axis=1) / max(positions.shape[1], min(k, vectors.rows)), k)
+    recall: dict[str, list[RecallAtK]] = {}
+    for side, (exact_scores, exact_rows) in exact_top_rows(vectors, users, max(ks)).items():
+        recall[side] = []
+        for k in ks:
+            rows = index.groups.row_of(index.search_side(side, users, k).positions)
+            parts = [slice(i, i + _BLOCK_USERS) for i in range(0, len(users), _BLOCK_USERS)]
+            scores = np.concatenate([_scores_of(vectors, rows[part], users[part]) for part in parts])
+            kth_scores = _kth_scores(exact_scores, exact_rows, groups, k)
+            count = max(rows.shape[1], min(k, vectors.rows))
+            recall[side].append(recall_at_k(SIGNS[side] * scores, kth_scores, count, k))
+    return recall
+
+
+def recall_at_k(scores: NDArray[np.floating], kth_scores: NDArray[np.float32], count: int, k: int) -> RecallAtK:
+    """Return how many of `count` products each user's scores (u, m) reach the exact k-th (u, 1) with."""
+    reached = (scores >= kth_scores - TOLERANCE).sum(axis=1)
+    return summarise(np.minimum(reached, count) / count, k)
 
 
 def summarise(recall_of_user: NDArray[np.floating], k: int) -> RecallAtK:
@@ -98,11 +89,11 @@ def read_users(path: Path, dimension: int) -> NDArray[np.float32]:
     """Read the unit vectors (u, d) of a users file (`rows.py` says which formats). Raises BadQueries naming the row."""
     vectors = []
     for location, row in read_rows(path):
-        if isinstance(row, BadJson):
-            raise BadQueries(f"{path}: {location}: {row}")
         try:
+            if isinstance(row, BadJson):
+                raise row
             vectors.append(read_vector(row.get("vector") if isinstance(row, dict) else None, dimension))
-        except BadVector as error:
+        except (BadJson, BadVector) as error:
             raise BadQueries(f"{path}: {location}: {error}") from error
     if not vectors:
         raise BadQueries(f"{path}: holds no users")
@@ -111,18 +102,20 @@ def read_users(path: Path, dimension: int) -> NDArray[np.float32]:
 
 @dataclass
 class UserPool:
-    """A source of users, each handed out once: `tuning` to choose an index with, `confirming` to check the choice."""
+    """A source of users, each handed out once: `tuning` to choose an index with, `confirming` to check the choice.
+
+    `draw` returns a number of unit vectors (u, d) from the first one given on.
+    """
 
     source: str
-    _vectors: VectorFile
-    _from_file: NDArray[np.float32] | None = None
+    _size: int
+    _draw: Callable[[int, int], NDArray[np.float32]]
     _used: int = 0
 
     @property
     def has_more(self) -> bool:
         """Tell whether there are users left to confirm another choice with."""
-        limit = _MAX_SYNTHETIC_USERS if self._from_file is None else len(self._from_file)
-        return self._used + self._share(_CONFIRMING_USERS) <= limit
+        return self._used + self._share(_CONFIRMING_USERS) <= self._size
 
     def tuning(self) -> NDArray[np.float32]:
         return self._take(self._share(_TUNING_USERS))
@@ -132,27 +125,27 @@ class UserPool:
         return self._take(self._share(_CONFIRMING_USERS))
 
     def _share(self, count: int) -> int:
-        return count if self._from_file is None else min(count, len(self._from_file) // 3)
+        return min(count, self._size // 3)
 
     def _take(self, count: int) -> NDArray[np.float32]:
         start, self._used = self._used, self._used + count
-        if self._from_file is None:
-            return synthetic_users(self._vectors, count, seed=_SEED + start)
-        return self._from_file[start : start + count]
+        return self._draw(start, count)
 
 
 def user_pool(vectors: VectorFile, path: Path | None) -> UserPool:
     """Return the users of the file in random order, or synthetic ones where there is none or it has too few users."""
-    if path is None:
-        return UserPool("means of random products", vectors)
-    users = read_users(path, vectors.dimension)
-    if len(users) < MIN_USERS:
-        source = f"means of random products, as {path.name} has only {len(users)} users of the {MIN_USERS} needed"
-        return UserPool(source, vectors)
-    return UserPool(path.name, vectors, np.random.default_rng(_SEED).permutation(users))
+    source = "means of random products"
+    if path is not None:
+        users = np.random.default_rng(_SEED).permutation(read_users(path, vectors.dimension))
+        if len(users) >= MIN_USERS:
+            return UserPool(path.name, len(users), lambda start, count: users[start : start + count])
+        source += f", as {path.name} has only {len(users)} users of the {MIN_USERS} needed"
+    return UserPool(
+        source, _MAX_SYNTHETIC_USERS, lambda start, count: synthetic_users(vectors, count, seed=_SEED + start)
+    )
 
 
-def _top_rows(vectors: VectorFile, groups: RowGroups, users: NDArray[np.float32], k: int) -> TopRows:
+def _top_rows(vectors: VectorFile, users: NDArray[np.float32], k: int) -> TopRows:
     scores, rows = np.empty((len(users), 0), np.float32), np.empty((len(users), 0), np.int64)
     start = 0
     for block in vectors.blocks():
@@ -161,7 +154,14 @@ def _top_rows(vectors: VectorFile, groups: RowGroups, users: NDArray[np.float32]
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
         start += len(block)
-    return TopRows(scores, rows, (groups.starts[rows + 1] - groups.starts[rows]).cumsum(axis=1))
+    return scores, rows
+
+
+def _kth_scores(scores: NDArray[np.float32], rows: NDArray[np.int64], groups: RowGroups, k: int) -> NDArray[np.float32]:
+    """Return the score (u, 1) of each user's k-th product, or of the last one, of the top rows (u, m)."""
+    products = (groups.starts[rows + 1] - groups.starts[rows]).cumsum(axis=1)
+    columns = np.minimum((products < k).sum(axis=1, keepdims=True), rows.shape[1] - 1)
+    return np.take_along_axis(scores, columns, axis=1)
 
 
 def _scores_of(vectors: VectorFile, rows: NDArray[np.int64], users: NDArray[np.float32]) -> NDArray[np.float32]:

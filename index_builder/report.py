@@ -1,5 +1,6 @@
 """The recall report of a build: `recall.json` for machines and, where matplotlib is installed, `recall.svg`."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,24 +37,33 @@ def write_report(
         },
     }
     (directory / FACTS).write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return
+    with suppress(ImportError):
+        _draw(directory / PICTURE, catalogue, tuned, answers)
+
+
+def _draw(path: Path, catalogue: Catalogue, tuned: TunedIndex, answers: tuple[Neighbours, Neighbours]) -> None:
+    """Draw the report; raises ImportError where there is no matplotlib."""
+    from matplotlib.figure import Figure
+
+    shared = np.diff(catalogue.groups.starts)
     figure = Figure(figsize=(12, 8), layout="constrained")
     panels = figure.subplots(2, 2)
     for panel, side in zip(panels[0], SIDES, strict=True):
         _draw_trade_off(panel, side, tuned)
-    _draw_scores(panels[1][0], answers)
-    _draw_norms(panels[1][1], catalogue, facts["catalogue"])
+    scores, norms = panels[1]
+    for side, each in zip(SIDES, answers, strict=True):
+        scores.hist(each.scores.ravel(), bins=50, alpha=0.6, label=f"{side} ten")
+    scores.set(xlabel="cosine similarity", ylabel="matches", title="scores of sample users' matches")
+    scores.legend()
+    norms.hist(catalogue.norms, bins=50)
+    title = f"{catalogue.dropped_rows:,} rows dropped, {shared[shared > 1].sum():,} products share a vector"
+    norms.set(xlabel="length of a product's vector before normalising", ylabel="products", title=title)
     figure.suptitle(f"{tuned.factory} over {len(catalogue):,} products")
-    figure.savefig(directory / PICTURE)
+    figure.savefig(path)
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:
-    return {
-        f"{share:.0%}": float(value) for share, value in zip(_QUANTILES, np.quantile(values, _QUANTILES), strict=True)
-    }
+    return dict(zip(map("{:.0%}".format, _QUANTILES), np.quantile(values, _QUANTILES).tolist(), strict=True))
 
 
 def _draw_trade_off(panel: Any, side: str, tuned: TunedIndex) -> None:
@@ -67,16 +77,3 @@ def _draw_trade_off(panel: Any, side: str, tuned: TunedIndex) -> None:
     panel.set(xscale="log", xlabel="milliseconds a query, one thread", ylabel="recall@10", title=f"{side} side")
     panel.legend(fontsize="small")
     panel.grid(alpha=0.3)
-
-
-def _draw_scores(panel: Any, answers: tuple[Neighbours, Neighbours]) -> None:
-    for side, each in zip(SIDES, answers, strict=True):
-        panel.hist(each.scores.ravel(), bins=50, alpha=0.6, label=f"{side} ten")
-    panel.set(xlabel="cosine similarity", ylabel="matches", title="scores of sample users' matches")
-    panel.legend()
-
-
-def _draw_norms(panel: Any, catalogue: Catalogue, health: Any) -> None:
-    panel.hist(catalogue.norms, bins=50)
-    title = f"{health['dropped_rows']:,} rows dropped, {health['products_in_such_groups']:,} products share a vector"
-    panel.set(xlabel="length of a product's vector before normalising", ylabel="products", title=title)

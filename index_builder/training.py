@@ -6,6 +6,8 @@ indexes what is left. FAISS's own `PCA64` subtracts the mean from queries too, w
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import faiss
 import numpy as np
@@ -20,6 +22,7 @@ FLAT = "Flat"
 STORAGES = {"fp32": "Flat", "fp16": "SQfp16"}
 _TRAINING_ROWS = 65_536
 _SEED = 3
+_PRODUCT_QUANTIZED = faiss.IndexIVFPQ | faiss.IndexIVFPQFastScan | faiss.IndexPQ | faiss.IndexPQFastScan
 _REDUCE = re.compile(r"Reduce(\d+),(.+)")
 _REFINEMENT = re.compile(r",(RFlat|Refine\(\w+\))$")
 
@@ -27,11 +30,13 @@ _REFINEMENT = re.compile(r",(RFlat|Refine\(\w+\))$")
 def store_vectors(vectors: VectorFile, storage: str) -> faiss.Index:
     """Put the vectors themselves into an exact inner-product index; `storage` is "fp32" or "fp16"."""
     store = faiss.index_factory(vectors.dimension, STORAGES[storage], faiss.METRIC_INNER_PRODUCT)
-    if storage == "fp32":
-        return _filled_at_once(store, vectors)
     store.train(vectors.sample(1, _SEED))
+    # Memory is taken once; repeated adds would make it grow, and copy it each time.
+    store.codes.resize(vectors.rows * store.sa_code_size())
+    codes = faiss.rev_swig_ptr(store.codes.data(), store.codes.size()).reshape(vectors.rows, -1)
     for block in vectors.blocks():
-        store.add(block)
+        codes[store.ntotal : store.ntotal + len(block)] = store.sa_encode(block)
+        store.ntotal += len(block)
     return store
 
 
@@ -43,14 +48,12 @@ def build_index(factory: str, vectors: VectorFile, store: faiss.Index) -> faiss.
     kind = _REFINEMENT.sub("", factory)  # every compressed kind is re-ranked, whether or not the string says so
     if kind == FLAT:
         return store
-    try:
+    with _explained(factory):
         index = _trained(kind, vectors)
-        _check_graph(factory, index, store)
+        _check_graph(index, store)
         blocks = -(-vectors.rows // BLOCK_ROWS)
         for block in tqdm(vectors.blocks(), desc=f"filling {kind}", total=blocks, disable=None, leave=False):
             index.add(block)
-    except RuntimeError as error:
-        raise BadPlan(f"--index {factory}: FAISS cannot build it: {_reason(error)}") from error
     if exact_rows(index) is not None:
         return index
     return faiss.IndexRefine(index, store)
@@ -58,11 +61,19 @@ def build_index(factory: str, vectors: VectorFile, store: faiss.Index) -> faiss.
 
 def check_negates(factory: str, dimension: int) -> None:
     """Raise BadPlan for a kind that `negate` refuses, before anything is trained."""
-    try:
+    with _explained(factory):
         index = _untrained(_REFINEMENT.sub("", factory), dimension)  # a name: FAISS's views keep nothing alive
         negate(index)
+
+
+@contextmanager
+def _explained(factory: str) -> Iterator[None]:
+    """Raise BadPlan with the option and the reason where FAISS, or we, cannot build an index."""
+    try:
+        yield
     except RuntimeError as error:
-        raise BadPlan(f"--index {factory}: FAISS cannot build it: {_reason(error)}") from error
+        reason = str(error).strip().splitlines()[-1].split("failed: ")[-1]
+        raise BadPlan(f"--index {factory}: FAISS cannot build it: {reason}") from error
     except BadPlan as error:
         raise BadPlan(f"--index {factory}: {error}") from error
 
@@ -87,10 +98,9 @@ def negate(index: faiss.Index) -> None:
     elif isinstance(index, faiss.IndexScalarQuantizer) and exact_rows(index) is not None:
         halves = faiss.rev_swig_ptr(index.codes.data(), index.codes.size()).view(np.uint16)
         np.bitwise_xor(halves, 0x8000, out=halves)
-    elif isinstance(index, faiss.IndexIVFPQ | faiss.IndexIVFPQFastScan):
-        negate(index.quantizer)
-        _negate_floats(index.pq.centroids.data(), index.pq.centroids.size())
-    elif isinstance(index, faiss.IndexPQ | faiss.IndexPQFastScan):
+    elif isinstance(index, _PRODUCT_QUANTIZED):
+        if isinstance(index, faiss.IndexIVF):
+            negate(index.quantizer)
         _negate_floats(index.pq.centroids.data(), index.pq.centroids.size())
     else:
         raise BadPlan(f"a {type(index).__name__} cannot be negated; build with --worst shared")
@@ -109,7 +119,13 @@ def _trained(kind: str, vectors: VectorFile) -> faiss.Index:
     sample = vectors.sample(_TRAINING_ROWS, _SEED)
     if _REDUCE.fullmatch(kind):
         _set_reduction(faiss.downcast_VectorTransform(index.chain.at(0)), sample)
-    _train_quietly(index, sample)
+    inner = scanned_index(index)
+    if isinstance(inner, faiss.IndexIVF):
+        inner.cp.niter = 10
+        inner.cp.min_points_per_centroid = 1  # no warnings about small samples: what they might cost is measured
+    if hasattr(inner, "pq"):
+        inner.pq.cp.min_points_per_centroid = 1
+    index.train(sample)
     return index
 
 
@@ -130,37 +146,14 @@ def _set_reduction(transform: faiss.LinearTransform, sample: NDArray[np.float32]
     transform.is_trained = True
 
 
-def _train_quietly(index: faiss.Index, sample: NDArray[np.float32]) -> None:
-    """Train without warnings about small samples: what they might cost is measured."""
-    inner = scanned_index(index)
-    if isinstance(inner, faiss.IndexIVF):
-        inner.cp.niter = 10
-        inner.cp.min_points_per_centroid = 1
-    if hasattr(inner, "pq"):
-        inner.pq.cp.min_points_per_centroid = 1
-    index.train(sample)
-
-
-def _filled_at_once(store: faiss.IndexFlat, vectors: VectorFile) -> faiss.IndexFlat:
-    """Fill without the growing and copying of repeated adds: memory is taken once."""
-    store.codes.resize(vectors.rows * vectors.dimension * 4)
-    store.ntotal = vectors.rows
-    target = faiss.rev_swig_ptr(store.get_xb(), vectors.rows * vectors.dimension).reshape(-1, vectors.dimension)
-    start = 0
-    for block in vectors.blocks():
-        target[start : start + len(block)] = block
-        start += len(block)
-    return store
-
-
-def _check_graph(factory: str, index: faiss.Index, store: faiss.Index) -> None:
+def _check_graph(index: faiss.Index, store: faiss.Index) -> None:
     """FAISS crashes the process over a graph of fewer than two links a node, and a graph keeps its own fp32 vectors."""
     if not isinstance(index, faiss.IndexHNSW):
         return
     if index.hnsw.assign_probas.size() < 2:
-        raise BadPlan(f"--index {factory}: a graph needs at least two links a node, as in HNSW32")
+        raise BadPlan("a graph needs at least two links a node, as in HNSW32")
     if not isinstance(store, faiss.IndexFlat):
-        raise BadPlan(f"--index {factory}: a graph keeps its vectors as fp32; leave out --storage fp16")
+        raise BadPlan("a graph keeps its vectors as fp32; leave out --storage fp16")
 
 
 def _check_linear(index: faiss.IndexPreTransform) -> None:
@@ -174,7 +167,3 @@ def _check_linear(index: faiss.IndexPreTransform) -> None:
 def _negate_floats(pointer: object, count: int) -> None:
     floats = faiss.rev_swig_ptr(pointer, count)
     np.negative(floats, out=floats)
-
-
-def _reason(error: RuntimeError) -> str:
-    return str(error).strip().splitlines()[-1].split("failed: ")[-1]

@@ -9,20 +9,20 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from index_builder.recall import UserPool, exact_top_rows, measure_side, summarise
+from index_builder.recall import UserPool, exact_top_rows, measure, recall_at_k, summarise
 from index_builder.training import FLAT, build_index
-from retrieval.artifact.manifest import RecallAtK, SearchFacts
+from retrieval.artifact.manifest import RecallAtK
 from retrieval.records.vector_file import VectorFile
 from retrieval.search.index import ProductIndex
 from retrieval.search.kinds import candidate_scores, is_graph, list_counts, stored_scores
-from retrieval.search.ranking import SIDES, SIGNS, TOLERANCE, Neighbours, RowGroups
-from retrieval.search.settings import SearchSettings
+from retrieval.search.ranking import SIDES, SIGNS, RowGroups
+from retrieval.search.settings import SearchSettings, SideSettings
 
 K, LARGE_K = 10, 100
 _CANDIDATES = [round(16 * 1.25**step) for step in range(24)]  # 16 to 2711
@@ -56,8 +56,8 @@ class TunedIndex:
     trials: list[Trial] = field(default_factory=list, repr=False)
 
     @property
-    def settings(self) -> SearchFacts:
-        return SearchFacts(**{side: trial.settings for side, trial in self.chosen.items()})
+    def settings(self) -> SideSettings:
+        return SideSettings(**{side: trial.settings for side, trial in self.chosen.items()})
 
     @property
     def meets_target(self) -> bool:
@@ -71,15 +71,17 @@ class TunedIndex:
 class Tuner:
     """Measures kinds of index over one catalogue."""
 
-    def __init__(self, vectors: VectorFile, store: faiss.Index, groups: RowGroups, users: UserPool, target: float):
-        """`store` holds the vectors themselves; `target` is the recall at 10 that each side must reach."""
-        self._vectors, self._store, self._groups, self._users = vectors, store, groups, users
-        self._target = target
-        tuning = users.tuning()
-        self._queries = {side: np.float32(sign) * tuning for side, sign in SIGNS.items()}
+    def __init__(self, vectors: VectorFile, store: faiss.Index, groups: RowGroups, pool: UserPool, target: float):
+        """`store` holds the vectors themselves; `target` is the recall at 10 that each side must reach.
+
+        `users` (u, d) are then those that indexes are tuned with.
+        """
+        self._vectors, self._store, self._groups, self._pool, self._target = vectors, store, groups, pool, target
+        self.users = pool.tuning()
+        self._queries = {side: np.float32(sign) * self.users for side, sign in SIGNS.items()}
         self._scores = {
-            side: -np.sort(-stored_scores(store, self._queries[side], top.rows), axis=1)
-            for side, top in exact_top_rows(vectors, groups, tuning, LARGE_K).items()
+            side: -np.sort(-stored_scores(store, self._queries[side], rows), axis=1)
+            for side, (_, rows) in exact_top_rows(vectors, self.users, LARGE_K).items()
         }
         self._trials: list[Trial] = []
 
@@ -93,19 +95,15 @@ class Tuner:
             return self._confirm(self._tuned(index))
         is_compact = not isinstance(self._store, faiss.IndexFlat)
         for kinds in suitable_kinds(self._vectors.rows, self._vectors.dimension, is_compact):
-            fastest = self._fastest(kinds) if self._users.has_more else None
+            fastest = self._fastest(kinds) if self._pool.has_more else None
             tuned = fastest and self._confirm(fastest)
             if tuned and tuned.meets_target:
                 return tuned
         return self._confirm(self._tuned(FLAT))
 
-    def in_memory(self, tuned: TunedIndex) -> ProductIndex:
-        """Return the tuned index ready to search; the worst side is searched with negated queries."""
-        return self._product_index(tuned.index, tuned.settings)
-
-    def sample_answers(self, tuned: TunedIndex) -> tuple[Neighbours, Neighbours]:
-        """Return what the tuned index answers to the tuning users."""
-        return self.in_memory(tuned).search(self._queries["best"], K)
+    def in_memory(self, index: faiss.Index, settings: SideSettings) -> ProductIndex:
+        """Return an index ready to search; the worst side is searched with negated queries."""
+        return ProductIndex(index, None, self._groups, settings)
 
     def _tuned(self, kind: str) -> TunedIndex:
         index = build_index(kind, self._vectors, self._store)
@@ -114,11 +112,8 @@ class Tuner:
     def _fastest(self, kinds: Sequence[str]) -> TunedIndex | None:
         """Return the kind that takes the least time for both sides, if it reaches the target before an exact scan."""
         exact = self._tuned(FLAT).seconds
-        sooner: list[TunedIndex] = []
-        for kind in tqdm(kinds, desc="trying index kinds", disable=None, leave=False):
-            tuned = self._tuned(kind)
-            if tuned.meets_target and tuned.seconds < exact:
-                sooner.append(tuned)
+        tried = map(self._tuned, tqdm(kinds, desc="trying index kinds", disable=None, leave=False))
+        sooner = [tuned for tuned in tried if tuned.meets_target and tuned.seconds < exact]
         # They were tuned one after the other, each in other company: what decides is timed in turns.
         rounds = [[self._seconds_of_both(each) for each in sooner] for _ in range(_TIMED_ROUNDS)]
         seconds = [statistics.median(times) for times in zip(*rounds, strict=True)]
@@ -133,16 +128,14 @@ class Tuner:
                 break
         self._trials += trials
         reaching = [trial for trial in trials if trial.reaches]
-        if reaching:
-            return min(reaching, key=lambda trial: trial.seconds)
-        return max(trials, key=lambda trial: trial.recall)
+        return min(reaching, key=attrgetter("seconds")) if reaching else max(trials, key=attrgetter("recall"))
 
     def _try_lists(self, kind: str, index: faiss.Index, side: str, nprobe: int) -> Trial:
         """Try the fewest candidates that reach the target with this many lists, or the most there are."""
-        if index.this == self._store.this:
+        curve = self._recall_by_candidates(index, side, nprobe)
+        if not curve:
             recall = summarise(np.ones(len(self._queries[side])), K)
             return self._trial(kind, index, side, SearchSettings(), recall)
-        curve = self._recall_by_candidates(index, side, nprobe)
         count, recall = _first_reaching(curve, K, self._target)
         per_match = _first_reaching(curve, LARGE_K, self._target)[0] / LARGE_K
         return self._trial(kind, index, side, SearchSettings(count, per_match, nprobe), recall)
@@ -152,7 +145,9 @@ class Tuner:
         return Trial(side, kind, settings, recall.mean, seconds, recall.lower_bound >= self._target)
 
     def _recall_by_candidates(self, index: faiss.Index, side: str, nprobe: int) -> dict[int, dict[int, RecallAtK]]:
-        """Measure recall at 10 and 100 on tuning users for each number of candidates."""
+        """Measure recall at 10 and 100 on tuning users for each number of candidates; an exact scan has none."""
+        if index.this == self._store.this:
+            return {}
         queries, exact = self._queries[side], self._scores[side]
         counts = [count for count in _CANDIDATES if count < self._vectors.rows] or [self._vectors.rows]
         curve, scores = {}, None
@@ -160,23 +155,14 @@ class Tuner:
             if scores is None or is_graph(index):  # a graph is walked differently for each count
                 scores = candidate_scores(index, queries, count, nprobe)
             found = scores[:, :count]
-            curve[count] = {k: summarise(_share_found(found, exact[:, :k]), k) for k in (K, LARGE_K)}
+            highest = {k: exact[:, :k] for k in (K, LARGE_K)}
+            curve[count] = {k: recall_at_k(found, top[:, -1:], top.shape[1], k) for k, top in highest.items()}
         return dict(sorted(curve.items()))
-
-    def _curve(self, kind: str, index: faiss.Index, side: str, chosen: SearchSettings) -> list[Trial]:
-        """Try fewer and more candidates than chosen, for the report."""
-        if index.this == self._store.this:
-            return []
-        curve = self._recall_by_candidates(index, side, chosen.nprobe)
-        return [
-            self._trial(kind, index, side, replace(chosen, candidates=count), curve[count][K])
-            for count in list(curve)[::_CURVE_STEP]
-        ]
 
     def _seconds(self, index: faiss.Index, side: str, settings: SearchSettings) -> float:
         """Return the median time of one user's search on one thread."""
-        product_index = self._product_index(index, SearchFacts(settings, settings))
-        queries = self._queries["best"][:_MAX_TIMED_USERS]
+        product_index = self.in_memory(index, SideSettings(settings, settings))
+        queries = self.users[:_MAX_TIMED_USERS]
         threads = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)
         try:
@@ -198,29 +184,24 @@ class Tuner:
         settings = {side: trial.settings for side, trial in tuned.chosen.items()}
         exact = index.this == self._store.this and isinstance(index, faiss.IndexFlat)
         while True:
-            users = self._queries["best"] if exact else self._users.confirming()
-            recall = self._recall(self._product_index(index, SearchFacts(**settings)), users)
+            users = self.users if exact else self._pool.confirming()
+            product_index = self.in_memory(index, SideSettings(**settings))
+            recall = measure(product_index, self._vectors, self._groups, users, (K, LARGE_K))
             missed = [side for side in SIDES if recall[side][0].lower_bound < self._target and not exact]
             raised = {side: _raised(settings[side], index) for side in missed}
-            if not missed or not self._users.has_more or all(raised[side] == settings[side] for side in missed):
+            if not missed or not self._pool.has_more or all(raised[side] == settings[side] for side in missed):
                 break
             settings |= raised
-        trials = [trial for side in SIDES for trial in self._curve(kind, index, side, settings[side])]
+        trials = [  # with fewer and more candidates than chosen, for the report
+            self._trial(kind, index, side, replace(chosen, candidates=count), curve[K])
+            for side, chosen in settings.items()
+            for count, curve in list(self._recall_by_candidates(index, side, chosen.nprobe).items())[::_CURVE_STEP]
+        ]
         chosen = {
             side: replace(self._trial(kind, index, side, settings[side], recall[side][0]), reaches=not missed)
             for side in SIDES
         }
         return TunedIndex(kind, index, chosen, recall, self._trials + trials)
-
-    def _recall(self, index: ProductIndex, users: NDArray[np.float32]) -> dict[str, list[RecallAtK]]:
-        exact = exact_top_rows(self._vectors, self._groups, users, LARGE_K)
-        return {
-            side: [measure_side(index, side, self._vectors, users, exact[side], k) for k in (K, LARGE_K)]
-            for side in SIDES
-        }
-
-    def _product_index(self, index: faiss.Index, settings: SearchFacts) -> ProductIndex:
-        return ProductIndex(index, None, self._groups, settings.best, settings.worst)
 
 
 def suitable_kinds(rows: int, dimension: int, compact: bool = False) -> list[list[str]]:
@@ -252,12 +233,6 @@ def _first_reaching(curve: dict[int, dict[int, RecallAtK]], k: int, target: floa
     first = next((i for i, count in enumerate(counts) if curve[count][k].lower_bound >= target), len(counts))
     count = counts[min(first + 1, len(counts) - 1)]
     return count, curve[count][k]
-
-
-def _share_found(found: NDArray[np.float32], highest: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the share of each user's `highest` exact scores (u, k) that the candidates' scores (u, c) reach."""
-    k = highest.shape[1]
-    return np.minimum((found >= highest[:, -1:] - TOLERANCE).sum(axis=1), k) / k
 
 
 def _raised(settings: SearchSettings, index: faiss.Index) -> SearchSettings:

@@ -1,5 +1,6 @@
 """What a valid vector is, and the unit-length form of it that is indexed and searched."""
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,10 +43,10 @@ def read_vector(values: object, dimension: int | None = None) -> NDArray[np.floa
         raise BadVector([VectorFault("vector_type", f"must be a list of numbers, not {json_type(values)}")])
     faults = _length_faults(len(values), dimension)
     vector = _as_floats(values)
-    if vector is None:
-        faults += _element_faults(list(values))
-    elif vector.size:
-        faults += _direction_faults(vector)
+    if vector is None or not np.isfinite(vector).all():
+        faults += _element_faults(values.tolist() if isinstance(values, np.ndarray) else values)
+    elif vector.size and not vector.any():
+        faults.append(VectorFault("vector_zero", "is all zeros, which has no direction"))
     if faults or vector is None:
         raise BadVector(faults)
     return vector
@@ -89,37 +90,15 @@ def _as_floats(values: list[object] | NDArray) -> NDArray[np.float64] | None:
         return None
 
 
-def _direction_faults(vector: NDArray[np.float64]) -> list[VectorFault]:
-    """Find what keeps a float vector (d,) from having a direction: numbers that are not finite, or only zeros."""
-    bad = np.flatnonzero(~np.isfinite(vector))
-    if bad.size:
-        return _capped([_not_finite(int(i), str(float(vector[i]))) for i in bad[: _MAX_ELEMENT_FAULTS + 1]], bad.size)
-    if not vector.any():
-        return [VectorFault("vector_zero", "is all zeros, which has no direction")]
-    return []
-
-
 def _element_faults(values: list[object]) -> list[VectorFault]:
     faults = []
     for i, value in enumerate(values):
-        if type(value) is float or type(value) is int:
-            try:
-                finite = np.isfinite(float(value))
-            except OverflowError:
-                finite = False
-            if not finite:
-                faults.append(_not_finite(i, str(value) if type(value) is float else "an integer beyond float range"))
-        else:
+        if isinstance(value, bool) or not isinstance(value, float | int):
             faults.append(VectorFault("vector_not_number", f"is {json_type(value)}, not a number", i))
-    return _capped(faults, len(faults))
-
-
-def _not_finite(element: int, value: str) -> VectorFault:
-    return VectorFault("vector_not_finite", f"is not finite: {value}", element)
-
-
-def _capped(faults: list[VectorFault], count: int) -> list[VectorFault]:
-    shown = faults[:_MAX_ELEMENT_FAULTS]
-    if count > len(shown):
-        shown.append(VectorFault("vector_elements", f"has {count - len(shown)} further elements at fault"))
-    return shown
+        elif not abs(value) <= sys.float_info.max:
+            shown = value if isinstance(value, float) else "an integer beyond float range"
+            faults.append(VectorFault("vector_not_finite", f"is not finite: {shown}", i))
+    further = len(faults) - _MAX_ELEMENT_FAULTS
+    if further > 0:
+        faults[_MAX_ELEMENT_FAULTS:] = [VectorFault("vector_elements", f"has {further} further elements at fault")]
+    return faults

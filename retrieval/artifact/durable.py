@@ -1,4 +1,4 @@
-"""Directories and files that survive a crash: locks between processes, syncs, and replacement in one step."""
+"""Locks between processes, which end with them, and files and directories that survive a crash."""
 
 import fcntl
 import os
@@ -32,8 +32,9 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def replace_text(path: Path, text: str, scratch: Path) -> None:
-    """Replace a file atomically by way of a scratch file. Raises OSError, and leaves the file as it was."""
+def replace_text(path: Path, text: str) -> None:
+    """Replace a file atomically, by way of a scratch file beside it. Raises OSError, and leaves the file as it was."""
+    scratch = path.with_name(f"{path.name}.new")
     try:
         scratch.write_text(text)
         fsync(scratch)

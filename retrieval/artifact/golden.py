@@ -32,8 +32,9 @@ def replay(queries: list[GoldenQuery], search: Search, prefixes: Prefixes, subje
     found = search(np.array([query.vector for query in queries], np.float32), MATCHES)
     for side, neighbours in zip(SIDES, found, strict=True):
         recorded: Answers = [getattr(query, side) for query in queries]
-        same = sum(map(_agreeing, recorded, _answers(neighbours, prefixes)))
-        count = sum(map(len, recorded))
+        answers = zip(recorded, _answers(neighbours, prefixes), strict=True)
+        errors = [abs(score - answer.get(id_, np.inf)) for scores, answer in answers for id_, score in scores.items()]
+        same, count = sum(error <= TOLERANCE for error in errors), len(errors)
         if same < _MIN_SHARE_FOUND * count:
             raise BadArtifact(f"{subject.format(side=side)}: gives {same} of the {count} golden answers in {MANIFEST}")
 
@@ -44,7 +45,3 @@ def _answers(side: Neighbours, prefixes: Prefixes) -> Answers:
         found = prefixes(positions[positions >= 0])  # An approximate engine pads what it did not find.
         answers.append({orjson.loads(prefix + b"}")["id"]: score for prefix, score in zip(found, scores, strict=False)})
     return answers
-
-
-def _agreeing(expected: dict[str, float], answer: dict[str, float]) -> int:
-    return sum(abs(answer.get(product, np.inf) - score) <= TOLERANCE for product, score in expected.items())

@@ -1,7 +1,8 @@
 """The manifest of a build: what it was built from, how it is searched, what that finds, and which files it has."""
 
 import hashlib
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -9,7 +10,7 @@ import marshmallow as ma
 import orjson
 
 from retrieval.errors import BadArtifact
-from retrieval.search.settings import SearchSettings
+from retrieval.search.settings import SearchSettings, SideSettings
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -19,18 +20,8 @@ _NOT_KEYS = ("_schema", "key", "value")  # levels that marshmallow puts between 
 
 @dataclass(frozen=True)
 class Source:
-    """The product file of a build."""
-
     file: str
     sha256: str
-
-
-@dataclass(frozen=True)
-class SearchFacts:
-    """The settings of each side's search."""
-
-    best: SearchSettings
-    worst: SearchSettings
 
 
 @dataclass(frozen=True)
@@ -43,7 +34,7 @@ class IndexFacts:
     factory: str
     storage: str
     worst: Literal["negated", "shared"]
-    search: SearchFacts
+    search: SideSettings
 
 
 @dataclass(frozen=True)
@@ -69,8 +60,6 @@ class Recall:
 
 @dataclass(frozen=True)
 class FileFacts:
-    """Size and checksum of a file."""
-
     bytes: int
     sha256: str
 
@@ -105,7 +94,7 @@ class Manifest:
 
     @property
     def size_bytes(self) -> int:
-        """The size of all files together, the manifest itself aside."""
+        """The size of all files but the manifest."""
         return sum(file.bytes for file in self.files.values())
 
 
@@ -163,25 +152,30 @@ def _checksum(facts: dict[str, Any]) -> str:
     return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _first_fault(messages: Any, path: tuple[str, ...] = ()) -> str:
+def _first_fault(messages: Any) -> str:
     """Return the first of marshmallow's messages, behind the path of the fact at fault."""
-    if isinstance(messages, dict):
-        key, inner = next(iter(messages.items()))
-        return _first_fault(inner, path if key in _NOT_KEYS else (*path, str(key)))
-    if isinstance(messages, list):
-        return _first_fault(messages[0], path)
-    if messages == ma.fields.Field.default_error_messages["required"]:
+    path: list[str] = []
+    while isinstance(messages, dict):
+        key, messages = next(iter(messages.items()))
+        path += [] if key in _NOT_KEYS else [str(key)]
+    if messages[0] == ma.fields.Field.default_error_messages["required"]:
         return f"{'/'.join(path[:-1])} has no {path[-1]}".lstrip()
-    return f"{'/'.join(path)}: {messages}"
+    return f"{'/'.join(path)}: {messages[0]}"
 
 
-def _check_numbers(values: Any) -> None:
+def _check_type(types: tuple[type, ...], value: Any) -> None:
+    """Take no text for a number and no number for a truth, as marshmallow's own fields do."""
+    if type(value) not in types:
+        raise ma.ValidationError(f"Not a valid {types[0].__name__}.")
+
+
+def _check_numbers(kind: Any, values: Any) -> None:
     """Check many numbers at once: a marshmallow field for each of a golden query's would take too long."""
-    if not values or not isinstance(values, list | dict):
-        raise ma.ValidationError("Not a collection of numbers.")
-    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
-        if type(value) not in (int, float) or abs(value) > _MAX_NUMBER:
-            raise ma.ValidationError({str(key): ["Not a valid number."]})
+    if type(values) is not kind or not values:
+        raise ma.ValidationError(f"Not a {kind.__name__} of numbers.")
+    for key, value in values.items() if kind is dict else enumerate(values):
+        if type(value) not in (float, int) or abs(value) > _MAX_NUMBER:
+            raise ma.ValidationError(f"Not a valid number at {key}.")
 
 
 def _check_bare_name(name: str) -> None:
@@ -191,38 +185,33 @@ def _check_bare_name(name: str) -> None:
 
 def _field(hint: Any) -> ma.fields.Field:
     """Return the marshmallow field for a field of a dataclass, by its type."""
+    kind, inner = get_origin(hint), get_args(hint)
     if is_dataclass(hint):
         return ma.fields.Nested(_schema(hint), required=True)
-    kind, inner = get_origin(hint), get_args(hint)
-    if kind is Literal:
-        return ma.fields.String(required=True, validate=ma.validate.OneOf(inner))
     if hint in (list[float], dict[str, float]):
-        return ma.fields.Raw(required=True, validate=_check_numbers)
+        return ma.fields.Raw(required=True, validate=partial(_check_numbers, kind))
     if kind is list:
         return ma.fields.Nested(_schema(inner[0]), many=True, required=True, validate=ma.validate.Length(min=1))
     if kind is dict:
         return ma.fields.Dict(ma.fields.String(validate=_check_bare_name), _field(inner[1]), required=True)
-    if hint == str | None:
-        return ma.fields.String(allow_none=True)
-    if hint is int:
-        return ma.fields.Integer(strict=True, required=True)
-    return ma.Schema.TYPE_MAPPING[hint](required=True)
+    if kind is Literal:
+        return ma.fields.Raw(required=True, validate=ma.validate.OneOf(inner))
+    types = (float, int) if hint is float else get_args(hint) or (hint,)
+    return ma.fields.Raw(
+        required=hint != str | None, allow_none=type(None) in types, validate=partial(_check_type, types)
+    )
 
 
 def _schema(cls: Any) -> ma.Schema:
     """Return the marshmallow schema that reads a dataclass from a JSON object, and writes it to one."""
-    hints = get_type_hints(cls)
 
-    class FactsSchema(ma.Schema.from_dict({each.name: _field(hints[each.name]) for each in fields(cls)})):  # type: ignore[misc]
-        class Meta:
-            # A search without a setting that it does not know would find something else.
-            unknown = ma.RAISE if cls is SearchSettings else ma.EXCLUDE
-
+    class FactsSchema(ma.Schema.from_dict({name: _field(hint) for name, hint in get_type_hints(cls).items()})):  # type: ignore[misc]
         @ma.post_load
         def make(self, facts: dict[str, Any], **_: Any) -> Any:
             return cls(**facts)
 
-    return FactsSchema()
+    # A search without a setting that it does not know would find something else.
+    return FactsSchema(unknown=ma.RAISE if cls is SearchSettings else ma.EXCLUDE)
 
 
 _SCHEMA = _schema(Manifest)

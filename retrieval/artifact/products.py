@@ -96,23 +96,26 @@ class ProductWriter:
         self._lines.close()
 
     def finish(self, groups: RowGroups) -> None:
-        """Write the arrays that find lines and prefixes, products by row, id and name, and the row of each."""
+        """Write the arrays that find lines and prefixes, products by row, id and name, and the row of each.
+
+        Their numbers take four bytes, or eight where they need them.
+        """
         starts = np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)])
-        for name, numbers in (
-            (LINE_STARTS, starts),
-            (PREFIX_LENGTHS, np.asarray(self._prefix_lengths)),
-            (ROW_STARTS, groups.starts),
-            (ROW_PRODUCTS, groups.products),
-            (ROWS, groups.row_of(np.arange(groups.product_count))),
-            (BY_ID, _order(self._ids)),
-            (BY_NAME, _order(self._folded_names)),
-        ):
-            _save(self._directory / name, numbers)
+        rows = groups.row_of(np.arange(groups.product_count))
+        orders = _order(self._ids), _order(self._folded_names)
+        arrays = starts, np.asarray(self._prefix_lengths), groups.starts, groups.products, rows, *orders
+        for name, numbers in zip(_ARRAYS, arrays, strict=True):
+            size = np.uint32 if numbers.max(initial=0) < 2**32 else np.uint64
+            np.save(self._directory / name, numbers.astype(size))
 
 
 def open_products(directory: Path) -> ProductTable:
     """Map the table of a build. Raises BadArtifact where its files do not fit together."""
-    lines = _map_lines(directory / LINES)
+    try:
+        with (directory / LINES).open("rb") as file:
+            lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError as error:
+        raise BadArtifact(f"{directory / LINES}: {error}") from error
     arrays = {name: _map_array(directory / name) for name in _ARRAYS}
     table = ProductTable(lines, arrays)
     for name in (PREFIX_LENGTHS, ROW_PRODUCTS, ROWS, BY_ID, BY_NAME):
@@ -126,19 +129,6 @@ def open_products(directory: Path) -> ProductTable:
 def _order(keys: list[str]) -> NDArray[np.int64]:
     """Return the catalogue positions in the order of their keys; equal keys stand in catalogue order."""
     return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
-
-
-def _map_lines(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
-        try:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError as error:
-            raise BadArtifact(f"{path}: {error}") from error
-
-
-def _save(path: Path, numbers: NDArray[np.integer]) -> None:
-    """Write numbers that are not negative in four bytes each, or in eight where they need them."""
-    np.save(path, numbers.astype(np.uint32 if numbers.max(initial=0) < 2**32 else np.uint64))
 
 
 def _map_array(path: Path) -> NDArray[np.unsignedinteger]:

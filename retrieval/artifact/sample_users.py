@@ -21,10 +21,8 @@ def write_sample_users(directory: Path, path: Path | None) -> None:
 
     Their `likes` are kept where they are texts: they say what to expect.
     """
-    users: list[dict[str, Any]] = []
-    if path is not None:
-        with closing(_named_users(path)) as named:
-            users = list(islice(named, _MAX_USERS))
+    with closing(_named_users(path)) as named:
+        users = list(islice(named, _MAX_USERS))
     (directory / FILE).write_bytes(orjson.dumps(users, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
@@ -37,8 +35,8 @@ def open_sample_users(directory: Path) -> list[dict[str, Any]]:
         raise BadArtifact(f"{path}: not readable sample users ({error})") from error
 
 
-def _named_users(path: Path) -> Generator[dict[str, Any], None, None]:
-    for _, row in read_rows(path):
+def _named_users(path: Path | None) -> Generator[dict[str, Any], None, None]:
+    for _, row in read_rows(path) if path else ():
         name, likes = row.get("name"), row.get("likes")
         if _is_text(name) and name:
             are_texts = isinstance(likes, list) and all(map(_is_text, likes))

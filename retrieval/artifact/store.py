@@ -15,15 +15,7 @@ import orjson
 
 from retrieval.artifact import golden
 from retrieval.artifact.durable import AT_ONCE, EXCLUSIVE, SHARED, fsync, locked, replace_text
-from retrieval.artifact.manifest import (
-    MANIFEST,
-    IndexFacts,
-    Manifest,
-    check_file,
-    file_facts,
-    read_manifest,
-    write_manifest,
-)
+from retrieval.artifact.manifest import MANIFEST, Manifest, check_file, file_facts, read_manifest, write_manifest
 from retrieval.artifact.products import TABLE_FILES, ProductTable, open_products
 from retrieval.artifact.projection import Projection, open_projection
 from retrieval.artifact.sample_users import open_sample_users
@@ -52,41 +44,9 @@ class Build:
         return self.manifest.build_id
 
 
-class Draft:
-    """A directory to write a build's files into, which nobody sees before `publish`."""
-
-    def __init__(self, root: Path, directory: Path):
-        self._root, self.directory = root, directory
-
-    def publish(self, manifest: Manifest) -> Manifest:
-        """Complete the manifest, make the build the current one, and return the complete manifest.
-
-        Everything is on disk before the directory gets its name, and has its name before CURRENT points to it. Raises
-        OSError where the disk fails, and nothing is published then.
-        """
-        files = {path.name: file_facts(path) for path in sorted(self.directory.iterdir())}
-        now = datetime.now(UTC)
-        content = hashlib.sha256(orjson.dumps(files)).hexdigest()[:8]
-        build_id = f"{now:%Y%m%dT%H%M%S.%f}Z-{content}"
-        manifest = replace(manifest, build_id=build_id, created=now.isoformat(), files=files)
-        write_manifest(self.directory, manifest)
-        for path in self.directory.iterdir():
-            fsync(path)
-        fsync(self.directory)
-        self.directory.rename(self._root / build_id)
-        try:
-            fsync(self._root)
-            with locked(self._root):
-                _point_current_to(self._root, build_id)
-        except OSError:
-            _withdraw(self._root, build_id)
-            raise
-        return manifest
-
-
 @contextmanager
-def draft(root: Path) -> Iterator[Draft]:
-    """Make a draft in the artifacts root, removed again if it is not published.
+def draft(root: Path) -> Iterator[Path]:
+    """Make a directory for a build's files, which nobody sees before `publish`, removed again if it is not published.
 
     What builders that died have left is removed too.
     """
@@ -100,7 +60,35 @@ def draft(root: Path) -> Iterator[Draft]:
             at_end.callback(shutil.rmtree, directory, ignore_errors=True)
             directory.mkdir()
             at_end.enter_context(locked(directory))
-        yield Draft(root, directory)
+        yield directory
+
+
+def publish(root: Path, directory: Path, manifest: Manifest) -> Manifest:
+    """Complete the manifest of a draft, make it the current build, and return the complete manifest.
+
+    Everything is on disk before the directory gets its name, and has its name before CURRENT points to it. Raises
+    OSError where the disk fails, and nothing is published then.
+    """
+    files = {path.name: file_facts(path) for path in sorted(directory.iterdir())}
+    now = datetime.now(UTC)
+    content = hashlib.sha256(orjson.dumps(files)).hexdigest()[:8]
+    build_id = f"{now:%Y%m%dT%H%M%S.%f}Z-{content}"
+    manifest = replace(manifest, build_id=build_id, created=now.isoformat(), files=files)
+    write_manifest(directory, manifest)
+    for path in directory.iterdir():
+        fsync(path)
+    fsync(directory)
+    directory.rename(root / build_id)
+    try:
+        fsync(root)
+        with locked(root):
+            _point_current_to(root, build_id)
+    except OSError:
+        current = root / CURRENT
+        if not current.exists() or current.read_text().strip() != build_id:
+            shutil.rmtree(root / build_id, ignore_errors=True)
+        raise
+    return manifest
 
 
 def open_current(root: Path) -> Build:
@@ -120,7 +108,9 @@ def open_build(root: Path, build_id: str, verified: bool = False) -> Build:
         for name, expected in manifest.files.items():
             check_file(directory / name, expected)
     try:
-        index, products = open_files(directory, manifest.index)
+        products = open_products(directory)
+        worst = open_index(directory / WORST) if manifest.index.worst == "negated" else None
+        index = ProductIndex(open_index(directory / BEST), worst, products.groups, manifest.index.search)
         for subject, count, found in (
             ("products", manifest.products, len(products)),
             ("dimension", manifest.dimension, index.dimension),
@@ -164,28 +154,19 @@ def prune(root: Path, keep: int) -> list[str]:
     return removed
 
 
-@contextmanager
-def pinned(root: Path, build_id: str) -> Iterator[None]:
+def pin(root: Path, build_id: str) -> ExitStack:
     """Keep a build from being pruned, by any process on this machine. Raises BadArtifact where there is none."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(root / build_id, SHARED))
-        except OSError as error:
-            raise BadArtifact(f"{root / build_id}: cannot be read ({error})") from error
-        yield
+    pinned = ExitStack()
+    try:
+        pinned.enter_context(locked(root / build_id, SHARED))
+    except OSError as error:
+        raise BadArtifact(f"{root / build_id}: cannot be read ({error})") from error
+    return pinned
 
 
 def build_ids(root: Path) -> list[str]:
     """Return the ids of all builds in the artifacts root, the oldest first."""
     return sorted(path.name for path in root.iterdir() if _BUILD_ID.fullmatch(path.name))
-
-
-def open_files(directory: Path, facts: IndexFacts) -> tuple[ProductIndex, ProductTable]:
-    """Open the index and the products of a build or draft. Raises BadArtifact where the files do not fit together."""
-    products = open_products(directory)
-    worst = open_index(directory / WORST) if facts.worst == "negated" else None
-    best = open_index(directory / BEST)
-    return ProductIndex(best, worst, products.groups, facts.search.best, facts.search.worst), products
 
 
 def current_build_id(root: Path) -> str:
@@ -214,26 +195,15 @@ def _check_names(directory: Path, manifest: Manifest) -> None:
 def _point_current_to(root: Path, build_id: str) -> None:
     """Replace CURRENT atomically. Raises OSError, and leaves what it named before."""
     before = (root / CURRENT).read_text() if (root / CURRENT).exists() else None
-    _replace_current(root, f"{build_id}\n")
+    replace_text(root / CURRENT, f"{build_id}\n")
     try:
         fsync(root)
     except OSError:
         if before is None:
             (root / CURRENT).unlink()
         else:
-            _replace_current(root, before)
+            replace_text(root / CURRENT, before)
         raise
-
-
-def _replace_current(root: Path, text: str) -> None:
-    replace_text(root / CURRENT, text, scratch=root / f"{CURRENT}.{text.strip()}")
-
-
-def _withdraw(root: Path, build_id: str) -> None:
-    """Remove a build that did not become the current one."""
-    current = root / CURRENT
-    if not current.exists() or current.read_text().strip() != build_id:
-        shutil.rmtree(root / build_id, ignore_errors=True)
 
 
 def _remove_abandoned_drafts(root: Path) -> None:

@@ -2,12 +2,12 @@
 
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrieval.artifact.store import current_build_id, open_build, pinned
+from retrieval.artifact.store import current_build_id, open_build, pin
 from retrieval.errors import BadArtifact
 
 log = logging.getLogger(__name__)
@@ -18,10 +18,7 @@ class PinnedBuild:
     """A build that may be served, and is not pruned before `release`."""
 
     build_id: str
-    _pin: ExitStack
-
-    def release(self) -> None:
-        self._pin.close()
+    release: Callable[[], None]
 
 
 def verify_current(root: Path) -> PinnedBuild:
@@ -34,11 +31,11 @@ class BuildWatch:
 
     def __init__(self, root: Path, interval_seconds: float, served: str):
         """Watch for builds other than `served`; an interval of 0 waits for `check_now`."""
-        self._root, self._interval_seconds = root, interval_seconds
+        self._root, self._interval_seconds = root, interval_seconds or float("inf")
         self._served, self._refused = served, ""
         self._verifier = ThreadPoolExecutor(1, "verify")
         self._verification: Future[PinnedBuild] | None = None
-        self._next_check = 0.0
+        self._next_check = 0.0 if interval_seconds else float("inf")
 
     def check_now(self) -> None:
         """Check at the next poll, and once more a build that was refused."""
@@ -58,10 +55,9 @@ class BuildWatch:
 
     def _check_current(self) -> None:
         now = time.monotonic()
-        due = self._next_check or (now if self._interval_seconds else float("inf"))
-        if now < due:
+        if now < self._next_check:
             return
-        self._next_check = now + self._interval_seconds if self._interval_seconds else 0.0
+        self._next_check = now + self._interval_seconds
         try:
             build_id = current_build_id(self._root)
         except BadArtifact as error:
@@ -78,7 +74,6 @@ class BuildWatch:
 
 
 def _verify(root: Path, build_id: str) -> PinnedBuild:
-    with ExitStack() as pin:
-        pin.enter_context(pinned(root, build_id))
+    with pin(root, build_id) as pinned:
         open_build(root, build_id)
-        return PinnedBuild(build_id, pin.pop_all())
+        return PinnedBuild(build_id, pinned.pop_all().close)

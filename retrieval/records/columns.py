@@ -4,7 +4,6 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +18,7 @@ _BLOCK_ROWS = 4096
 # What NumPy raises over damaged bytes, depending on where they are; ValueError is also an array of objects (pickle).
 _DAMAGED = (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 
-Rows = Iterator[tuple[str, dict[str, Any]]]
+Rows = Iterator[dict[str, Any]]
 
 
 def npz_rows(path: Path, stream: BinaryIO) -> Rows:
@@ -29,13 +28,12 @@ def npz_rows(path: Path, stream: BinaryIO) -> Rows:
             if "vectors.npy" not in archive.namelist():
                 raise BadRows(f"{path}: has no array 'vectors'")
             labels = {name: _labels(path, archive, name) for name in _LABELS if f"{name}.npy" in archive.namelist()}
-            lengths = {name: len(column) for name, column in labels.items()}
             with archive.open("vectors.npy") as member:
-                vectors = chain.from_iterable(_matrix_blocks(path, member, lengths))
+                vectors = _matrix_rows(path, member, {name: len(column) for name, column in labels.items()})
                 columns = [(value.item() for value in column) for column in labels.values()]
                 names = [*(_LABELS[name] for name in labels), "vector"]
-                for number, row in enumerate(zip(*columns, vectors, strict=True), 1):
-                    yield f"row {number}", dict(zip(names, row, strict=True))
+                for row in zip(*columns, vectors, strict=True):
+                    yield dict(zip(names, row, strict=True))
     except _DAMAGED as error:
         raise BadRows(f"{path}: not a readable NPZ file: {error}") from error
 
@@ -43,8 +41,8 @@ def npz_rows(path: Path, stream: BinaryIO) -> Rows:
 def npy_rows(path: Path, stream: BinaryIO) -> Rows:
     """Yield rows of a matrix; a row's number, from 0, is its id and name."""
     try:
-        for number, vector in enumerate(chain.from_iterable(_matrix_blocks(path, stream, {}))):
-            yield f"row {number + 1}", {"id": str(number), "name": str(number), "vector": vector}
+        for number, vector in enumerate(_matrix_rows(path, stream, {})):
+            yield {"id": str(number), "name": str(number), "vector": vector}
     except _DAMAGED as error:
         raise BadRows(f"{path}: not a readable NPY file: {error}") from error
 
@@ -59,13 +57,11 @@ def parquet_rows(path: Path) -> Rows:
     try:
         with pq.ParquetFile(path) as file:
             columns = _parquet_columns(path, file.schema_arrow)
-            number = 0
             for batch in file.iter_batches(_BLOCK_ROWS, columns=columns):
-                labels = {name: batch.column(name).to_pylist() for name in columns if name != "vector"}
-                for i, vector in enumerate(batch.column("vector")):
-                    values = vector.values.to_numpy(zero_copy_only=False) if vector.is_valid else None
-                    number += 1
-                    yield f"row {number}", {**{name: column[i] for name, column in labels.items()}, "vector": values}
+                labels = [batch.column(name).to_pylist() for name in columns if name != "vector"]
+                for *values, vector in zip(*labels, batch.column("vector"), strict=True):
+                    numbers = vector.values.to_numpy(zero_copy_only=False) if vector.is_valid else None
+                    yield dict(zip(columns, [*values, numbers], strict=True))
     except (pa.ArrowException, OSError) as error:
         raise BadRows(f"{path}: not a readable Parquet file: {error}") from error
 
@@ -85,8 +81,8 @@ def _parquet_columns(path: Path, schema: Any) -> list[str]:
     return columns
 
 
-def _matrix_blocks(path: Path, stream: Any, label_counts: dict[str, int]) -> Iterator[NDArray]:
-    """Yield the matrix of an NPY stream, some thousand rows at a time. Raises BadRows where labels do not fit it."""
+def _matrix_rows(path: Path, stream: Any, label_counts: dict[str, int]) -> Iterator[NDArray]:
+    """Yield the rows of an NPY stream's matrix. Raises BadRows where it is none, or has another length than labels."""
     version = np.lib.format.read_magic(stream)
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, by_columns, dtype = header(stream)
@@ -96,7 +92,7 @@ def _matrix_blocks(path: Path, stream: Any, label_counts: dict[str, int]) -> Ite
     if len(set(lengths.values())) > 1:
         raise BadRows(f"{path}: its arrays have different lengths: {lengths}")
     if by_columns:
-        yield np.frombuffer(stream.read(), dtype).reshape(shape, order="F")
+        yield from np.frombuffer(stream.read(), dtype).reshape(shape, order="F")
         return
     row_bytes = shape[1] * dtype.itemsize
     for start in range(0, shape[0], _BLOCK_ROWS):
@@ -104,7 +100,7 @@ def _matrix_blocks(path: Path, stream: Any, label_counts: dict[str, int]) -> Ite
         content = stream.read(count * row_bytes)
         if len(content) < count * row_bytes:
             raise EOFError("the file ends early")
-        yield np.frombuffer(content, dtype).reshape(count, shape[1])
+        yield from np.frombuffer(content, dtype).reshape(count, shape[1])
     if stream.read(1):
         raise ValueError("there is more in it than its header says")
 

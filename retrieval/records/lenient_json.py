@@ -23,10 +23,6 @@ def loads(text: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         if "depth limit" in str(error):
             raise BadJson("nested too deeply") from error
-        return _loads_leniently(text)
-
-
-def _loads_leniently(text: bytes) -> Any:
     try:
         return json.loads(text.decode("utf-8-sig"), parse_int=_integer)
     except UnicodeDecodeError as error:

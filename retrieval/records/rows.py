@@ -5,7 +5,7 @@ All but Parquet may be gzipped.
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,15 +29,15 @@ def read_rows(path: Path) -> Iterator[Row]:
         with path.open("rb") as file, closing(plain(file)) as stream:
             start = peek(stream, 6)
             if start.startswith(_ZIP):
-                yield from npz_rows(path, stream)
+                yield from _numbered("row", npz_rows(path, stream))
             elif start.startswith(_NPY):
-                yield from npy_rows(path, stream)
+                yield from _numbered("row", npy_rows(path, stream))
             elif start.startswith(PARQUET):
-                yield from parquet_rows(path)
+                yield from _numbered("row", parquet_rows(path))
             elif first_character(stream) == b"[":
-                yield from _array_rows(path, stream)
+                yield from _numbered("item", _array(path, stream))
             else:
-                yield from _line_rows(stream)
+                yield from ((f"line {number}", _loads(line)) for number, line in enumerate(stream, 1) if line.strip())
     except (OSError, EOFError, zlib.error) as error:  # gzip reports a damaged stream as any of them
         raise BadRows(f"{path}: cannot be read: {error}") from error
 
@@ -63,19 +63,15 @@ def first_character(stream: BinaryIO) -> bytes:
     return character
 
 
-def _line_rows(stream: BinaryIO) -> Iterator[Row]:
-    for number, line in enumerate(stream, 1):
-        if line.strip():
-            yield f"line {number}", _loads(line)
+def _numbered(unit: str, values: Iterable[Any]) -> Iterator[Row]:
+    return ((f"{unit} {number}", value) for number, value in enumerate(values, 1))
 
 
-def _array_rows(path: Path, stream: BinaryIO) -> Iterator[Row]:
+def _array(path: Path, stream: BinaryIO) -> list[Any]:
     try:
-        rows = lenient_json.loads(stream.read())
+        return lenient_json.loads(stream.read())
     except lenient_json.BadJson as error:
         raise BadRows(f"{path}: {error}") from error
-    for number, row in enumerate(rows, 1):
-        yield f"item {number}", row
 
 
 def _loads(line: bytes) -> Any:

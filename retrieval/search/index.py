@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from retrieval.errors import BadArtifact
 from retrieval.search.kinds import exact_rows, score_rows, search_parameters
 from retrieval.search.ranking import SIGNS, UNITS, Neighbours, RowGroups, positions_of, rank, scores_of
-from retrieval.search.settings import LEAST_EFFORT, SearchSettings
+from retrieval.search.settings import SearchSettings, SideSettings
 
 # FAISS ranks one query by a scan and many by a matrix product, which round differently in the seventh decimal. So a
 # search fetches a few rows more than k, every score is then computed row by row, and where the rows left out could
@@ -28,14 +28,7 @@ _PAGE_BYTES = 4096
 class ProductIndex:
     """Both sides of a catalogue's index. Safe to search from many threads: nothing in it changes after opening."""
 
-    def __init__(
-        self,
-        best: faiss.Index,
-        worst: faiss.Index | None,
-        groups: RowGroups,
-        best_settings: SearchSettings = LEAST_EFFORT,
-        worst_settings: SearchSettings = LEAST_EFFORT,
-    ):
+    def __init__(self, best: faiss.Index, worst: faiss.Index | None, groups: RowGroups, settings: SideSettings):
         """`best` holds a unit vector a row of `groups`, `worst` its negation; without `worst`, the query is negated.
 
         Raises BadArtifact where an index does not fit the groups.
@@ -44,36 +37,37 @@ class ProductIndex:
         self.dimension = int(best.d)
         faiss.cvar.distance_compute_blas_threshold = _MIN_BLAS_QUERIES * self.dimension
         self._sides = {
-            "best": _Side("best", best, groups, best_settings),
-            "worst": _Side("worst", best if worst is None else worst, groups, worst_settings, worst is None),
+            "best": _Side("best", best, groups, settings.best),
+            "worst": _Side("worst", best if worst is None else worst, groups, settings.worst, worst is None),
         }
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the unit vectors (m, d) of index rows (m,), as the best side keeps them."""
-        return self._sides["best"].vectors(rows)
+        return self._sides["best"].exact_rows.reconstruct_batch(rows)
 
     def warm(self) -> None:
         """Map every page of the vectors now; on demand, it would make the first searches several times slower."""
         for side in self._sides.values():
-            side.warm()
+            codes = side.exact_rows.codes
+            if codes.size():
+                faiss.rev_swig_ptr(codes.data(), codes.size())[::_PAGE_BYTES].max()
 
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         """Return the k best and k worst products of each of (n, d) unit vectors; all products where k is more."""
-        keys = self._top_k([(side, unit_vectors) for side in self._sides.values()], k)
+        keys = self._rank_nearest([(side, unit_vectors) for side in self._sides.values()], k, k + _SPARE_ROWS)
         users = len(unit_vectors)
         return _neighbours("best", keys[:users]), _neighbours("worst", keys[users:])
 
     def search_side(self, side: str, unit_vectors: NDArray[np.float32], k: int) -> Neighbours:
         """Return one of the two halves of `search`: "best" or "worst"."""
-        return _neighbours(side, self._top_k([(self._sides[side], unit_vectors)], k))
-
-    def _top_k(self, batches: "list[_Batch]", k: int) -> NDArray[np.int64]:
-        """Return the k nearest products of all batches' queries, one batch after the other, as sort keys (n, k)."""
-        k = min(k, self.groups.product_count)
-        return self._rank_nearest(batches, k, k + _SPARE_ROWS)
+        return _neighbours(side, self._rank_nearest([(self._sides[side], unit_vectors)], k, k + _SPARE_ROWS))
 
     def _rank_nearest(self, batches: "list[_Batch]", k: int, depth: int) -> NDArray[np.int64]:
-        """Rank the `depth` nearest rows of each query, or more for the queries that need it."""
+        """Return the k nearest products of all batches' queries, one batch after the other, as sort keys (n, k).
+
+        The `depth` nearest rows of each query are ranked, or more for the queries that need it.
+        """
+        k = min(k, self.groups.product_count)
         depth = min(depth, self.groups.row_count)
         size = max(1, _MAX_CANDIDATES // depth)
         if max(len(queries) for _, queries in batches) > size:
@@ -105,19 +99,11 @@ class _Side:
             raise BadArtifact(f"{name}.faiss: a {type(index).__name__} does not keep the vectors themselves")
         self._owner = index  # FAISS's downcast views do not keep what they look at alive
         self._index: Any = faiss.downcast_index(index)
-        self._exact_rows: Any = rows
+        self.exact_rows: Any = rows
         self._is_exact = self._index.this == rows.this
         self._groups, self._settings, self._negates_queries = groups, settings, negates_queries
         # FAISS's parameters go into each call. They are never set on the index, which threads share.
         self._parameters_for = lru_cache(_MAX_CACHED_PARAMETERS)(partial(search_parameters, self._index, settings))
-
-    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return self._exact_rows.reconstruct_batch(rows)
-
-    def warm(self) -> None:
-        codes = self._exact_rows.codes
-        if codes.size():
-            faiss.rev_swig_ptr(codes.data(), codes.size())[::_PAGE_BYTES].max()
 
     def nearest_rows(
         self, queries: NDArray[np.float32], depth: int
@@ -128,19 +114,15 @@ class _Side:
         """
         if self._negates_queries:
             queries = -queries
-        if self._scans_all(depth):
-            scores, rows = self._exact_rows.search(queries, depth)
+        if self._is_exact or self._settings.candidates_for(depth) * _SCAN_ADVANTAGE >= self._groups.row_count:
+            scores, rows = self.exact_rows.search(queries, depth)
             bounds = scores[:, -1].copy()
-            if isinstance(self._exact_rows, faiss.IndexFlat):
-                score_rows(self._exact_rows, queries, rows, scores)
+            if isinstance(self.exact_rows, faiss.IndexFlat):
+                score_rows(self.exact_rows, queries, rows, scores)
         else:
             scores, rows = self._index.search(queries, depth, params=self._parameters_for(depth))
             bounds = np.where(rows[:, -1] < 0, np.float32(np.inf), scores[:, -1])
         return rows, scores, bounds
-
-    def _scans_all(self, depth: int) -> bool:
-        candidates = self._settings.candidates_for(depth)
-        return self._is_exact or candidates * _SCAN_ADVANTAGE >= self._groups.row_count
 
 
 _Batch = tuple[_Side, NDArray[np.float32]]

@@ -19,10 +19,8 @@ def exact_rows(index: faiss.Index) -> faiss.Index | None:
         return faiss.downcast_index(index.refine_index)
     if isinstance(index, faiss.IndexHNSW):
         return exact_rows(index.storage)
-    if isinstance(index, faiss.IndexFlat):
-        return index
-    half = isinstance(index, faiss.IndexScalarQuantizer) and index.sq.qtype == faiss.ScalarQuantizer.QT_fp16
-    return index if half else None
+    is_half = isinstance(index, faiss.IndexScalarQuantizer) and index.sq.qtype == faiss.ScalarQuantizer.QT_fp16
+    return index if is_half or isinstance(index, faiss.IndexFlat) else None
 
 
 def scanned_index(index: faiss.Index) -> faiss.Index:
@@ -47,13 +45,16 @@ def is_graph(index: faiss.Index) -> bool:
 
 def search_parameters(index: faiss.Index, settings: SearchSettings, depth: int) -> faiss.SearchParameters | None:
     """Return FAISS's parameters of one call that looks for the `depth` nearest rows."""
-    candidates = settings.candidates_for(depth)
-    if not isinstance(index, faiss.IndexRefine):
-        return _base_parameters(index, candidates, settings.nprobe)
-    return faiss.IndexRefineSearchParameters(
-        k_factor=(candidates + 0.5) / depth,
-        base_index_params=_base_parameters(index.base_index, candidates, settings.nprobe),
-    )
+    index, candidates = faiss.downcast_index(index), settings.candidates_for(depth)
+    if isinstance(index, faiss.IndexRefine):
+        inner = search_parameters(index.base_index, settings, depth)
+        return faiss.IndexRefineSearchParameters(k_factor=(candidates + 0.5) / depth, base_index_params=inner)
+    if isinstance(index, faiss.IndexPreTransform):
+        inner = search_parameters(index.index, settings, depth)
+        return inner and faiss.SearchParametersPreTransform(index_params=inner)
+    if isinstance(index, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(nprobe=max(settings.nprobe, 1))
+    return faiss.SearchParametersHNSW(efSearch=candidates) if isinstance(index, faiss.IndexHNSW) else None
 
 
 def candidate_scores(index: faiss.Index, queries: NDArray[np.float32], count: int, nprobe: int) -> NDArray[np.float32]:
@@ -63,7 +64,8 @@ def candidate_scores(index: faiss.Index, queries: NDArray[np.float32], count: in
     """
     index = faiss.downcast_index(index)
     base = index.base_index if isinstance(index, faiss.IndexRefine) else index
-    _, rows = base.search(queries, count, params=_base_parameters(base, count, nprobe))
+    settings = SearchSettings(count, nprobe=nprobe)
+    _, rows = base.search(queries, count, params=search_parameters(base, settings, count))
     return stored_scores(exact_rows(index), queries, rows)
 
 
@@ -85,15 +87,3 @@ def score_rows(
     """Write the inner product of each query (n, d) with each of its rows (n, m) into scores (n, m)."""
     count, depth = rows.shape
     store.compute_distance_subset(count, faiss.swig_ptr(queries), depth, faiss.swig_ptr(scores), faiss.swig_ptr(rows))
-
-
-def _base_parameters(index: faiss.Index, candidates: int, nprobe: int) -> faiss.SearchParameters | None:
-    index = faiss.downcast_index(index)
-    if isinstance(index, faiss.IndexPreTransform):
-        inner = _base_parameters(index.index, candidates, nprobe)
-        return inner and faiss.SearchParametersPreTransform(index_params=inner)
-    if isinstance(index, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(nprobe=max(nprobe, 1))
-    if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(efSearch=candidates)
-    return None

@@ -57,21 +57,16 @@ class RowAssigner:
     def assign(self, unit_vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Assign rows to the next products' vectors (n, d). Returns which of them (n,) are the first of their row."""
         before = len(self._rows)
-        rows = np.fromiter(map(self._row, unit_vectors), np.int64, len(unit_vectors))
+        digests = (hashlib.blake2b(vector.data, digest_size=16).digest() for vector in unit_vectors)
+        rows = np.fromiter((self._rows.setdefault(each, len(self._rows)) for each in digests), np.int64)
         self._row_of_product.append(rows)
-        first = np.zeros(len(rows), bool)
-        _, firsts = np.unique(rows, return_index=True)
-        first[firsts] = rows[firsts] >= before
-        return first
+        return np.diff(np.maximum.accumulate(np.append(before - 1, rows))) > 0
 
     def groups(self) -> RowGroups:
         row_of_product = np.concatenate([np.empty(0, np.int64), *self._row_of_product])
         products = np.argsort(row_of_product, kind="stable")
         starts = np.searchsorted(row_of_product[products], np.arange(len(self._rows) + 1))
         return RowGroups(starts, products)
-
-    def _row(self, vector: NDArray[np.float32]) -> int:
-        return self._rows.setdefault(hashlib.blake2b(vector.data, digest_size=16).digest(), len(self._rows))
 
 
 def rank(rows: NDArray[np.int64], millionths: NDArray[np.int64], groups: RowGroups, k: int) -> NDArray[np.int64]:

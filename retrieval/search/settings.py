@@ -21,4 +21,9 @@ class SearchSettings:
         return max(self.candidates, math.ceil(self.per_match * depth), depth)
 
 
-LEAST_EFFORT = SearchSettings()
+@dataclass(frozen=True)
+class SideSettings:
+    """The settings of each side's search."""
+
+    best: SearchSettings = SearchSettings()
+    worst: SearchSettings = SearchSettings()

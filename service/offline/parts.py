@@ -73,7 +73,7 @@ def open_parts(directory: Path, state: dict[str, Any]) -> Iterator[PartsDirector
             raise BadBatch(f"{directory}: is in the way, and holds {foreign[0]}, which is no part of a batch")
         if not (path.exists() and path.read_text() == text):
             _clear(directory)
-            replace_text(path, text, path.with_suffix(".json.new"))
+            replace_text(path, text)
         for draft in directory.glob("*.draft"):
             draft.unlink()
         yield PartsDirectory(directory)

@@ -38,7 +38,7 @@ def serve(settings: Settings) -> None:
         workers.start()
         # Milvus holds a verified build.
         alias = settings.milvus and settings.milvus.alias
-        build = PinnedBuild(alias, ExitStack()) if alias else verify_current(settings.artifacts)
+        build = PinnedBuild(alias, lambda: None) if alias else verify_current(settings.artifacts)
         stack.callback(build.release)
         listener.listen(_BACKLOG_CONNECTIONS)
         workers.broadcast("load", build.build_id)

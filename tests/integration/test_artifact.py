@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from index_builder.pipeline import BuildRequest, build
+from retrieval.artifact import store
 from retrieval.artifact.store import draft, open_current
 from retrieval.errors import BadCatalogue
 from retrieval.vectors import unit_vectors
@@ -38,7 +39,7 @@ def entries(root: Path) -> list[str]:
 
 def leave_half_a_draft(root: Path) -> None:
     with draft(root) as unfinished:
-        (unfinished.directory / "best.faiss").write_bytes(b"half an index")
+        (unfinished / "best.faiss").write_bytes(b"half an index")
         raise RuntimeError("the disk is full")
 
 
@@ -151,7 +152,7 @@ def test_a_failed_build_leaves_current_and_no_draft(root: Path) -> None:
 def test_a_draft_is_not_seen_before_it_is_published(root: Path) -> None:
     published = publish(root)
     with draft(root) as unfinished:
-        (unfinished.directory / "anything").write_bytes(b"")
+        (unfinished / "anything").write_bytes(b"")
         assert open_current(root).manifest == published
 
 
@@ -172,11 +173,11 @@ def test_the_next_build_removes_an_abandoned_draft(root: Path) -> None:
 
 def test_the_next_build_leaves_the_draft_of_a_live_builder(root: Path) -> None:
     with draft(root) as live:
-        (live.directory / "best.faiss").write_bytes(b"half an index")
+        (live / "best.faiss").write_bytes(b"half an index")
         publish(root)
-        assert (live.directory / "best.faiss").read_bytes() == b"half an index"
-        live.publish(open_current(root).manifest)
-    assert not live.directory.exists()
+        assert (live / "best.faiss").read_bytes() == b"half an index"
+        store.publish(root, live, open_current(root).manifest)
+    assert not live.exists()
 
 
 def test_a_builder_that_dies_frees_its_draft(root: Path) -> None:
@@ -195,7 +196,7 @@ def test_builders_at_work_at_once_leave_each_other_alone(root: Path) -> None:
     def work(_: int) -> None:
         for _ in range(60):
             with draft(root) as own:
-                (own.directory / "best.faiss").write_bytes(b"half an index")
+                (own / "best.faiss").write_bytes(b"half an index")
 
     with ThreadPoolExecutor(4) as builders:
         assert list(builders.map(work, range(4))) == [None] * 4

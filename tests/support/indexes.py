@@ -12,7 +12,7 @@ from index_builder.training import build_index, negate, store_vectors
 from retrieval.records.vector_file import VectorFile
 from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import RowAssigner, RowGroups
-from retrieval.search.settings import SearchSettings
+from retrieval.search.settings import SearchSettings, SideSettings
 from retrieval.vectors import unit_vectors
 from tests.support.oracle import Oracle
 
@@ -62,7 +62,7 @@ def index_over(
     units = unit_vectors(vectors)
     first_products, groups = group_identical(units)
     best = faiss_index(units[first_products], factory, storage)
-    return ProductIndex(best, negated(best) if worst == "negated" else None, groups, settings, settings)
+    return ProductIndex(best, negated(best) if worst == "negated" else None, groups, SideSettings(settings, settings))
 
 
 def check_exact(index: ProductIndex, vectors: np.ndarray, users: np.ndarray, k: int) -> None:

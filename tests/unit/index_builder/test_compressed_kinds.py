@@ -7,11 +7,11 @@ import faiss
 import numpy as np
 import pytest
 
-from index_builder.recall import exact_top_rows, measure_side
+from index_builder.recall import measure
 from retrieval.errors import BadPlan
 from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import Neighbours
-from retrieval.search.settings import SearchSettings
+from retrieval.search.settings import SearchSettings, SideSettings
 from retrieval.vectors import unit_vectors
 from tests.support.indexes import check_exact, faiss_index, group_identical, index_over, negated, vector_file
 
@@ -83,10 +83,10 @@ def test_the_whole_catalogue_comes_in_exact_order(index: ProductIndex, k: int) -
 
 def test_measured_recall_is_numpys(index: ProductIndex, kind: str) -> None:
     units = unit_vectors(VECTORS)
-    for k in (10, 100):
-        with vector_file(units) as vectors:
-            exact = exact_top_rows(vectors, group_identical(units)[1], USERS, 100)
-            measured = [measure_side(index, side, vectors, USERS, exact[side], k).mean for side in ("best", "worst")]
+    with vector_file(units) as vectors:
+        recall = measure(index, vectors, group_identical(units)[1], USERS, [10, 100])
+    for i, k in enumerate((10, 100)):
+        measured = [recall[side][i].mean for side in ("best", "worst")]
         for sign, found, mean in zip((1, -1), index.search(USERS, k), measured, strict=True):
             kth = np.sort(sign * COSINES, axis=1)[:, -k]
             reached = np.take_along_axis(sign * COSINES, found.positions, axis=1) >= kth[:, None] - 1e-5
@@ -134,7 +134,7 @@ def test_a_search_leaves_the_index_its_own_parameters(factory: str) -> None:
     best = faiss_index(unit_vectors(VECTORS), factory)
     groups = index_over(VECTORS).groups
     before = own_parameters(best)
-    ProductIndex(best, negated(best), groups, SETTINGS, SETTINGS).search(USERS[:30], 50)
+    ProductIndex(best, negated(best), groups, SideSettings(SETTINGS, SETTINGS)).search(USERS[:30], 50)
     assert own_parameters(best) == before
 
 

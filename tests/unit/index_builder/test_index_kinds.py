@@ -10,6 +10,7 @@ from index_builder.training import negate
 from retrieval.errors import BadArtifact, BadPlan
 from retrieval.search.files import open_index, write_index
 from retrieval.search.index import ProductIndex
+from retrieval.search.settings import SideSettings
 from retrieval.vectors import unit_vectors
 from tests.support.indexes import check_exact, faiss_index, group_identical, index_over, negated
 
@@ -74,9 +75,11 @@ def test_an_index_searches_the_same_from_its_file_as_from_memory(tmp_path: Path,
     _, groups = group_identical(units)
     for name, index in (("best", best), ("worst", negated(best))):
         write_index(index, tmp_path / name)
-    opened = ProductIndex(open_index(tmp_path / "best"), open_index(tmp_path / "worst"), groups)
+    opened = ProductIndex(open_index(tmp_path / "best"), open_index(tmp_path / "worst"), groups, SideSettings())
     for kept, read in zip(
-        ProductIndex(best, negated(best), groups).search(users, 10), opened.search(users, 10), strict=True
+        ProductIndex(best, negated(best), groups, SideSettings()).search(users, 10),
+        opened.search(users, 10),
+        strict=True,
     ):
         assert read.positions.tolist() == kept.positions.tolist()
         assert read.scores.tolist() == kept.scores.tolist()
@@ -100,9 +103,9 @@ def test_sides_that_do_not_fit_the_groups_are_refused() -> None:
     _, groups = group_identical(np.eye(3, dtype=np.float32))
     three, two = (faiss_index(np.eye(3, dtype=np.float32)[:count]) for count in (3, 2))
     with pytest.raises(BadArtifact, match=r"^best.faiss: holds 2 vectors, the products table 3$"):
-        ProductIndex(two, three, groups)
+        ProductIndex(two, three, groups, SideSettings())
     with pytest.raises(BadArtifact, match=r"^worst.faiss: holds 2 vectors, the products table 3$"):
-        ProductIndex(three, two, groups)
+        ProductIndex(three, two, groups, SideSettings())
 
 
 def test_an_index_that_keeps_no_exact_vectors_is_not_served() -> None:
@@ -112,4 +115,4 @@ def test_an_index_that_keeps_no_exact_vectors_is_not_served() -> None:
     coarse.add(units)
     message = r"^best.faiss: a IndexScalarQuantizer does not keep the vectors themselves$"
     with pytest.raises(BadArtifact, match=message):
-        ProductIndex(coarse, coarse, group_identical(units)[1])
+        ProductIndex(coarse, coarse, group_identical(units)[1], SideSettings())

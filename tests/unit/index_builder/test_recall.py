@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from index_builder.recall import exact_top_rows, measure_side, summarise, synthetic_users
+from index_builder.recall import exact_top_rows, measure, summarise, synthetic_users
 from retrieval.artifact.manifest import RecallAtK
 from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import Neighbours, RowGroups
+from retrieval.search.settings import SideSettings
 from retrieval.vectors import unit_vectors
 from tests.support.indexes import faiss_index, group_identical, index_over, vector_file
 
@@ -40,8 +41,8 @@ class FixedIndex(ProductIndex):
 def measured(index: ProductIndex, units: np.ndarray, users: np.ndarray, k: int) -> list[RecallAtK]:
     """The best and the worst side's recall against the catalogue of these units."""
     with vector_file(units) as vectors:
-        exact = exact_top_rows(vectors, group_identical(units)[1], users, k)
-        return [measure_side(index, side, vectors, users, exact[side], k) for side in ("best", "worst")]
+        recall = measure(index, vectors, group_identical(units)[1], users, [k])
+    return [*recall["best"], *recall["worst"]]
 
 
 def means(index: ProductIndex, units: np.ndarray, users: np.ndarray, k: int) -> list[float]:
@@ -57,13 +58,12 @@ def test_the_exact_kth_scores_are_those_of_a_full_sort(k: int) -> None:
     units, users = drawn(k, users=130)
     ordered = np.sort(users.astype(np.float64) @ units.T.astype(np.float64), axis=1)
     with vector_file(units) as vectors:
-        exact = exact_top_rows(vectors, group_identical(units)[1], users, k)
-    np.testing.assert_allclose(exact["best"].scores, ordered[:, : -k - 1 : -1], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(exact["worst"].scores, -ordered[:, :k], rtol=0, atol=1e-6)
+        exact = exact_top_rows(vectors, users, k)
+    (best, rows), (worst, _) = exact["best"], exact["worst"]
+    np.testing.assert_allclose(best, ordered[:, : -k - 1 : -1], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(worst, -ordered[:, :k], rtol=0, atol=1e-6)
     cosines = users.astype(np.float64) @ units.T.astype(np.float64)
-    np.testing.assert_allclose(
-        np.take_along_axis(cosines, exact["best"].rows, axis=1), exact["best"].scores, rtol=0, atol=1e-6
-    )
+    np.testing.assert_allclose(np.take_along_axis(cosines, rows, axis=1), best, rtol=0, atol=1e-6)
 
 
 def test_the_exact_kth_scores_of_a_catalogue_of_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,8 +78,7 @@ def test_scores_within_the_tolerance_count_as_found() -> None:
     for places, share in (([0, 1], 1.0), ([0, 2], 1.0), ([0, 3], 0.5), ([4, 3], 0.0)):
         stand_in = FixedIndex(everything, np.array([places]))
         with vector_file(units) as vectors:
-            exact = exact_top_rows(vectors, everything, user, 2)
-            assert measure_side(stand_in, "best", vectors, user, exact["best"], 2).mean == share
+            assert measure(stand_in, vectors, everything, user, [2])["best"][0].mean == share
 
 
 @pytest.mark.parametrize("k", [1, 10, 400])
@@ -122,9 +121,8 @@ def test_products_of_a_nearer_group_that_are_passed_over_are_missed() -> None:
     groups = RowGroups(np.array([0, 10, 20]), np.arange(20))
     user = unit_vectors(np.array([[1.0, 0.1]]))
     with vector_file(units) as vectors:
-        exact = exact_top_rows(vectors, groups, user, 10)
         north = FixedIndex(groups, np.arange(10, 20)[None])
-        assert measure_side(north, "best", vectors, user, exact["best"], 10).mean == 0.0
+        assert measure(north, vectors, groups, user, [10])["best"][0].mean == 0.0
 
 
 def test_an_index_that_names_the_wrong_products_finds_none() -> None:
@@ -138,7 +136,7 @@ def test_an_index_that_names_the_wrong_products_finds_none() -> None:
 def test_a_worst_side_that_was_never_negated_finds_none() -> None:
     units, users = drawn(5)
     best = faiss_index(units)
-    assert means(ProductIndex(best, best, group_identical(units)[1]), units, users, 10) == [1.0, 0.0]
+    assert means(ProductIndex(best, best, group_identical(units)[1], SideSettings()), units, users, 10) == [1.0, 0.0]
 
 
 def users_from(units: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -1,7 +1,6 @@
 """What must not end a service: a new build that fails in an unforeseen way, and a long request while stopping."""
 
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,7 +44,7 @@ def test_a_build_that_fails_in_an_unforeseen_way_is_a_failed_reload(
     monkeypatch.setattr(watch, "open_build", broken)
     signals = supervisor._Signals()
     workers = FakePool(signals)
-    served = watch.PinnedBuild("another", ExitStack())
+    served = watch.PinnedBuild("another", lambda: None)
     supervisor._follow_builds(Settings(artifacts=tmp_path / "a"), workers, signals, served)  # type: ignore[arg-type]
     assert workers.messages == [("count", "failed reload")]
 

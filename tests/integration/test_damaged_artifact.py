@@ -192,6 +192,29 @@ def test_counts_that_are_not_those_of_the_files(root: Path, change: dict[str, in
     assert refusal(root) == f"{current(root)}: {reason}"
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"target": "0.99"}, "recall/target: Not a valid float."),
+        ({"target": True}, "recall/target: Not a valid float."),
+        ({"kept": "yes"}, "recall/kept: Not a valid bool."),
+        ({"kept": 1}, "recall/kept: Not a valid bool."),
+        ({"users_from": None}, "recall/users_from: Field may not be null."),
+        ({"best": []}, "recall/best: Shorter than minimum length 1."),
+    ],
+    ids=str,
+)
+def test_facts_of_another_type(root: Path, change: dict[str, Any], reason: str) -> None:
+    edit_manifest(current(root), lambda manifest: manifest["recall"].update(change))
+    assert refusal(root) == f"{current(root) / 'manifest.json'}: {reason}"
+
+
+@pytest.mark.parametrize("vector", [None, [], ["1"], [True], {"0": 1.0}], ids=str)
+def test_golden_vectors_that_are_no_numbers(root: Path, vector: Any) -> None:
+    edit_manifest(current(root), lambda manifest: manifest["golden_queries"][0].update(vector=vector))
+    assert refusal(root).startswith(f"{current(root) / 'manifest.json'}: golden_queries/0/vector: ")
+
+
 @pytest.mark.parametrize("side", ["best", "worst"])
 @pytest.mark.parametrize(
     "alter",

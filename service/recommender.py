@@ -1,9 +1,10 @@
 """The use case: users in, their best and worst products out. Knows no HTTP and no JSON."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import orjson
@@ -65,6 +66,7 @@ class Recommendation:
 
 
 Answer = Recommendation | FailedUser
+Convert = Callable[[list[Recommendation]], Sequence[Any]]
 
 
 class Recommender:
@@ -84,32 +86,32 @@ class Recommender:
 
     def recommend_one(self, user: User, vector: NDArray[np.float64]) -> Recommendation:
         """Return the answer to one user, found on the calling thread."""
-        [(_, answer)] = self._run(_Search([0], [user], vector[None]))
+        [(_, answer)] = self._run(_Search([0], [user], vector[None]), list)
         return answer
 
-    def recommend_inline(self, block: UserBlock) -> list[Answer]:
-        """Return one answer an item, in order, found on the calling thread: the fast way for a few users."""
-        answers: list[Answer | User] = list(block.items)
+    def recommend_inline(self, block: UserBlock, convert: Convert = list) -> list[Any]:
+        """Do what `recommend` does on the calling thread: the fast way for a few users."""
+        answers: list[Any] = list(block.items)
         for search in _searches_of(block):
-            for place, answer in self._run(search):
+            for place, answer in self._run(search, convert):
                 answers[place] = answer
-        return answers  # type: ignore[return-value]  # every User has been replaced
+        return answers
 
-    def recommend(self, blocks: Iterable[UserBlock]) -> list[Answer]:
+    def recommend(self, blocks: Iterable[UserBlock], convert: Convert = list) -> list[Any]:
         """Return one answer an item, in order; the same one whatever other users stand in the call.
 
-        Searches begin while blocks are still being read, so it pays to read them lazily; what that raises is raised
-        here.
+        `convert` turns the Recommendations of a search into what is wanted, while other searches run. Searches begin
+        while blocks are still being read, so it pays to read them lazily; what that raises is raised here.
         """
         items: list[Item] = []
-        searches: list[tuple[_Search, Future[list[tuple[int, Recommendation]]]]] = []
-        found: dict[int, Recommendation] = {}
+        searches: list[tuple[_Search, Future[list[tuple[int, Any]]]]] = []
+        found: dict[int, Any] = {}
         try:
             for search in _plan_searches(blocks, items, self.engine.concurrency):
-                searches.append((search, self._threads.submit(self._run, search)))
+                searches.append((search, self._threads.submit(self._run, search, convert)))
             for search, future in searches:
                 if future.cancel():  # No thread has begun it yet.
-                    found.update(self._run(search))
+                    found.update(self._run(search, convert))
             for _, future in searches:
                 if not future.cancelled():
                     found.update(future.result())
@@ -118,13 +120,14 @@ class Recommender:
                 future.cancel()
         return [found[place] if isinstance(item, User) else item for place, item in enumerate(items)]
 
-    def _run(self, search: "_Search") -> list[tuple[int, Recommendation]]:
+    def _run(self, search: "_Search", convert: Convert) -> list[tuple[int, Any]]:
         """Return each user's place and answer."""
         best, worst = self.engine.search(unit_vectors(search.vectors), search.users[0].depth)
-        return [
-            (place, Recommendation(user.name, self._select(best, i, user), self._select(worst, i, user)))
-            for i, (place, user) in enumerate(zip(search.places, search.users, strict=True))
+        answers = [
+            Recommendation(user.name, self._select(best, i, user), self._select(worst, i, user))
+            for i, user in enumerate(search.users)
         ]
+        return [*zip(search.places, convert(answers), strict=True)]
 
     def _select(self, side: Neighbours, row: int, user: User) -> Matches:
         """Return a user's first k matches that are not excluded."""

@@ -8,7 +8,7 @@ from flask import Flask, Response
 from service.http.openapi import OPERATIONS
 from service.http.problems import answer_error
 from service.http.routes import views_of
-from service.http.routes.base import INDEX_VERSION, SAFETY_HEADERS, View
+from service.http.routes.base import INDEX_VERSION, View
 from service.recommender import Serving
 from service.settings import Settings
 
@@ -21,8 +21,7 @@ def create_app(serving: Serving, settings: Settings) -> Flask:
 
     @app.after_request
     def complete(response: Response) -> Response:
-        for name, value in ((INDEX_VERSION, serving.recommender.info.build_id), *SAFETY_HEADERS):
-            response.headers.setdefault(name, value)
+        response.headers.setdefault(INDEX_VERSION, serving.recommender.info.build_id)
         return response
 
     return app

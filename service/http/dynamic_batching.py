@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from service.http.encoding import EncodedAnswer, encode_answers
 from service.http.user_reader import reader_for
-from service.recommender import Answer, Recommender, Serving, UserBlock
+from service.recommender import Recommender, Serving, UserBlock
 from service.settings import Limits
 
 
@@ -13,7 +15,7 @@ class BatchedAnswer:
     """The answer to a user, and the recommender that gave it."""
 
     recommender: Recommender
-    answer: Answer
+    answer: EncodedAnswer
 
 
 class DynamicBatcher:
@@ -27,7 +29,8 @@ class DynamicBatcher:
         recommender = self._serving.recommender
         users, vectors = reader_for(recommender.info.dimension, self._limits).parse_fast(bodies)
         try:
-            answers = iter(recommender.recommend_inline(UserBlock([user for user in users if user], vectors)))
+            block = UserBlock([user for user in users if user], vectors)
+            answers = iter(recommender.recommend_inline(block, partial(encode_answers, recommender.prefixes)))
         except Exception:  # noqa: BLE001 (Each request meets it again, and says so in its own answer.)
             return [None] * len(bodies)
         return [BatchedAnswer(recommender, next(answers)) if user else None for user in users]

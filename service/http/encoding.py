@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -23,16 +23,29 @@ def write_json(value: Any) -> bytes:
         return json.dumps(value, default=asdict, separators=(",", ":")).encode()
 
 
-def write_answers(prefixes: Prefixes, answers: Sequence[Answer]) -> list[bytes]:
-    """Return each answer's JSON, which does not depend on the other answers of the call."""
-    found = [answer for answer in answers if isinstance(answer, Recommendation)]
-    sides = write_sides(prefixes, [side for answer in found for side in (answer.best, answer.worst)])
+class EncodedAnswer(NamedTuple):
+    """An answer's JSON, and its best score where it has a match."""
+
+    json: bytes
+    best_score: float | None
+
+
+def encode_answers(prefixes: Prefixes, answers: Sequence[Recommendation]) -> list[EncodedAnswer]:
+    """Encode answers, each as it would be alone."""
+    sides = write_sides(prefixes, [side for answer in answers for side in (answer.best, answer.worst)])
     return [
-        b'{"name":%b,"best":%b,"worst":%b}' % (write_json(answer.name), next(sides), next(sides))
-        if isinstance(answer, Recommendation)
-        else write_json(answer)
+        EncodedAnswer(
+            b'{"name":%b,"best":%b,"worst":%b}' % (write_json(answer.name), next(sides), next(sides)),
+            float(answer.best.scores[0]) if len(answer.best.scores) else None,
+        )
         for answer in answers
     ]
+
+
+def write_answers(prefixes: Prefixes, answers: Sequence[Answer]) -> list[bytes]:
+    """Return the JSON of each answer, each as it would be alone."""
+    found = iter(encode_answers(prefixes, [answer for answer in answers if isinstance(answer, Recommendation)]))
+    return [next(found).json if isinstance(answer, Recommendation) else write_json(answer) for answer in answers]
 
 
 def write_sides(prefixes: Prefixes, sides: Sequence[Matches]) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ from service.http.encoding import write_json
 PROBLEM = "application/problem+json"
 RETRY_SECONDS = 1
 UNAVAILABLE = f"the search engine does not answer; try again in {RETRY_SECONDS} s"
+SAFETY_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 _OPEN_INFERENCE = "/v2/"
 _STATUS = {
     errors.BadBody: HTTPStatus.BAD_REQUEST,
@@ -53,7 +54,7 @@ def problem(
 ) -> Response:
     """A problem as the answer to the current request, with the faults of its body if there are any."""
     body = problem_body(status, detail, request.path, faults)
-    return Response(body, status, headers={"Content-Type": PROBLEM, **(headers or {})})
+    return Response(body, status, headers={"Content-Type": PROBLEM, **SAFETY_HEADERS, **(headers or {})})
 
 
 def problem_body(status: HTTPStatus, detail: str, path: str, faults: Sequence[Fault] = ()) -> bytes:

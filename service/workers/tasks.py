@@ -11,8 +11,8 @@ from waitress.task import ErrorTask, Task, WSGITask
 
 from service.http import metrics
 from service.http.openapi import OPERATIONS
-from service.http.problems import PROBLEM, problem_body
-from service.http.routes.base import ANSWERED, BUILD, INDEX_VERSION, SAFETY_HEADERS, USERS
+from service.http.problems import PROBLEM, SAFETY_HEADERS, problem_body
+from service.http.routes.base import ANSWERED, BUILD, INDEX_VERSION, USERS
 from service.workers.logs import request_id
 from service.workers.parser import Refusal, RequestParser
 
@@ -93,7 +93,7 @@ class ProblemTask(_IdentifiedTask, ErrorTask):
         status = HTTPStatus(error.code)
         self.status = f"{status.value} {status.phrase}"
         self.response_headers += [("Content-Type", PROBLEM), (INDEX_VERSION, serving.recommender.info.build_id)]
-        self.response_headers += SAFETY_HEADERS
+        self.response_headers += SAFETY_HEADERS.items()
         if isinstance(error, Refusal):
             self.response_headers.append(error.header)
         has_come_whole = self.request.body_rcv is None or self.request.body_rcv.completed

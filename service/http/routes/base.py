@@ -6,13 +6,13 @@ from flask import Response, request
 
 from service.errors import TooLarge
 from service.http.encoding import JSON
+from service.http.problems import SAFETY_HEADERS
 from service.recommender import Recommender
 from service.settings import Settings
 
 View = Callable[[Recommender], Response]  # It is given what is served as the request comes.
 
 INDEX_VERSION = "X-Index-Version"
-SAFETY_HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
 # Keys of the environment: users in the request, the build that answered it, and the `BatchedAnswer` that was
 # found before the app saw the request.
 USERS, BUILD, ANSWERED = "reco.users", "reco.build", "reco.answered"
@@ -40,4 +40,5 @@ class Routes:
 def respond(recommender: Recommender, body: bytes, media_type: str = JSON) -> Response:
     """The answer to the current request by a recommender, whose build it names."""
     build_id = request.environ[BUILD] = recommender.info.build_id
-    return Response(body, headers=[("Content-Type", media_type), (INDEX_VERSION, build_id)], direct_passthrough=True)
+    headers = {"Content-Type": media_type, INDEX_VERSION: build_id, **SAFETY_HEADERS}
+    return Response(body, headers=headers, direct_passthrough=True)

@@ -23,7 +23,7 @@ class OpenInference(Routes):
         header_length, limits = request.headers.get(HEADER_LENGTH), self.settings.limits
         query = read_request(self.read_body(), header_length, recommender.info.dimension, limits)
         answers = recommender.recommend(limit_matches([query.users], limits))
-        observe_batch(answers)
+        observe_batch([answer.best.scores[0] if len(answer.best.scores) else None for answer in answers])
         written, json_length = write_tensors(query, answers, recommender)
         if json_length is None:
             return respond(recommender, written)

@@ -21,6 +21,7 @@ _HEADERS = {
     ),
     "Cache-Control": "no-cache",
     "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
 }
 
 

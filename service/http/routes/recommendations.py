@@ -1,6 +1,7 @@
 """Routes that recommend products to users: `/infer` and `/batch`."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 from flask import Response, request
 
@@ -9,7 +10,7 @@ from service.http import encoding, metrics
 from service.http.dynamic_batching import BatchedAnswer
 from service.http.routes.base import ANSWERED, USERS, Routes, View, respond
 from service.http.user_reader import reader_for
-from service.recommender import Answer, Recommendation, Recommender, User, UserBlock
+from service.recommender import Recommender, User, UserBlock
 from service.settings import Limits
 
 _MAX_SCORES_OBSERVED = 10  # of a batch
@@ -21,9 +22,8 @@ class Recommendations(Routes):
 
     def infer(self, recommender: Recommender) -> Response:
         answered: BatchedAnswer = request.environ.get(ANSWERED) or self._answer_user(recommender)
-        observe_answers([answered.answer])
-        [written] = encoding.write_answers(answered.recommender.prefixes, [answered.answer])
-        return respond(answered.recommender, written)
+        observe_answers([answered.answer.best_score])
+        return respond(answered.recommender, answered.answer.json)
 
     def batch(self, recommender: Recommender) -> Response:
         reader, body = reader_for(recommender.info.dimension, self.settings.limits), self.read_body()
@@ -31,19 +31,21 @@ class Recommendations(Routes):
             read, write, media_type = reader.read_lines, encoding.write_lines, encoding.NDJSON
         else:
             read, write, media_type = reader.read_array, encoding.write_array, encoding.JSON
-        answers = recommender.recommend(limit_matches(read(body), self.settings.limits))
-        observe_batch(answers)
+        encode = partial(encoding.encode_answers, recommender.prefixes)
+        answers = recommender.recommend(limit_matches(read(body), self.settings.limits), encode)
         failed = [answer for answer in answers if isinstance(answer, FailedUser)]
         for user in failed:
             metrics.FAILED_USERS.labels(user.error.code).inc()
-        written = write(encoding.write_answers(recommender.prefixes, answers))
-        response = respond(recommender, written, media_type)
+        observe_batch([None if isinstance(answer, FailedUser) else answer.best_score for answer in answers])
+        written = (encoding.write_json(each) if isinstance(each, FailedUser) else each.json for each in answers)
+        response = respond(recommender, write(written), media_type)
         response.headers["X-Batch-Errors"] = str(len(failed))
         return response
 
     def _answer_user(self, recommender: Recommender) -> BatchedAnswer:
         user = reader_for(recommender.info.dimension, self.settings.limits).read_user(self.read_body())
-        return BatchedAnswer(recommender, recommender.recommend_one(*user))
+        [answer] = encoding.encode_answers(recommender.prefixes, [recommender.recommend_one(*user)])
+        return BatchedAnswer(recommender, answer)
 
 
 def limit_matches(blocks: Iterable[UserBlock], limits: Limits) -> Iterator[UserBlock]:
@@ -56,15 +58,15 @@ def limit_matches(blocks: Iterable[UserBlock], limits: Limits) -> Iterator[UserB
         yield block
 
 
-def observe_batch(answers: Sequence[Answer]) -> None:
-    """Count the users of a batch and some of their scores."""
-    observe_answers(answers)
-    metrics.BATCH_USERS.observe(len(answers))
+def observe_batch(best_scores: Sequence[float | None]) -> None:
+    """Count the users of a batch and some of their best scores; those without a match have None."""
+    observe_answers(best_scores)
+    metrics.BATCH_USERS.observe(len(best_scores))
 
 
-def observe_answers(answers: Sequence[Answer]) -> None:
+def observe_answers(best_scores: Sequence[float | None]) -> None:
     """Count the users of the current request and the best scores of the first of them."""
-    request.environ[USERS] = len(answers)
-    for answer in answers[:_MAX_SCORES_OBSERVED]:
-        if isinstance(answer, Recommendation) and len(answer.best.scores):
-            metrics.BEST_SCORE.observe(answer.best.scores[0])
+    request.environ[USERS] = len(best_scores)
+    for score in best_scores[:_MAX_SCORES_OBSERVED]:
+        if score is not None:
+            metrics.BEST_SCORE.observe(score)

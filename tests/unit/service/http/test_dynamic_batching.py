@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from service.http.app import create_app
 from service.http.dynamic_batching import BatchedAnswer, DynamicBatcher
-from service.http.encoding import write_answers
 from service.http.routes.base import ANSWERED
 from service.recommender import Recommender, Serving
 from service.settings import Limits, Settings
@@ -22,7 +21,7 @@ def answers(engine: FakeEngine, *bodies: bytes) -> list[bytes | None]:
     serving = Serving(Recommender(engine))
     answered = DynamicBatcher(serving, LIMITS).run_batch(bodies)
     assert all(each.recommender is serving.recommender for each in answered if each)
-    return [write_answers(each.recommender.prefixes, [each.answer])[0] if each else None for each in answered]
+    return [each.answer.json if each else None for each in answered]
 
 
 def alone(request: bytes) -> bytes:

@@ -49,12 +49,12 @@ def main() -> None:
         users, bodies = draw_users(max(BATCHES), seed=3), directory / "bodies"
         lines = [json.dumps({"name": f"u{i}", "vector": row}) for i, row in enumerate(rounded(users))]
         bodies.write_text("".join(f"{line}\n" for line in lines))
-        artifacts = build(directory, "artifacts")
+        # Both revisions serve one build, as two builders may choose other kinds of index.
+        tree = stack.enter_context(checkout(options.base, directory / "base")) if options.base else ROOT
+        artifacts = build(directory, "artifacts", tree=tree)
         ours = stack.enter_context(service("this revision", artifacts))
         if options.base:
-            tree = stack.enter_context(checkout(options.base, directory / "base"))
-            base = build(directory, "base-artifacts", tree=tree)
-            compare(ours, stack.enter_context(service(options.base, base, tree)), bodies)
+            compare(ours, stack.enter_context(service(options.base, artifacts, tree)), bodies)
             return
         current = open_current(artifacts)
         print(f"catalogue: {options.products:,} products, {current.manifest.index.factory}; k = {K}\n")

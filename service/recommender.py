@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
+from retrieval.artifact.products import parse_prefixes
 from retrieval.search.ranking import Neighbours
 from retrieval.vectors import unit_vectors
 from service.engines.base import Catalogue, SearchEngine
@@ -93,14 +93,14 @@ class Recommender:
         """Do what `recommend` does on the calling thread: the fast way for a few users."""
         answers: list[Any] = list(block.items)
         for search in _searches_of(block):
-            for place, answer in self._run(search, convert):
-                answers[place] = answer
+            for index, answer in self._run(search, convert):
+                answers[index] = answer
         return answers
 
     def recommend(self, blocks: Iterable[UserBlock], convert: Convert = list) -> list[Any]:
         """Return one answer an item, in order; the same one whatever other users stand in the call.
 
-        `convert` turns the Recommendations of a search into what is wanted, while other searches run. Searches begin
+        `convert` turns the Recommendations of a search into the caller's form, while other searches run. Searches begin
         while blocks are still being read, so it pays to read them lazily; what that raises is raised here.
         """
         items: list[Item] = []
@@ -118,16 +118,16 @@ class Recommender:
         finally:
             for _, future in searches:
                 future.cancel()
-        return [found[place] if isinstance(item, User) else item for place, item in enumerate(items)]
+        return [found[index] if isinstance(item, User) else item for index, item in enumerate(items)]
 
     def _run(self, search: "_Search", convert: Convert) -> list[tuple[int, Any]]:
-        """Return each user's place and answer."""
+        """Return each user's index among all items, and answer."""
         best, worst = self.engine.search(unit_vectors(search.vectors), search.users[0].depth)
         answers = [
             Recommendation(user.name, self._select(best, i, user), self._select(worst, i, user))
             for i, user in enumerate(search.users)
         ]
-        return [*zip(search.places, convert(answers), strict=True)]
+        return [*zip(search.indices, convert(answers), strict=True)]
 
     def _select(self, side: Neighbours, row: int, user: User) -> Matches:
         """Return a user's first k matches that are not excluded."""
@@ -136,14 +136,9 @@ class Recommender:
             found = int(np.count_nonzero(positions >= 0))
             positions, scores = positions[:found], scores[:found]
         if user.exclude:
-            kept = [product["id"] not in user.exclude for product in read_products(self.prefixes(positions))]
+            kept = [product["id"] not in user.exclude for product in parse_prefixes(self.prefixes(positions))]
             positions, scores = positions[kept][: user.k], scores[kept][: user.k]
         return Matches(positions, scores)
-
-
-def read_products(prefixes: list[bytes]) -> list[dict[str, str]]:
-    """Return the `id` and `name` in each product's JSON prefix."""
-    return orjson.loads(b"[" + b",".join([prefix + b"}" for prefix in prefixes]) + b"]")
 
 
 @dataclass
@@ -156,33 +151,33 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """Users who share a search, as it has the same depth for each: their places among all items, and vectors (n, d)."""
+    """Users who share a search, as it has one depth for all: their indices among all items, and vectors (n, d)."""
 
-    places: list[int]
+    indices: list[int]
     users: list[User]
     vectors: NDArray[np.float64]
 
     def join(self, other: "_Search") -> "_Search":
         return _Search(
-            self.places + other.places, self.users + other.users, np.concatenate([self.vectors, other.vectors])
+            self.indices + other.indices, self.users + other.users, np.concatenate([self.vectors, other.vectors])
         )
 
     def split(self, size: int) -> Iterator["_Search"]:
         for start in range(0, len(self.users), size):
             part = slice(start, start + size)
-            yield _Search(self.places[part], self.users[part], self.vectors[part])
+            yield _Search(self.indices[part], self.users[part], self.vectors[part])
 
 
 def _searches_of(block: UserBlock, first: int = 0) -> Iterator[_Search]:
-    """Yield the searches of a block whose first item is at place `first` of all: some for each depth."""
-    places = [place for place, item in enumerate(block.items, first) if isinstance(item, User)]
+    """Yield the searches of a block whose first item has the index `first` among all: some for each depth."""
+    indices = [index for index, item in enumerate(block.items, first) if isinstance(item, User)]
     users = [item for item in block.items if isinstance(item, User)]
     rows_of_depth: defaultdict[int, list[int]] = defaultdict(list)
     for row, user in enumerate(users):
         rows_of_depth[user.depth].append(row)
     for depth, rows in rows_of_depth.items():
-        vectors = block.vectors[rows] if len(rows) < len(users) else block.vectors  # which need not be copied
-        search = _Search([places[row] for row in rows], [users[row] for row in rows], vectors)
+        vectors = block.vectors[rows] if len(rows) < len(users) else block.vectors
+        search = _Search([indices[row] for row in rows], [users[row] for row in rows], vectors)
         yield from search.split(_max_users(depth))
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from retrieval.artifact.manifest import MANIFEST, GoldenQuery
+from retrieval.artifact.products import parse_prefixes
 from retrieval.errors import BadArtifact
 from retrieval.search.ranking import SIDES, TOLERANCE, Neighbours
 
@@ -42,6 +42,6 @@ def replay(queries: list[GoldenQuery], search: Search, prefixes: Prefixes, subje
 def _answers(side: Neighbours, prefixes: Prefixes) -> Answers:
     answers = []
     for positions, scores in zip(side.positions, side.scores.tolist(), strict=True):
-        found = prefixes(positions[positions >= 0])  # An approximate engine pads what it did not find.
-        answers.append({orjson.loads(prefix + b"}")["id"]: score for prefix, score in zip(found, scores, strict=False)})
+        found = parse_prefixes(prefixes(positions[positions >= 0]))  # An approximate engine pads what it did not find.
+        answers.append({product["id"]: score for product, score in zip(found, scores, strict=False)})
     return answers

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from retrieval.errors import BadArtifact
 from retrieval.search.ranking import RowGroups
 
+# The files' names are part of the format of a build: "head" stands for the JSON prefix in them.
 LINES, LINE_STARTS, PREFIX_LENGTHS = "products.jsonl", "products.line_starts.npy", "products.head_lengths.npy"
 ROW_STARTS, ROW_PRODUCTS, ROWS = "products.row_starts.npy", "products.by_row.npy", "products.rows.npy"
 BY_ID, BY_NAME = "products.by_id.npy", "products.by_name.npy"
@@ -68,8 +69,8 @@ class ProductTable:
         return self._label(position)["name"].casefold()
 
     def _label(self, position: int) -> dict[str, str]:
-        [prefix] = self.prefixes(np.array([position]))
-        return orjson.loads(prefix + b"}")
+        [label] = parse_prefixes(self.prefixes(np.array([position])))
+        return label
 
 
 class ProductWriter:
@@ -107,6 +108,11 @@ class ProductWriter:
         for name, numbers in zip(_ARRAYS, arrays, strict=True):
             size = np.uint32 if numbers.max(initial=0) < 2**32 else np.uint64
             np.save(self._directory / name, numbers.astype(size))
+
+
+def parse_prefixes(prefixes: list[bytes]) -> list[dict[str, str]]:
+    """Return the `id` and `name` in each product's JSON prefix."""
+    return orjson.loads(b"[" + b",".join([prefix + b"}" for prefix in prefixes]) + b"]")
 
 
 def open_products(directory: Path) -> ProductTable:

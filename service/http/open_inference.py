@@ -14,6 +14,7 @@ import numpy as np
 from marshmallow import Schema
 from numpy.typing import NDArray
 
+from retrieval.artifact.products import parse_prefixes
 from retrieval.search.ranking import SIDES
 from retrieval.vectors import BadVector, read_vector
 from service import version
@@ -31,7 +32,7 @@ from service.http.schemas import (
     read_text,
     schema,
 )
-from service.recommender import Answer, Matches, Recommender, User, UserBlock, read_products
+from service.recommender import Answer, Matches, Recommender, User, UserBlock
 from service.settings import Limits
 
 MODEL, VERSION = "reco", version()
@@ -47,7 +48,7 @@ _MAX_FAULTS = 20
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """The rows of an input tensor as users without a name, who all ask for the same k, and what is to be said of them.
+    """The rows of an input tensor as users without a name, who all ask for the same k, and the outputs requested.
 
     `outputs` are the names of the output tensors, each with whether its data is to be binary.
     """
@@ -59,7 +60,7 @@ class InferenceRequest:
 
 
 def describe_model(dimension: int) -> dict[str, Any]:
-    """The protocol's metadata of the model; -1 stands for any size."""
+    """Return the protocol's metadata of the model; -1 stands for any size."""
     return {
         "name": MODEL,
         "platform": "jetmlett_index",
@@ -172,7 +173,7 @@ def _bad_input(code: str, member: str, detail: str) -> BadRequest:
 
 
 def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
-    """The JSON of a body, and what follows it. Raises BadBody."""
+    """Return the JSON of a body, and what follows it. Raises BadBody."""
     if header_length is None:
         return body, memoryview(b"")
     if not (header_length.isascii() and header_length.isdigit() and len(header_length) < 19):
@@ -236,13 +237,13 @@ def _first_fault(values: Any, row: int, d: int, pointer: str) -> list[Fault]:
             subject, pointer = f"row {row} of {INPUT}", pointer.rpartition("/")[0]
         else:
             subject = f"row {row} of {INPUT}, element {element},"
-        place = pointer.format(row=row, element=element, index=row * d + (element or 0))
-        return [Fault(code, f"{subject} {detail}", f"/inputs/0{place}")]
+        member = pointer.format(row=row, element=element, index=row * d + (element or 0))
+        return [Fault(code, f"{subject} {detail}", f"/inputs/0{member}")]
     return []
 
 
 def _as_floats(rows: list[list[Any]], dimension: int) -> NDArray[np.float32] | None:
-    """The rows as float32 (n, d), or None where one is not that many numbers."""
+    """Return the rows as float32 (n, d), or None where one is not that many numbers."""
     numbers = [*chain.from_iterable(rows)]
     if any(len(row) != dimension for row in rows) or not {*map(type, numbers)} <= {int, float}:
         return None
@@ -260,7 +261,7 @@ class _Columns:
     def __init__(self, sides: Sequence[Matches], recommender: Recommender):
         positions = np.concatenate([np.empty(0, np.int64), *(side.positions for side in sides)])
         distinct, rows = np.unique(positions, return_inverse=True)
-        self._products, self._rows = read_products(recommender.prefixes(distinct)), rows.tolist()
+        self._products, self._rows = parse_prefixes(recommender.prefixes(distinct)), rows.tolist()
         self._scores = np.concatenate([np.empty(0), *(side.scores for side in sides)])
 
     def values(self, member: str) -> list[Any]:

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from retrieval.artifact.products import parse_prefixes
 from service.errors import BadBatch, FailedUser
 from service.http.encoding import Prefixes
 from service.http.user_reader import UserRow, collect_block, in_safe_range
 from service.offline.answers import Answerer
-from service.recommender import Answer, Matches, User, UserBlock, read_products
+from service.recommender import Answer, Matches, User, UserBlock
 from service.settings import Limits
 
 _MATCHES = pa.list_(pa.struct([("id", pa.string()), ("name", pa.string()), ("score", pa.float64())]))
@@ -29,7 +30,7 @@ ANSWERS = pa.schema(
 
 
 def user_columns(schema: pa.Schema) -> list[str]:
-    """The columns that users are read from. Raises BadBatch where one is missing or of a type that cannot fit."""
+    """Return the columns that users are read from. Raises BadBatch where one is missing or has another type."""
     for name in ("name", "vector"):
         if name not in schema.names:
             raise BadBatch(f"needs columns 'name' and 'vector', has {', '.join(schema.names) or 'none'}")
@@ -113,7 +114,7 @@ def _matches(sides: Sequence[Matches | None], prefixes: Prefixes) -> pa.Array:
     found = [side for side in sides if side is not None]
     positions = np.concatenate([np.empty(0, np.int64), *(side.positions for side in found)])
     distinct, rows = np.unique(positions, return_inverse=True)
-    products = read_products(prefixes(distinct))
+    products = parse_prefixes(prefixes(distinct))
     columns = [
         pa.array([product[name] for product in products], pa.string()).take(pa.array(rows)) for name in ("id", "name")
     ]
@@ -125,7 +126,7 @@ def _matches(sides: Sequence[Matches | None], prefixes: Prefixes) -> pa.Array:
 
 
 def _text(name: str) -> str:
-    """The name, with an escape for each lone surrogate, which Arrow cannot hold."""
+    """Return the name, with an escape for each lone surrogate, which Arrow cannot hold."""
     return name if name.isascii() else name.encode(errors="backslashreplace").decode()
 
 

@@ -11,6 +11,6 @@ from service.settings import Settings
 
 
 def views_of(serving: Serving, settings: Settings) -> dict[str, View]:
-    """The view of each operation, by the operation's id."""
+    """Return the view of each operation, by the operation's id."""
     groups = (Recommendations(settings), Lookups(settings), OpenInference(settings), Operations(settings, serving))
     return page_views() | {name: view for group in groups for name, view in group.views().items()}

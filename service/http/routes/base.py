@@ -1,11 +1,12 @@
-"""What all routes share: reading a body, answering, and what they and the server tell each other in the environment."""
+"""What all routes share: reading a body, answering, and the keys of what they exchange with the server."""
 
 from collections.abc import Callable
+from typing import Any
 
 from flask import Response, request
 
 from service.errors import TooLarge
-from service.http.encoding import JSON
+from service.http.encoding import JSON, write_json
 from service.http.problems import SAFETY_HEADERS
 from service.recommender import Recommender
 from service.settings import Settings
@@ -13,7 +14,7 @@ from service.settings import Settings
 View = Callable[[Recommender], Response]  # It is given what is served as the request comes.
 
 INDEX_VERSION = "X-Index-Version"
-# Keys of the environment: users in the request, the build that answered it, and the `BatchedAnswer` that was
+# Keys of the WSGI environment: users in the request, the build that answered it, and the `BatchedAnswer` that was
 # found before the app saw the request.
 USERS, BUILD, ANSWERED = "reco.users", "reco.build", "reco.answered"
 
@@ -25,11 +26,11 @@ class Routes:
         self.settings = settings
 
     def views(self) -> dict[str, View]:
-        """The view of each operation, by the operation's id."""
+        """Return the view of each operation, by the operation's id."""
         raise NotImplementedError
 
     def read_body(self) -> bytes:
-        """The body of the current request. Raises TooLarge."""
+        """Return the body of the current request. Raises TooLarge."""
         limit = self.settings.max_body_bytes
         body: bytes = request.environ["wsgi.input"].read(limit + 1)
         if len(body) > limit:
@@ -38,7 +39,12 @@ class Routes:
 
 
 def respond(recommender: Recommender, body: bytes, media_type: str = JSON) -> Response:
-    """The answer to the current request by a recommender, whose build it names."""
+    """Return the answer to the current request by a recommender, whose build it names."""
     build_id = request.environ[BUILD] = recommender.info.build_id
     headers = {"Content-Type": media_type, INDEX_VERSION: build_id, **SAFETY_HEADERS}
     return Response(body, headers=headers, direct_passthrough=True)
+
+
+def respond_json(recommender: Recommender, value: Any) -> Response:
+    """Return the answer to the current request, given as plain values and dataclasses."""
+    return respond(recommender, write_json(value))

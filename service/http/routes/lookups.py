@@ -1,11 +1,11 @@
-"""Routes that look products up: what the explorer page asks besides `/infer`."""
+"""Routes that look products up, which the explorer page uses besides `/infer`."""
 
 from typing import Any
 
 from flask import Response, request
 
 from service.http import encoding, lookups
-from service.http.routes.base import USERS, Routes, View, respond
+from service.http.routes.base import USERS, Routes, View, respond, respond_json
 from service.http.schemas import load, read_json
 from service.recommender import Recommender
 
@@ -35,7 +35,7 @@ class Lookups(Routes):
         return respond(recommender, encoding.write_similar(recommender.prefixes, query["ids"], answer))
 
     def samples(self, recommender: Recommender) -> Response:
-        return respond(recommender, encoding.write_json({"users": recommender.catalogue.sample_users}))
+        return respond_json(recommender, {"users": recommender.catalogue.sample_users})
 
     def sampled_points(self, recommender: Recommender) -> Response:
         positions, points = recommender.catalogue.sampled_points
@@ -43,9 +43,9 @@ class Lookups(Routes):
 
     def project(self, recommender: Recommender) -> Response:
         query = self._load(recommender, "MapRequest", read_json(self.read_body()), "the body")
-        return respond(recommender, encoding.write_json(lookups.project(recommender.catalogue, **query)))
+        return respond_json(recommender, lookups.project(recommender.catalogue, **query))
 
     def _load(self, recommender: Recommender, name: str, value: Any, subject: str) -> dict[str, Any]:
-        """The fields of a request, given as parsed JSON. Raises BadRequest with every fault."""
+        """Return the fields of a request, given as parsed JSON. Raises BadRequest with every fault."""
         schemas = lookups.request_schemas(recommender.info.dimension, self.settings.limits)
         return load(schemas[name], value, subject)

@@ -2,9 +2,8 @@
 
 from flask import Response, request
 
-from service.http import encoding
 from service.http.open_inference import HEADER_LENGTH, SERVER, describe_model, read_request, write_tensors
-from service.http.routes.base import Routes, View, respond
+from service.http.routes.base import Routes, View, respond, respond_json
 from service.http.routes.recommendations import limit_matches, observe_batch
 from service.recommender import Recommender
 
@@ -14,10 +13,10 @@ class OpenInference(Routes):
         return {"server": self.server, "model": self.model, "infer_tensors": self.infer}
 
     def server(self, recommender: Recommender) -> Response:
-        return respond(recommender, encoding.write_json(SERVER))
+        return respond_json(recommender, SERVER)
 
     def model(self, recommender: Recommender) -> Response:
-        return respond(recommender, encoding.write_json(describe_model(recommender.info.dimension)))
+        return respond_json(recommender, describe_model(recommender.info.dimension))
 
     def infer(self, recommender: Recommender) -> Response:
         header_length, limits = request.headers.get(HEADER_LENGTH), self.settings.limits

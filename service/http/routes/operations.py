@@ -11,7 +11,7 @@ from service.http import encoding, metrics
 from service.http.open_inference import MODEL
 from service.http.openapi import document
 from service.http.problems import UNAVAILABLE, problem
-from service.http.routes.base import Routes, View, respond
+from service.http.routes.base import Routes, View, respond, respond_json
 from service.recommender import Recommender, Serving
 from service.settings import Settings
 
@@ -23,12 +23,12 @@ class Operations(Routes):
 
     def views(self) -> dict[str, View]:
         return {
-            "live": partial(_respond, {"status": "live"}),
-            "live_v2": partial(_respond, {"status": "live", "live": True}),
+            "live": partial(respond_json, value={"status": "live"}),
+            "live_v2": partial(respond_json, value={"status": "live", "live": True}),
             "ready": partial(self._respond_if_ready, {"status": "ready"}),
             "ready_v2": partial(self._respond_if_ready, {"status": "ready", "ready": True}),
             "model_ready": partial(self._respond_if_ready, {"name": MODEL, "ready": True}),
-            "index": lambda recommender: _respond(asdict(recommender.info), recommender),
+            "index": lambda recommender: respond_json(recommender, asdict(recommender.info)),
             "metrics": self.metrics,
             "openapi": self.openapi,
         }
@@ -48,8 +48,4 @@ class Operations(Routes):
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the service is stopping")
         if not recommender.engine.is_available:
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE)
-        return _respond(body, recommender)
-
-
-def _respond(body: dict[str, Any], recommender: Recommender) -> Response:
-    return respond(recommender, encoding.write_json(body))
+        return respond_json(recommender, body)

@@ -1,6 +1,6 @@
 """Routes of the pages that people read: files that come with the package, read once.
 
-A browser may keep them, and must ask each time whether they still hold.
+A browser may cache them, and must check each time whether they have changed.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ _HEADERS = {
 
 
 def page_views() -> dict[str, View]:
-    """The view of each file, by the id of its operation."""
+    """Return the view of each file, by the id of its operation."""
     views: dict[str, View] = {}
     for folder in _FOLDERS:
         for file in (resources.files("service.http") / "static" / folder).iterdir():

@@ -13,7 +13,7 @@ from service.http.user_reader import reader_for
 from service.recommender import Recommender, User, UserBlock
 from service.settings import Limits
 
-_MAX_SCORES_OBSERVED = 10  # of a batch
+_MAX_SCORES_OBSERVED_PER_BATCH = 10
 
 
 class Recommendations(Routes):
@@ -67,6 +67,6 @@ def observe_batch(best_scores: Sequence[float | None]) -> None:
 def observe_answers(best_scores: Sequence[float | None]) -> None:
     """Count the users of the current request and the best scores of the first of them."""
     request.environ[USERS] = len(best_scores)
-    for score in best_scores[:_MAX_SCORES_OBSERVED]:
+    for score in best_scores[:_MAX_SCORES_OBSERVED_PER_BATCH]:
         if score is not None:
             metrics.BEST_SCORE.observe(score)

@@ -2,7 +2,7 @@
 "use strict";
 
 const COMPLETION_DELAY = 100; // milliseconds after the last key
-const MOST_MARKS = 100; // matches of a side shown on the map
+const MAX_MARKS = 100; // matches of a side shown on the map
 const REACH = 9; // pixels between the pointer and a product it points to
 
 const at = (id) => document.getElementById(id);
@@ -11,7 +11,7 @@ const state = {
   samples: [],
   likes: [], // products as {id, name}
   excluded: [],
-  landmarks: [],
+  sampledPoints: [],
   hasMap: true,
   view: null, // what part of the map is shown
   run: 0, // number of the latest run; answers to earlier ones are dropped
@@ -152,11 +152,11 @@ function setUpCompletion() {
   let products = [];
   let active = -1;
   let timer = 0;
-  let asked = null;
+  let controller = null;
 
   const close = () => {
     clearTimeout(timer);
-    if (asked) asked.abort();
+    if (controller) controller.abort();
     products = [];
     active = -1;
     list.hidden = true;
@@ -201,11 +201,11 @@ function setUpCompletion() {
     activate(products.length ? 0 : -1);
   };
   const complete = async () => {
-    if (asked) asked.abort();
-    asked = new AbortController();
+    if (controller) controller.abort();
+    controller = new AbortController();
     const query = new URLSearchParams({ prefix: input.value.trimStart(), limit: "10" });
     try {
-      products = (await ask(`/products?${query}`, undefined, asked.signal)).products;
+      products = (await ask(`/products?${query}`, undefined, controller.signal)).products;
       open();
     } catch (error) {
       if (error.name === "AbortError") return;
@@ -359,14 +359,14 @@ const canvas = document.querySelector("#map canvas");
 async function showMarks(request, answer, number) {
   if (!state.hasMap) return;
   const matches = ["best", "worst"].flatMap((side) =>
-    answer[side].slice(0, MOST_MARKS).map((match) => ({ ...match, side })),
+    answer[side].slice(0, MAX_MARKS).map((match) => ({ ...match, side })),
   );
   const user = request.path === "/similar" ? { likes: request.body.ids } : { vector: request.body.vector };
   const body = JSON.stringify({ ids: matches.map((match) => match.id), ...user });
-  const places = await ask("/map", body);
+  const points = await ask("/map", body);
   if (number !== state.run) return;
-  const marks = matches.map((match, i) => ({ ...match, point: places.products[i] }));
-  drawMarks([{ side: "user", name: request.name, point: places.vector || places.likes }, ...marks]);
+  const marks = matches.map((match, i) => ({ ...match, point: points.products[i] }));
+  drawMarks([{ side: "user", name: request.name, point: points.vector || points.likes }, ...marks]);
 }
 
 function drawMarks(marks) {
@@ -422,7 +422,7 @@ function highlight(mark) {
 
 // The square that holds all products and marks.
 function viewOf(marks) {
-  const points = [...state.landmarks.map((product) => [product.x, product.y]), ...marks.map((mark) => mark.point)];
+  const points = [...state.sampledPoints.map((product) => [product.x, product.y]), ...marks.map((mark) => mark.point)];
   const range = (axis) => {
     let low = Infinity;
     let high = -Infinity;
@@ -449,8 +449,8 @@ function drawLandmarks() {
   const context = canvas.getContext("2d");
   context.scale(scale, scale);
   context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--other");
-  context.globalAlpha = state.landmarks.length > 1500 ? 0.6 : 0.85;
-  for (const product of state.landmarks) {
+  context.globalAlpha = state.sampledPoints.length > 1500 ? 0.6 : 0.85;
+  for (const product of state.sampledPoints) {
     const [left, top] = inView([product.x, product.y]);
     context.beginPath();
     context.arc(left * width, top * height, 1.8, 0, 2 * Math.PI);
@@ -465,7 +465,7 @@ function pointAt(event) {
   const y = event.clientY - top;
   let nearest = null;
   let least = REACH;
-  for (const product of state.landmarks) {
+  for (const product of state.sampledPoints) {
     const place = inView([product.x, product.y]);
     const distance = Math.hypot(place[0] * width - x, place[1] * height - y);
     if (distance < least) [nearest, least] = [{ product, place }, distance];
@@ -501,7 +501,7 @@ async function start() {
     at("key-field").hidden = !at("key").value;
     at("index-facts").textContent = `${index.products.toLocaleString("en")} products, ${index.dimension} dimensions`;
     state.samples = samples ? samples.users : [];
-    state.landmarks = map ? map.products : [];
+    state.sampledPoints = map ? map.products : [];
     state.hasMap = map !== null;
     at("map-panel").hidden = !map;
     at("sample").replaceChildren(...state.samples.map((user) => element("option", user.name)));

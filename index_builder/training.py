@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from retrieval.errors import BadPlan
+from retrieval.errors import BadIndexKind
 from retrieval.records.vector_file import BLOCK_ROWS, VectorFile
 from retrieval.search.kinds import exact_rows, scanned_index
 
@@ -43,7 +43,7 @@ def store_vectors(vectors: VectorFile, storage: str) -> faiss.Index:
 def build_index(factory: str, vectors: VectorFile, store: faiss.Index) -> faiss.Index:
     """Build an index of a kind over all vectors, which re-ranks by those in `store` unless it keeps them itself.
 
-    Raises BadPlan where FAISS cannot make such an index of these vectors.
+    Raises BadIndexKind where FAISS cannot make such an index of these vectors.
     """
     kind = _REFINEMENT.sub("", factory)  # every compressed kind is re-ranked, whether or not the string says so
     if kind == FLAT:
@@ -60,7 +60,7 @@ def build_index(factory: str, vectors: VectorFile, store: faiss.Index) -> faiss.
 
 
 def check_negates(factory: str, dimension: int) -> None:
-    """Raise BadPlan for a kind that `negate` refuses, before anything is trained."""
+    """Raise BadIndexKind for a kind that `negate` refuses, before anything is trained."""
     with _explained(factory):
         index = _untrained(_REFINEMENT.sub("", factory), dimension)  # a name: FAISS's views keep nothing alive
         negate(index)
@@ -68,21 +68,21 @@ def check_negates(factory: str, dimension: int) -> None:
 
 @contextmanager
 def _explained(factory: str) -> Iterator[None]:
-    """Raise BadPlan with the option and the reason where FAISS, or we, cannot build an index."""
+    """Raise BadIndexKind with the option and the reason where FAISS, or we, cannot build an index."""
     try:
         yield
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].split("failed: ")[-1]
-        raise BadPlan(f"--index {factory}: FAISS cannot build it: {reason}") from error
-    except BadPlan as error:
-        raise BadPlan(f"--index {factory}: {error}") from error
+        raise BadIndexKind(f"--index {factory}: FAISS cannot build it: {reason}") from error
+    except BadIndexKind as error:
+        raise BadIndexKind(f"--index {factory}: {error}") from error
 
 
 def negate(index: faiss.Index) -> None:
     """Turn an index into that of the negated vectors, in place.
 
     Nothing is trained, assigned or linked again: negated centroids have the same codes, and negation keeps every inner
-    product between vectors. Raises BadPlan for kinds where this does not hold.
+    product between vectors. Raises BadIndexKind for kinds where this does not hold.
     """
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexRefine):
@@ -103,7 +103,7 @@ def negate(index: faiss.Index) -> None:
             negate(index.quantizer)
         _negate_floats(index.pq.centroids.data(), index.pq.centroids.size())
     else:
-        raise BadPlan(f"a {type(index).__name__} cannot be negated; build with --worst shared")
+        raise BadIndexKind(f"a {type(index).__name__} cannot be negated; build with --worst shared")
 
 
 def _untrained(kind: str, dimension: int) -> faiss.Index:
@@ -151,9 +151,9 @@ def _check_graph(index: faiss.Index, store: faiss.Index) -> None:
     if not isinstance(index, faiss.IndexHNSW):
         return
     if index.hnsw.assign_probas.size() < 2:
-        raise BadPlan("a graph needs at least two links a node, as in HNSW32")
+        raise BadIndexKind("a graph needs at least two links a node, as in HNSW32")
     if not isinstance(store, faiss.IndexFlat):
-        raise BadPlan("a graph keeps its vectors as fp32; leave out --storage fp16")
+        raise BadIndexKind("a graph keeps its vectors as fp32; leave out --storage fp16")
 
 
 def _check_linear(index: faiss.IndexPreTransform) -> None:
@@ -161,7 +161,7 @@ def _check_linear(index: faiss.IndexPreTransform) -> None:
         transform = faiss.downcast_VectorTransform(index.chain.at(i))
         if not isinstance(transform, faiss.LinearTransform) or transform.have_bias:
             name = type(transform).__name__
-            raise BadPlan(f"a {name} that is no linear map cannot be negated; build with --worst shared")
+            raise BadIndexKind(f"a {name} that is no linear map cannot be negated; build with --worst shared")
 
 
 def _negate_floats(pointer: object, count: int) -> None:

@@ -17,7 +17,7 @@ class BadQueries(IndexBuilderError):
     """The users file cannot be read, or does not fit the catalogue."""
 
 
-class BadPlan(IndexBuilderError):
+class BadIndexKind(IndexBuilderError):
     """The requested index cannot be built for this catalogue."""
 
 

@@ -14,7 +14,7 @@ from index_builder import tuning
 from index_builder.__main__ import main
 from index_builder.pipeline import BuildRequest, build
 from retrieval.artifact.store import Build, open_current
-from retrieval.errors import BadPlan, LowRecall
+from retrieval.errors import BadIndexKind, LowRecall
 from retrieval.search.settings import SearchSettings
 from retrieval.vectors import unit_vectors
 from service.http.app import create_app
@@ -216,7 +216,7 @@ def test_a_compressed_kind_can_be_had_for_small_catalogues(build_of: BuildOf, co
 @pytest.mark.parametrize("count", [1, 2, 5, 15])
 def test_fewer_vectors_than_training_needs_are_refused(build_of: BuildOf, count: int) -> None:
     vectors = np.random.default_rng(3).normal(size=(count, 7))
-    with pytest.raises(BadPlan, match=r"^--index Reduce2,PQ2x4fs: FAISS cannot build it: "):
+    with pytest.raises(BadIndexKind, match=r"^--index Reduce2,PQ2x4fs: FAISS cannot build it: "):
         build_of(products_of(vectors), index="Reduce2,PQ2x4fs")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from index_builder.recall import measure
-from retrieval.errors import BadPlan
+from retrieval.errors import BadIndexKind
 from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import Neighbours
 from retrieval.search.settings import SearchSettings, SideSettings
@@ -41,7 +41,7 @@ def storage(request: pytest.FixtureRequest, kind: str) -> str:
     """Both precisions, for the kinds that can store both: a graph keeps its vectors as fp32."""
     if kind == "HNSW32" and request.param == "fp16":
         with pytest.raises(
-            BadPlan, match="--index HNSW32: a graph keeps its vectors as fp32; leave out --storage fp16"
+            BadIndexKind, match="--index HNSW32: a graph keeps its vectors as fp32; leave out --storage fp16"
         ):
             faiss_index(unit_vectors(VECTORS), kind, "fp16")
         return "fp32"
@@ -149,7 +149,7 @@ def own_parameters(index: faiss.Index) -> list[float]:
 
 @pytest.mark.parametrize("factory", ["PCA8,PQ8x4fs", "IVF16,SQ8", "SQ8"])
 def test_a_kind_that_cannot_be_negated_serves_both_sides_shared(factory: str) -> None:
-    with pytest.raises(BadPlan, match=r"cannot be negated; build with --worst shared$"):
+    with pytest.raises(BadIndexKind, match=r"cannot be negated; build with --worst shared$"):
         index_over(VECTORS, factory)
     index = index_over(VECTORS, factory, worst="shared", settings=SETTINGS)
     for sign, side in zip((1, -1), index.search(USERS[:30], 10), strict=True):

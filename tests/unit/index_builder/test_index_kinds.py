@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from index_builder.training import negate
-from retrieval.errors import BadArtifact, BadPlan
+from retrieval.errors import BadArtifact, BadIndexKind
 from retrieval.search.files import open_index, write_index
 from retrieval.search.index import ProductIndex
 from retrieval.search.settings import SideSettings
@@ -51,7 +51,7 @@ def test_an_approximate_index_keeps_groups_of_identical_vectors_whole() -> None:
 @pytest.mark.parametrize("factory", ["IVF2,Flat", "SQ8", "PCA4,Flat", "PCA4,PQ2x4"])
 def test_kinds_that_negation_does_not_hold_for_are_refused(factory: str) -> None:
     index = faiss_index(unit_vectors(np.random.default_rng(0).normal(size=(400, 8))), factory)
-    with pytest.raises(BadPlan, match=r"cannot be negated; build with --worst shared$"):
+    with pytest.raises(BadIndexKind, match=r"cannot be negated; build with --worst shared$"):
         negate(index)
 
 
@@ -61,7 +61,7 @@ def test_kinds_that_negation_does_not_hold_for_are_refused(factory: str) -> None
     ids=repr,
 )
 def test_what_faiss_cannot_make_is_refused_in_one_line(factory: str) -> None:
-    with pytest.raises(BadPlan) as caught:
+    with pytest.raises(BadIndexKind) as caught:
         faiss_index(np.eye(8, dtype=np.float32), factory)
     assert str(caught.value).startswith(f"--index {factory}: FAISS cannot build it: ")
     assert "\n" not in str(caught.value).removeprefix(f"--index {factory}")

@@ -24,8 +24,8 @@ def client(server: Server) -> Iterator[Client]:
 
 
 def expected(recommender: Recommender, users: list[dict[str, Any]], k: int = 10) -> list[Answer]:
-    asked = [user_row(user["name"], user["vector"], k) for user in users]
-    return [as_answer(answer, recommender.info.build_id) for answer in answers_to(recommender, asked)]
+    rows = [user_row(user["name"], user["vector"], k) for user in users]
+    return [as_answer(answer, recommender.info.build_id) for answer in answers_to(recommender, rows)]
 
 
 def as_answer(answer: bytes, build: str) -> Answer:

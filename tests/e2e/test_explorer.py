@@ -167,9 +167,9 @@ def test_names_are_typed_completed_and_chosen_with_the_keyboard_alone(server: Se
     active = page.locator("#like").get_attribute("aria-activedescendant")
     assert page.locator(f"#{active}").text_content() == expected[1]
     picture(page, "completion", whole=False)
-    with page.expect_response("**/similar") as asked:
+    with page.expect_response("**/similar") as similar:
         page.keyboard.press("Enter")
-    [identifier] = asked.value.request.post_data_json["ids"]
+    [identifier] = similar.value.request.post_data_json["ids"]
     check_shown(page, answer_to(server, "/similar", ids=[identifier]))
     assert page.locator("#likes span").all_text_contents() == [expected[1]]
     assert page.locator("#like").input_value() == ""

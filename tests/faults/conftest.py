@@ -42,14 +42,14 @@ def publish(root: Path, tmp_path: Path) -> Publish:
 def questions(root: Path, *build_ids: str, users_at_once: int = 1, k: int = K) -> list[Question]:
     """A question for each user or batch, with the answers of each build."""
     builds = [open_build(root, build_id) for build_id in build_ids]
-    asked = []
+    queries = []
     for start in range(0, len(USERS), users_at_once):
         users = range(start, min(start + users_at_once, len(USERS)))
         bodies = [json.dumps({"name": f"u{i}", "vector": USERS[i].tolist(), "k": k}) for i in users]
         path, body = ("/infer", bodies[0]) if users_at_once == 1 else ("/batch", f"[{','.join(bodies)}]")
         answers = {build.id: _answer(build, list(users), users_at_once > 1, k) for build in builds}
-        asked.append(Question(path, body.encode(), answers))
-    return asked
+        queries.append(Question(path, body.encode(), answers))
+    return queries
 
 
 def _answer(build: Build, users: list[int], as_array: bool, k: int) -> bytes:

@@ -26,9 +26,9 @@ def has_build_open(worker: int) -> bool:
 
 
 def kill_under_load(root: Path, publish: Publish, kills: int, connections: int) -> None:
-    asked = questions(root, publish(0))
+    queries = questions(root, publish(0))
     slowest = 0.0
-    with serving(root, RECO_WORKERS="2") as server, load(server.port, asked, connections) as seen:
+    with serving(root, RECO_WORKERS="2") as server, load(server.port, queries, connections) as seen:
         time.sleep(0.5)
         for number in range(kills):
             if number:

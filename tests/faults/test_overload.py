@@ -29,17 +29,17 @@ def goodput(seen: Load, seconds: float) -> float:
 
 
 def overload(root: Path, publish: Publish, seconds: float) -> None:
-    asked = questions(root, publish(0), users_at_once=20, k=100)
+    queries = questions(root, publish(0), users_at_once=20, k=100)
     with serving(root, RECO_WORKERS="2", RECO_MAX_IN_FLIGHT=str(IN_FLIGHT)) as server:
-        with load(server.port, asked, IN_FLIGHT // 2) as fitting:
+        with load(server.port, queries, IN_FLIGHT // 2) as fitting:
             time.sleep(seconds)
-        with load(server.port, asked, 4 * IN_FLIGHT) as excessive:
+        with load(server.port, queries, 4 * IN_FLIGHT) as excessive:
             waits = []
             until = time.monotonic() + seconds
             while time.monotonic() < until:
                 waits.append(health_seconds(server))
                 time.sleep(0.1)
-        recovered = server.send("POST", asked[0].path, asked[0].body, {})
+        recovered = server.send("POST", queries[0].path, queries[0].body, {})
     assert (fitting.failed, excessive.failed) == ({}, {})
     assert set(fitting.answered) == {"200"}
     assert set(excessive.answered) == {"200", "429"}

@@ -37,10 +37,10 @@ def metric(server: Server, name: str) -> float:
 
 def reload_under_load(root: Path, publish: Publish, good: int, bad: int, connections: int) -> None:
     builds = [publish(seed) for seed in range(good + 1)]
-    asked = questions(root, *builds)
+    queries = questions(root, *builds)
     point(root, builds[0])
     with serving(root, RECO_WORKERS="2") as server:
-        with load(server.port, asked, connections) as seen:
+        with load(server.port, queries, connections) as seen:
             for number, build_id in enumerate(builds[1:]):
                 point(root, build_id)
                 wait_for_build(server, build_id)

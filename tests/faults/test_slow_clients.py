@@ -16,15 +16,15 @@ HEAD = b"POST /infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\
 
 
 def slow_clients(root: Path, publish: Publish, count: int, seconds: float) -> None:
-    asked = questions(root, publish(0))
+    queries = questions(root, publish(0))
     with serving(root, RECO_WORKERS="2") as server:
-        with load(server.port, asked, 4) as alone:
+        with load(server.port, queries, 4) as alone:
             time.sleep(seconds / 2)
         slow = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(count)]
         try:
             for number, connection in enumerate(slow):
                 connection.sendall(HEAD if number % 2 else HEAD[: number % len(HEAD)])
-            with load(server.port, asked, 4) as beside:
+            with load(server.port, queries, 4) as beside:
                 until = time.monotonic() + seconds
                 while time.monotonic() < until:
                     for connection in slow:

@@ -138,7 +138,9 @@ def test_products_that_got_lost_fail_the_publish(
 
     insert = Cluster.insert
     monkeypatch.setattr(
-        Cluster, "insert", lambda self, name, first, heads, vectors: insert(self, name, first, heads[1:], vectors[1:])
+        Cluster,
+        "insert",
+        lambda self, name, first, prefixes, vectors: insert(self, name, first, prefixes[1:], vectors[1:]),
     )
     name = collection_of(alias, root)
     expected = f"error: {name}: holds 29 products, the build 30\nnothing was published\n"
@@ -153,7 +155,9 @@ def test_wrong_answers_fail_the_publish(
 
     insert = Cluster.insert
     monkeypatch.setattr(
-        Cluster, "insert", lambda self, name, first, heads, vectors: insert(self, name, first, heads, vectors[::-1])
+        Cluster,
+        "insert",
+        lambda self, name, first, prefixes, vectors: insert(self, name, first, prefixes, vectors[::-1]),
     )
     code, _, message = run()
     assert code == 1

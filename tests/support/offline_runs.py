@@ -60,5 +60,5 @@ def write_users(path: Path, users: Iterable[dict[str, Any] | bytes]) -> Path:
 
 def answer_lines(recommender: Recommender, users: Iterable[dict[str, Any]], k: int = 10) -> list[bytes]:
     """What the service answers each user alone."""
-    asked = [user_row(user["name"], user["vector"], user.get("k", k), user.get("exclude", ())) for user in users]
-    return [answers_to(recommender, [user])[0] for user in asked]
+    rows = [user_row(user["name"], user["vector"], user.get("k", k), user.get("exclude", ())) for user in users]
+    return [answers_to(recommender, [user])[0] for user in rows]

@@ -45,7 +45,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-def asked(engine: FakeEngine) -> list[tuple[int, int]]:
+def search_sizes(engine: FakeEngine) -> list[tuple[int, int]]:
     """How many users each search had, and its depth."""
     return [(len(vectors), k) for vectors, k in engine.searches]
 
@@ -89,7 +89,7 @@ def test_users_of_one_depth_share_a_search(of_one_block: bool) -> None:
     engine = compass()
     users = [user("a", EAST, 1), user("b", NORTH, 2), user("c", WEST, 1), user("d", EAST, 1, "x")]
     Recommender(engine).recommend([block(*users)] if of_one_block else map(block, users))
-    assert sorted(asked(engine)) == [(2, 1), (2, 2)]
+    assert sorted(search_sizes(engine)) == [(2, 1), (2, 2)]
 
 
 @pytest.mark.parametrize("size", [1, 7, 50])
@@ -188,7 +188,7 @@ def test_a_k_beyond_the_catalogue_gives_the_whole_catalogue() -> None:
 def test_users_with_long_exclude_lists_are_searched_a_few_at_a_time() -> None:
     engine, long = compass(), [f"x{i}" for i in range(400_000)]
     found = sides(Recommender(engine), *(user(f"u{i}", EAST, 2, *long) for i in range(5)))
-    assert sorted(asked(engine)) == [(1, 400_002), (2, 400_002), (2, 400_002)]
+    assert sorted(search_sizes(engine)) == [(1, 400_002), (2, 400_002), (2, 400_002)]
     assert found == [(f"u{i}", ["east", "north_east"], ["west", "north"]) for i in range(5)]
 
 

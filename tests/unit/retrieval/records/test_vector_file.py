@@ -34,8 +34,8 @@ def test_blocks_are_all_rows_in_order(
 
 
 def test_rows_are_taken_in_the_order_asked_for(matrix: VectorFile) -> None:
-    wanted = [9, 0, 0, 4, 9]
-    assert matrix.take(np.array(wanted)).tolist() == ROWS[wanted].tolist()
+    rows = [9, 0, 0, 4, 9]
+    assert matrix.take(np.array(rows)).tolist() == ROWS[rows].tolist()
     assert matrix.take(np.empty(0, np.int64)).shape == (0, 3)
 
 

@@ -34,19 +34,19 @@ def main() -> None:
 def query_one_by_one(client: Client) -> None:
     for line in (DATA / "users.json").read_text().splitlines():
         user = json.loads(line)
-        show(user, client.infer(as_asked(user)))
+        show(user, client.infer(as_user(user)))
 
 
 def query_batch(client: Client) -> None:
     users = json.loads((DATA / "users_batch.json").read_bytes())
-    results = list(client.batch(map(as_asked, users)))
+    results = list(client.batch(map(as_user, users)))
     for user, result in zip(users[:SHOWN_OF_A_BATCH], results, strict=False):
         show(user, result)
     failed = sum(isinstance(result, UserError) for result in results)
     print(f"... {len(results):,} users answered, {failed} failed; the first {SHOWN_OF_A_BATCH} are shown")
 
 
-def as_asked(user: dict[str, Any]) -> User:
+def as_user(user: dict[str, Any]) -> User:
     return User(user["name"], user["vector"])
 
 

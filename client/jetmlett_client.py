@@ -23,12 +23,12 @@ from urllib.parse import urlsplit
 
 _TOO_MANY, _UNAVAILABLE = 429, 503
 _CLOSED = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)  # http.client's RemoteDisconnected is one
-_MAX_SHOWN_CHARACTERS = 200  # of an answer that is no problem
+_MAX_SHOWN_CHARACTERS = 200  # An answer that is no problem is cut to so many.
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Whose matches are wanted: `vector` is (d,), a list or an array; k of None is the service's default."""
+    """A user to find matches for: `vector` is (d,), a list or an array; k of None is the service's default."""
 
     name: str
     vector: Iterable[float]
@@ -47,7 +47,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A user's matches: `best` from the highest score down, `worst` from the lowest up; `build` is who answered."""
+    """A user's matches: `best` from the highest score down, `worst` from the lowest up; `build` is the build's id."""
 
     name: str
     best: tuple[Match, ...]
@@ -138,18 +138,18 @@ class Client:
             connection.close()
 
     def infer(self, user: User) -> Answer:
-        """Raises NoAnswer, or Refused: with the faults, where the user is not valid (422)."""
-        body, build = self._ask("POST", "/infer", _encode(user))
+        """Return a user's matches. Raises NoAnswer, or Refused: with the faults, where the user is not valid (422)."""
+        body, build = self._send("POST", "/infer", _encode(user))
         return _answer(_parse(body), build)
 
     def batch(self, users: Iterable[User]) -> Iterator[Answer | UserError]:
-        """An answer or error for each user, in order, in as many requests as the limits ask for.
+        """Yield an answer or error for each user, in order, in as many requests as the limits ask for.
 
         Requests are sent as the results are taken. Raises NoAnswer or Refused, after the results of earlier requests.
         """
         first = 0
         for bodies in self._parts(users):
-            body, build = self._ask("POST", "/batch", b"[" + b",".join(bodies) + b"]")
+            body, build = self._send("POST", "/batch", b"[" + b",".join(bodies) + b"]")
             results = _parse(body)
             if not isinstance(results, list) or len(results) != len(bodies):
                 raise NoAnswer(f"the answer to a batch of {len(bodies)} users does not have as many members")
@@ -158,19 +158,19 @@ class Client:
             first += len(bodies)
 
     def index(self) -> dict[str, Any]:
-        """The build that answers: its id, products, dimension, kind, and recall. Raises NoAnswer or Refused."""
-        index: dict[str, Any] = _parse(self._ask("GET", "/index")[0])
+        """Return id, products, dimension, kind and recall of the build that answers. Raises NoAnswer or Refused."""
+        index: dict[str, Any] = _parse(self._send("GET", "/index")[0])
         return index
 
     def is_ready(self) -> bool:
-        """Whether the service answers and wants requests; asked once."""
+        """Tell whether the service answers and takes requests, without retries."""
         try:
             return self._exchange("GET", "/health/ready", None)[0].status == 200
         except NoAnswer:
             return False
 
     def _parts(self, users: Iterable[User]) -> Iterator[list[bytes]]:
-        """The users' JSON, in lists that keep the limits; a user who breaks one alone is for the service to refuse."""
+        """Yield the users' JSON, in lists within the limits. A user who alone exceeds one is sent all the same."""
         bodies: list[bytes] = []
         matches = size = 0
         for user in users:
@@ -184,8 +184,8 @@ class Client:
         if bodies:
             yield bodies
 
-    def _ask(self, method: str, path: str, body: bytes | None = None) -> tuple[bytes, str]:
-        """The body of a 200 and who answered, tried for again where that may help: all requests may be repeated."""
+    def _send(self, method: str, path: str, body: bytes | None = None) -> tuple[bytes, str]:
+        """Return the body of a 200 and the build that answered; retry where that may help, as all requests can be."""
         for tried in count():
             wait = random.uniform(0.5, 1.0) * self._backoff * 2**tried  # noqa: S311 (spreads clients, hides nothing)
             failure: ClientError
@@ -206,7 +206,7 @@ class Client:
         raise AssertionError("unreachable")
 
     def _exchange(self, method: str, path: str, body: bytes | None) -> "_Exchange":
-        """One request. A kept connection that turns out to be closed is replaced by a new one, once and at once."""
+        """Send one request. A kept connection that turns out to be closed is replaced by a new one, once."""
         with self._lock:
             connection = self._idle.pop() if self._idle else None
         if connection is not None:
@@ -237,7 +237,7 @@ class Client:
         return response, found
 
 
-_Exchange = tuple[HTTPResponse, bytes]  # the head of an answer, and its body
+_Exchange = tuple[HTTPResponse, bytes]  # an answer with its headers, and its body
 
 
 class _CutOff(NoAnswer):
@@ -251,7 +251,7 @@ class _Unanswered(_CutOff):
 def _response(
     connection: HTTPConnection, method: str, target: str, body: bytes | None, headers: Mapping[str, str]
 ) -> HTTPResponse:
-    """The head of the answer. Raises _Unanswered, or what `http.client` does."""
+    """Return the answer with its headers read. Raises _Unanswered, or what `http.client` does."""
     if connection.sock is None:
         connection.connect()
     try:
@@ -301,7 +301,7 @@ def _refused(response: HTTPResponse, body: bytes) -> Refused:
 
 
 def _retry_after(headers: Message) -> float:
-    """Seconds, from a number or a date; 0 where there is neither."""
+    """Return the seconds, from a number or a date; 0 where there is neither."""
     text = headers.get("Retry-After", "").strip()
     if text.isdecimal():
         return float(text)

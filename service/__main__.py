@@ -93,7 +93,7 @@ def _add_batch_options(command: argparse.ArgumentParser) -> None:
     add_count = partial(command.add_argument, type=int, metavar="COUNT")
     add_file("--input", help="Parquet, or JSON lines; may be .gz")
     add_file("--output", help="name.parquet, or name.jsonl, .ndjson; and .gz of these")
-    add_count("--k", help="matches a side for users that do not say (default: 10)")
+    add_count("--k", help="matches a side for users that do not say (default: RECO_DEFAULT_K)")
     text = f"users that a process answers at a time; fewer take less memory (default: {PART_ROWS})"
     add_count("--part-rows", default=PART_ROWS, help=text)
 

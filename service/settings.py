@@ -11,8 +11,8 @@ from typing import Any
 from service.cores import available_cores
 from service.errors import BadSetting
 
-MILVUS_MOST_MATCHES = 16_384  # that Milvus finds in one search
-MILVUS_INDEXES = ("FLAT", "HNSW", "IVF_FLAT")  # that searches know how to use; the first is the default
+MILVUS_MAX_MATCHES = 16_384  # Milvus finds no more in one search.
+MILVUS_INDEXES = ("FLAT", "HNSW", "IVF_FLAT")  # The first is the default.
 _MILVUS_THREADS = 16  # They wait for Milvus rather than compute.
 # What Kubernetes injects into containers for a Service whose name is reco or begins with reco-.
 _KUBERNETES_NAMES = re.compile(
@@ -61,14 +61,14 @@ def _number(minimum: float, maximum: float | Callable[[Environment], float], uni
     kind = type(minimum)
 
     def parse(text: str, environment: Environment) -> float:
-        most = maximum(environment) if callable(maximum) else maximum
+        limit = maximum(environment) if callable(maximum) else maximum
         try:
             number = kind(text)
         except ValueError:
             number = kind(-1)
-        if not minimum <= number <= most:
+        if not minimum <= number <= limit:
             noun = "a whole number" if kind is int else "a number of seconds"
-            raise ValueError(f"must be {noun} from {minimum:g} to {most}{hint if '://' in text else ''}")
+            raise ValueError(f"must be {noun} from {minimum:g} to {limit}{hint if '://' in text else ''}")
         return number * unit
 
     return parse
@@ -140,8 +140,8 @@ class Limits:
     max_k: int = _setting(
         "RECO_MAX_K",
         1000,
-        f"Most matches a side that a user may ask for; at most {MILVUS_MOST_MATCHES} with `milvus`.",
-        _number(1, lambda environment: MILVUS_MOST_MATCHES if _is_milvus(environment) else 1_000_000),
+        f"Most matches a side that a user may ask for; at most {MILVUS_MAX_MATCHES} with `milvus`.",
+        _number(1, lambda environment: MILVUS_MAX_MATCHES if _is_milvus(environment) else 1_000_000),
     )
     default_k: int = _setting(
         "RECO_DEFAULT_K",

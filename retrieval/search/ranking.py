@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIDES = ("best", "worst")
-SIGNS = {"best": 1.0, "worst": -1.0}  # of a score, so that the highest one is a side's first
-TOLERANCE = 1e-5  # a product counts as found when its score is within this of the exact k-th score
-UNITS = 10**6  # scores are compared and reported in millionths
+SIGNS = {"best": 1.0, "worst": -1.0}  # The first match of a side has the highest score times its sign.
+TOLERANCE = 1e-5  # A product counts as found when its score is within this of the exact k-th score.
+UNITS = 10**6  # Scores are compared and reported in millionths.
 _POSITION_BITS = 40
 _NO_PRODUCT = np.iinfo(np.int64).max
 

@@ -15,9 +15,9 @@ from pymilvus import DataType, MilvusClient, MilvusException
 from service.errors import EngineUnavailable
 from service.settings import MilvusSettings
 
-METRIC = "IP"  # of unit vectors: the cosine
-POSITION, PREFIX, VECTOR = "position", "head", "vector"  # a product's catalogue position, JSON prefix and unit vector
-MAX_PREFIX_BYTES = 65_535  # of a string in Milvus
+METRIC = "IP"  # The inner product of unit vectors is their cosine.
+POSITION, PREFIX, VECTOR = "position", "head", "vector"  # Published collections have these names.
+MAX_PREFIX_BYTES = 65_535  # Milvus takes no longer strings.
 _CONNECT_SECONDS = 10.0
 
 
@@ -41,12 +41,12 @@ SEARCH_PARAMETERS: dict[str, Callable[[int, int], dict[str, int]]] = {
 
 
 def collection_of(alias: str, build_id: str) -> str:
-    """The collection's name for a build: Milvus takes letters, digits and underscores."""
+    """Return the collection's name for a build: Milvus takes letters, digits and underscores."""
     return f"{alias}_{re.sub('[^0-9A-Za-z]', '_', build_id)}"
 
 
 def build_id_of(alias: str, collection: str) -> str:
-    """The build id in a collection's name, or "" where the name was not made by `collection_of`."""
+    """Return the build id in a collection's name, or "" where the name was not made by `collection_of`."""
     found = re.fullmatch(rf"{alias}_(\d{{8}}T\d{{6}})_(\d{{6}}Z)_([0-9a-f]{{8}})", collection)
     return f"{found[1]}.{found[2]}-{found[3]}" if found else ""
 
@@ -56,22 +56,23 @@ class Cluster:
 
     def __init__(self, settings: MilvusSettings):
         self.alias, self._timeout = settings.alias, settings.timeout
-        self._address = settings.uri.rpartition("@")[2]  # a user and password may stand before it
-        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs the errors that it raises, with traces
+        self._address = settings.uri.rpartition("@")[2]  # A user and password may stand before it.
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # It logs the errors that it raises, with traces.
         timeout = min(settings.timeout, _CONNECT_SECONDS)
         with self._translated():
             self._client = MilvusClient(settings.uri, token=settings.token, timeout=timeout, dedicated=True)
 
     def call(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """What a method of `MilvusClient` returns."""
+        """Call a method of `MilvusClient`, and return its result."""
         with self._translated():
             return getattr(self._client, method)(*arguments, timeout=self._timeout, **options)
 
     def target(self) -> str:
-        """The collection that the alias names, or "" where there is no such alias."""
+        """Return the collection that the alias names, or "" where there is no such alias."""
         with suppress(EngineUnavailable):
             return str(self.call("describe_alias", self.alias)["collection_name"])
-        for collection in self.call("list_collections"):  # finds out why that failed
+        # The description fails where there is no such alias, and where Milvus does not answer: this tells them apart.
+        for collection in self.call("list_collections"):
             if self.alias in self.call("list_aliases", collection)["aliases"]:
                 return str(collection)
         return ""
@@ -82,7 +83,7 @@ class Cluster:
             self.call("drop_collection", collection)
 
     def count(self, collection: str) -> int:
-        """The products in a loaded collection, those just inserted included."""
+        """Return the number of products in a loaded collection, those just inserted included."""
         rows = self.call("query", collection, filter="", output_fields=["count(*)"], consistency_level="Strong")
         return int(rows[0]["count(*)"])
 

@@ -11,15 +11,15 @@ from retrieval.search.ranking import UNITS, Neighbours
 from service.engines.base import IndexInfo
 from service.engines.milvus_cluster import METRIC, POSITION, PREFIX, SEARCH_PARAMETERS, VECTOR, Cluster, build_id_of
 from service.errors import EngineUnavailable, TooLarge
-from service.settings import MILVUS_MOST_MATCHES, MilvusSettings
+from service.settings import MILVUS_MAX_MATCHES, MilvusSettings
 
 # Milvus's scores differ in the seventh decimal with the number of queries. So a search fetches a few products more than
-# asked with their vectors, every score is then computed product by product, and where the products left out could still
-# tie with the last one asked for, it fetches more.
+# requested with their vectors, every score is then computed product by product, and where the products left out could
+# still tie with the last one requested, it fetches more.
 _SPARE_PRODUCTS = 6
 _RANKING_ERROR = 2e-6
-_DEPTH_FACTOR = 4  # by which a search that was not deep enough is repeated
-_MAX_VECTOR_BYTES = 4 * 2**20  # in one answer of Milvus, unless one user's are more
+_DEPTH_FACTOR = 4  # A search that was not deep enough is repeated with so many times the depth.
+_MAX_VECTOR_BYTES_PER_ANSWER = 4 * 2**20  # One user's vectors may be more.
 _MAX_CACHED_PREFIXES = 200_000
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def open_engine(settings: MilvusSettings) -> "MilvusEngine":
 class MilvusEngine:
     """Serves one collection, which never changes. Where the alias has moved, `latest` gives the engine to serve next.
 
-    An approximate index may find fewer products than asked for; both sides are then padded.
+    An approximate index may find fewer products than requested; both sides are then padded.
     """
 
     concurrency = 4  # Searches take most of their time elsewhere.
@@ -73,8 +73,8 @@ class MilvusEngine:
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         """Raises EngineUnavailable, and TooLarge where k is more than Milvus finds at once."""
         k = min(k, self._products)
-        if k > MILVUS_MOST_MATCHES:
-            raise TooLarge(f"k and exclude ask for {k} matches, Milvus finds {MILVUS_MOST_MATCHES} at once")
+        if k > MILVUS_MAX_MATCHES:
+            raise TooLarge(f"k and exclude ask for {k} matches, Milvus finds {MILVUS_MAX_MATCHES} at once")
         if not self.is_available:
             raise EngineUnavailable("Milvus did not answer when last asked")
         users = len(unit_vectors)
@@ -86,25 +86,25 @@ class MilvusEngine:
 
     def prefixes(self, positions: NDArray[np.int64]) -> list[bytes]:
         """Return JSON prefixes, which searches have mostly brought along. Raises EngineUnavailable."""
-        wanted = positions.tolist()
+        requested = positions.tolist()
         known = self._prefixes
-        if missing := [position for position in wanted if position not in known]:
+        if missing := [position for position in requested if position not in known]:
             known = {**known, **{row[POSITION]: row[PREFIX].encode() for row in self._query(missing)}}
-        return [known[position] for position in wanted]
+        return [known[position] for position in requested]
 
     def _load(self) -> None:
-        """Some servers forget at a restart what was loaded."""
+        """Load the collection unless it is loaded: some servers forget at a restart what was."""
         state = self._cluster.call("get_load_state", self._collection)["state"]
         if state.name != "Loaded":
             self._cluster.call("load_collection", self._collection)
 
     def _nearest(self, queries: NDArray[np.float32], k: int, depth: int) -> "list[_Ranked]":
         """Return the k nearest products of each query (n, d), from its `depth` nearest or, where needed, from more."""
-        if depth >= self._products <= MILVUS_MOST_MATCHES:
+        if depth >= self._products <= MILVUS_MAX_MATCHES:
             catalogue = self._hits(self._query(range(self._products)))
             return [_rank(catalogue, query, k) for query in queries]
-        depth = min(depth, MILVUS_MOST_MATCHES)
-        queries_at_once = max(1, _MAX_VECTOR_BYTES // (4 * self._dimension * depth))
+        depth = min(depth, MILVUS_MAX_MATCHES)
+        queries_at_once = max(1, _MAX_VECTOR_BYTES_PER_ANSWER // (4 * self._dimension * depth))
         ranked = []
         for start in range(0, len(queries), queries_at_once):
             ranked += self._search(queries[start : start + queries_at_once], k, depth)
@@ -125,14 +125,14 @@ class MilvusEngine:
             found = _rank(self._hits([hit["entity"] for hit in hits]), query, k)
             reach = hits[-1]["distance"] if len(hits) == depth else np.inf
             is_settled = len(found[0]) == k and found[1][-1] > reach + _RANKING_ERROR
-            if not is_settled and depth < MILVUS_MOST_MATCHES:
+            if not is_settled and depth < MILVUS_MAX_MATCHES:
                 [found] = self._nearest(query[None], k, _DEPTH_FACTOR * depth)
             ranked.append(found)
         return ranked
 
     def _query(self, positions: "range | list[int]") -> list[dict[str, Any]]:
         """Return the stored rows of products, some at a time."""
-        rows_at_once = max(1, _MAX_VECTOR_BYTES // (4 * self._dimension))
+        rows_at_once = max(1, _MAX_VECTOR_BYTES_PER_ANSWER // (4 * self._dimension))
         rows: list[dict[str, Any]] = []
         for start in range(0, len(positions), rows_at_once):
             part = positions[start : start + rows_at_once]

@@ -8,7 +8,7 @@ from service.settings import Settings
 
 
 class Access:
-    """Decides who may ask. Health stays open, and so do the pages, which hold no data and ask for a key themselves."""
+    """Checks API keys. Health stays open, and so do the pages, which have no data and let people enter a key."""
 
     def __init__(self, settings: Settings):
         self._keys = [key.encode() for key in settings.api_keys]

@@ -14,7 +14,7 @@ from service.settings import Settings
 
 
 def create_app(serving: Serving, settings: Settings) -> Flask:
-    """The application over what is served."""
+    """Return the application over what is served."""
     app = Flask(__name__, static_folder=None)
     add_routes(app, views_of(serving, settings), serving)
     app.register_error_handler(Exception, answer_error)

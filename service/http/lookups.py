@@ -1,4 +1,4 @@
-"""Look products up by name, find similar ones, and project products and users onto the map; what each request is."""
+"""Looks products up by name, finds similar ones, and projects products and users onto the map."""
 
 from collections.abc import Sequence
 from functools import cache, partial
@@ -22,7 +22,7 @@ _MIN_MEAN_LENGTH = 1e-6  # A shorter mean of unit vectors is rounding error and 
 
 @cache
 def request_schemas(dimension: int, limits: Limits) -> dict[str, Schema]:
-    """What each request is, by its name in the API document. Its fields are the arguments of what it asks for."""
+    """Return the schema of each request, by its name in the API document."""
     max_limit = limits.max_completions
     return {
         "ProductsQuery": schema(
@@ -43,9 +43,9 @@ def request_schemas(dimension: int, limits: Limits) -> dict[str, Schema]:
 
 
 def similar(recommender: Recommender, ids: Sequence[str], k: int, exclude: frozenset[str]) -> Recommendation:
-    """The matches of the mean of the products' unit vectors, none in `ids` or `exclude`; an id given twice counts once.
+    """Return the matches of the mean of the products' unit vectors, none in `ids` or `exclude`.
 
-    Raises BadRequest naming each unknown id.
+    An id given twice counts once. Raises BadRequest naming each unknown id.
     """
     user, vector = User("", k, exclude.union(ids)), _mean_vector(recommender.catalogue, ids, "ids")
     return recommender.recommend_one(user, vector)
@@ -54,7 +54,7 @@ def similar(recommender: Recommender, ids: Sequence[str], k: int, exclude: froze
 def project(
     catalogue: Catalogue, ids: Sequence[str], vector: NDArray[np.float64] | None, likes: Sequence[str]
 ) -> dict[str, Any]:
-    """The map points, as [x, y], of products, of a user's vector (d,), and of a user who likes some products.
+    """Return the map points, as [x, y], of products, of a user's vector (d,), and of a user who likes some products.
 
     Those of the `vector` and the `likes` are null where there is none. Raises BadRequest naming each unknown id.
     """
@@ -80,7 +80,7 @@ def _mean_vector(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArra
 
 
 def _vectors_of(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArray[np.float32]:
-    """The unit vectors (m, d) of products; raises BadRequest naming each unknown id."""
+    """Return the unit vectors (m, d) of products; raises BadRequest naming each unknown id."""
     vectors = catalogue.unit_vectors_of(ids)
     faults = []
     for i, (product_id, vector) in enumerate(zip(ids, vectors, strict=True)):

@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from retrieval.search.ranking import SIDES
 from service.engines.base import IndexInfo
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
@@ -53,14 +54,14 @@ class _Index(Collector):
         yield InfoMetricFamily("reco_index", "The build in use.", {"build_id": info.build_id, "kind": info.index})
         yield GaugeMetricFamily("reco_index_products", "Products in the build in use.", info.products)
         recall = GaugeMetricFamily("reco_index_recall", "Recall at 10 as the builder measured it.", labels=["side"])
-        for side in ("best", "worst"):
+        for side in SIDES:
             if side in info.recall:
                 recall.add_metric([side], info.recall[side][0]["mean"])
         yield recall
 
 
 def exposition(info: IndexInfo) -> bytes:
-    """All metrics of all processes, in Prometheus's text format."""
+    """Return all metrics of all processes, in Prometheus's text format."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     registry.register(_Index(info))

@@ -51,12 +51,12 @@ URGENT_ROUTES = frozenset(each.path for each in OPERATIONS.values() if "429" not
 
 
 def open_routes(settings: Settings) -> frozenset[str]:
-    """The paths that are answered without a key."""
+    """Return the paths that are answered without a key."""
     return frozenset(operation.path for operation in OPERATIONS.values() if not operation.needs_key(settings))
 
 
 def document(recommender: Recommender, settings: Settings) -> dict[str, Any]:
-    """The document of what is served; the examples are answered by the recommender."""
+    """Return the document of what is served; the examples are answered by the recommender."""
     filled: dict[str, Any] = _filled(_DOCUMENT, _values(recommender, settings.limits))
     del filled["security"]  # Each operation that needs a key says so itself.
     for operation in OPERATIONS.values():
@@ -65,7 +65,7 @@ def document(recommender: Recommender, settings: Settings) -> dict[str, Any]:
 
 
 def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
-    """Limits, and examples that the recommender has answered, for the placeholders of the written document."""
+    """Return limits, and examples that the recommender has answered, for the placeholders of the written document."""
     dimension = recommender.info.dimension
     vector = [round(math.sin(number), 1) for number in range(1, dimension + 1)]
     users = [{"name": "mike", "vector": vector, "k": 2}, {"name": "zoe", "vector": vector[:-1], "k": 2}]
@@ -88,7 +88,7 @@ def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
 
 
 def _filled(node: Any, values: Mapping[str, Any]) -> Any:
-    """A copy of a part of the document with the values of its placeholders."""
+    """Return a copy of a part of the document with the values of its placeholders."""
     if isinstance(node, dict):
         return {name: _filled(member, values) for name, member in node.items()}
     if isinstance(node, list):

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def answer_error(error: Exception) -> Response:
-    """The problem of whatever a view has raised; what is no error of a request is a bug, and logged as one."""
+    """Return the problem for whatever a view has raised; what is no error of a request is a bug, and logged as one."""
     match error:
         case errors.EngineUnavailable():
             log.warning("%s", error)
@@ -52,13 +52,13 @@ def answer_error(error: Exception) -> Response:
 def problem(
     status: HTTPStatus, detail: str, faults: Sequence[Fault] = (), headers: dict[str, str] | None = None
 ) -> Response:
-    """A problem as the answer to the current request, with the faults of its body if there are any."""
+    """Return a problem as the answer to the current request, with the faults of its body if there are any."""
     body = problem_body(status, detail, request.path, faults)
     return Response(body, status, headers={"Content-Type": PROBLEM, **SAFETY_HEADERS, **(headers or {})})
 
 
 def problem_body(status: HTTPStatus, detail: str, path: str, faults: Sequence[Fault] = ()) -> bytes:
-    """The JSON of a problem; on a path of the Open Inference Protocol, with the `error` that its clients look for."""
+    """Return the JSON of a problem; on paths of the Open Inference Protocol, with the `error` that its clients read."""
     body: dict[str, Any] = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": detail}
     if faults:
         body["errors"] = faults

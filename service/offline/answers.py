@@ -10,7 +10,7 @@ from service.http.user_reader import UserReader
 from service.recommender import Answer, Recommender, User, UserBlock
 from service.settings import Limits
 
-_MAX_MATCHES = 200_000  # a side of a piece
+_MAX_MATCHES_PER_PIECE = 200_000  # on each side
 
 
 class Answerer:
@@ -37,7 +37,7 @@ def _pieces(block: UserBlock) -> Iterator[UserBlock]:
     start = first_row = row = matches = 0
     for i, item in enumerate(block.items):
         depth = item.depth if isinstance(item, User) else 1
-        if i > start and matches + depth > _MAX_MATCHES:
+        if i > start and matches + depth > _MAX_MATCHES_PER_PIECE:
             yield UserBlock(block.items[start:i], block.vectors[first_row:row])
             start, first_row, matches = i, row, 0
         row += isinstance(item, User)

@@ -61,7 +61,7 @@ class BatchMatcher:
         raise TypeError(f"a batch is a pyarrow RecordBatch or Table, or a pandas DataFrame, not {type(batch).__name__}")
 
     def each(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The answers to batch after batch."""
+        """Answer batch after batch."""
         return map(self, batches)
 
 

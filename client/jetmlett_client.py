@@ -22,7 +22,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 _TOO_MANY, _UNAVAILABLE = 429, 503
-_CLOSED = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)  # http.client's RemoteDisconnected is one
+_CLOSED = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)  # RemoteDisconnected is one of them.
 _MAX_SHOWN_CHARACTERS = 200  # An answer that is no problem is cut to so many.
 
 
@@ -213,7 +213,7 @@ class Client:
             try:
                 return self._exchange_on(connection, method, path, body)
             except _Unanswered:
-                self.close()  # the others are as old
+                self.close()  # The others are as old.
         new = self._connect(self._host, self._port, timeout=self._timeout)
         return self._exchange_on(new, method, path, body)
 
@@ -255,7 +255,7 @@ def _response(
     if connection.sock is None:
         connection.connect()
     try:
-        with suppress(*_CLOSED):  # a server may answer, and close, before the body has arrived
+        with suppress(*_CLOSED):  # A server may answer, and close, before the body has arrived.
             connection.request(method, target, body, dict(headers))
         return connection.getresponse()
     except _CLOSED as error:
@@ -263,7 +263,7 @@ def _response(
 
 
 def _encode(user: User) -> bytes:
-    tolist = getattr(user.vector, "tolist", None)  # of arrays
+    tolist = getattr(user.vector, "tolist", None)  # NumPy's arrays have one.
     fields: dict[str, Any] = {"name": user.name, "vector": tolist() if tolist else list(user.vector)}
     if user.k is not None:
         fields["k"] = user.k
@@ -296,7 +296,7 @@ def _refused(response: HTTPResponse, body: bytes) -> Refused:
         problem = json.loads(text)
         faults = tuple(Fault(**fault) for fault in problem.get("errors", ()))
         return Refused(response.status, problem["title"], problem["detail"], faults, text)
-    except (ValueError, KeyError, TypeError, AttributeError):  # of a proxy, perhaps
+    except (ValueError, KeyError, TypeError, AttributeError):  # The answer may be a proxy's.
         return Refused(response.status, response.reason, text[:_MAX_SHOWN_CHARACTERS], (), text)
 
 

@@ -20,7 +20,7 @@ from retrieval.records.vector_file import VectorFile
 from retrieval.search.ranking import RowAssigner, RowGroups
 from retrieval.vectors import BadVector, json_type, read_vector, unit_vectors
 
-VECTORS = "unit_vectors.f32"  # scratch, no part of a build
+VECTORS = "unit_vectors.f32"  # A scratch file, which is not published.
 _BLOCK_ROWS = 4096
 _MAX_LISTED_ROWS = 20
 

@@ -18,11 +18,11 @@ from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import SIGNS, TOLERANCE, RowGroups
 from retrieval.vectors import BadVector, read_vector, unit_vectors
 
-MIN_USERS = 300  # with fewer, a recall of 0.99 cannot be told from one of 0.97
+MIN_USERS = 300  # With fewer, a recall of 0.99 cannot be told from one of 0.97.
 _TUNING_USERS, _CONFIRMING_USERS, _MAX_SYNTHETIC_USERS = 300, 1000, 5000
 _SEED = 1
 _ONE_SIDED_95_PERCENT = 1.645
-_BLOCK_USERS = 64  # bounds the memory that exact scores take
+_BLOCK_USERS = 64  # This bounds the memory that exact scores take.
 
 TopRows = tuple[NDArray[np.float32], NDArray[np.int64]]  # scores and rows (u, m) for each user, the highest first
 

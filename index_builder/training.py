@@ -45,7 +45,7 @@ def build_index(factory: str, vectors: VectorFile, store: faiss.Index) -> faiss.
 
     Raises BadIndexKind where FAISS cannot make such an index of these vectors.
     """
-    kind = _REFINEMENT.sub("", factory)  # every compressed kind is re-ranked, whether or not the string says so
+    kind = _REFINEMENT.sub("", factory)  # Every compressed kind is re-ranked, whether or not the string says so.
     if kind == FLAT:
         return store
     with _explained(factory):
@@ -62,7 +62,7 @@ def build_index(factory: str, vectors: VectorFile, store: faiss.Index) -> faiss.
 def check_negates(factory: str, dimension: int) -> None:
     """Raise BadIndexKind for a kind that `negate` refuses, before anything is trained."""
     with _explained(factory):
-        index = _untrained(_REFINEMENT.sub("", factory), dimension)  # a name: FAISS's views keep nothing alive
+        index = _untrained(_REFINEMENT.sub("", factory), dimension)  # Named, as FAISS's views keep nothing alive.
         negate(index)
 
 
@@ -122,7 +122,7 @@ def _trained(kind: str, vectors: VectorFile) -> faiss.Index:
     inner = scanned_index(index)
     if isinstance(inner, faiss.IndexIVF):
         inner.cp.niter = 10
-        inner.cp.min_points_per_centroid = 1  # no warnings about small samples: what they might cost is measured
+        inner.cp.min_points_per_centroid = 1  # No warnings: what small samples cost is measured.
     if hasattr(inner, "pq"):
         inner.pq.cp.min_points_per_centroid = 1
     index.train(sample)
@@ -136,7 +136,7 @@ def _set_reduction(transform: faiss.LinearTransform, sample: NDArray[np.float32]
     are to be more directions than the vectors have, zeros are added.
     """
     dimension = transform.d_out
-    centred = sample - sample.mean(axis=0)  # single precision, as the sample of a large catalogue takes much memory
+    centred = sample - sample.mean(axis=0)  # Single precision halves the memory of a large sample.
     variances, directions = np.linalg.eigh((centred.T @ centred).astype(np.float64))
     kept = directions[:, np.argsort(-variances)[:dimension]].T
     padded = np.zeros((dimension, sample.shape[1]))

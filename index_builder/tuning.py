@@ -28,7 +28,7 @@ K, LARGE_K = 10, 100
 _CANDIDATES = [round(16 * 1.25**step) for step in range(24)]  # 16 to 2711
 _MAX_TIMED_USERS, _MAX_TIMED_SECONDS, _TIMED_ROUNDS = 60, 2.0, 3
 _CURVE_STEP = 4
-_MIN_ROWS = 5_000  # an exact scan of fewer takes less than the service around it
+_MIN_ROWS = 5_000  # An exact scan of fewer takes less time than the service around it.
 _MIN_ROWS_FOR_LISTS = 100_000
 _MAX_ROWS_FOR_SCANS = 500_000
 
@@ -124,7 +124,7 @@ class Tuner:
         trials: list[Trial] = []
         for nprobe in reversed(list_counts(index)):
             trials.append(self._try_lists(kind, index, side, nprobe))
-            if not trials[-1].reaches:  # fewer lists hold fewer of the nearest
+            if not trials[-1].reaches:  # Fewer lists have fewer of the nearest rows.
                 break
         self._trials += trials
         reaching = [trial for trial in trials if trial.reaches]
@@ -152,7 +152,7 @@ class Tuner:
         counts = [count for count in _CANDIDATES if count < self._vectors.rows] or [self._vectors.rows]
         curve, scores = {}, None
         for count in reversed(counts):
-            if scores is None or is_graph(index):  # a graph is walked differently for each count
+            if scores is None or is_graph(index):  # A graph is walked differently for each count.
                 scores = candidate_scores(index, queries, count, nprobe)
             found = scores[:, :count]
             highest = {k: exact[:, :k] for k in (K, LARGE_K)}
@@ -192,7 +192,8 @@ class Tuner:
             if not missed or not self._pool.has_more or all(raised[side] == settings[side] for side in missed):
                 break
             settings |= raised
-        trials = [  # with fewer and more candidates than chosen, for the report
+        # The report also shows fewer and more candidates than chosen.
+        trials = [
             self._trial(kind, index, side, replace(chosen, candidates=count), curve[K])
             for side, chosen in settings.items()
             for count, curve in list(self._recall_by_candidates(index, side, chosen.nprobe).items())[::_CURVE_STEP]

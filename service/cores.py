@@ -25,7 +25,7 @@ class Cores:
         Every core is the own one of some worker, and every worker has one.
         """
         self.count = count
-        self._file = os.open(f"/proc/self/fd/{shared}", os.O_RDWR)  # locks belong to whoever opened the file
+        self._file = os.open(f"/proc/self/fd/{shared}", os.O_RDWR)  # Each open file has locks of its own.
         self._in_process = [threading.Lock() for _ in range(count)]
         self._own = [core for core in range(count) if core % workers == worker % count]
         self._others = [core for core in range(count) if core not in self._own]

@@ -132,7 +132,7 @@ class Recommender:
     def _select(self, side: Neighbours, row: int, user: User) -> Matches:
         """Return a user's first k matches that are not excluded."""
         positions, scores = side.positions[row], side.scores[row]
-        if len(positions) and positions[-1] < 0:  # padding
+        if len(positions) and positions[-1] < 0:  # An approximate engine pads what it did not find.
             found = int(np.count_nonzero(positions >= 0))
             positions, scores = positions[:found], scores[:found]
         if user.exclude:

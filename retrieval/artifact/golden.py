@@ -11,7 +11,7 @@ from retrieval.errors import BadArtifact
 from retrieval.search.ranking import SIDES, TOLERANCE, Neighbours
 
 MATCHES = 10
-_MIN_SHARE_FOUND = 0.95  # another CPU rounds differently, which can swap near-ties at the last place
+_MIN_SHARE_FOUND = 0.95  # Another CPU rounds differently, which can swap near-ties at the last place.
 
 Answers = list[dict[str, float]]  # one side's score for each product id, query by query
 Search = Callable[[NDArray[np.float32], int], tuple[Neighbours, Neighbours]]  # unit vectors (n, d) and k to both sides

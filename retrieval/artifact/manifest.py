@@ -15,7 +15,7 @@ from retrieval.search.settings import SearchSettings, SideSettings
 FORMAT = 1
 MANIFEST = "manifest.json"
 _MAX_NUMBER = 2**53
-_NOT_KEYS = ("_schema", "key", "value")  # levels that marshmallow puts between the keys of a manifest
+_NOT_KEYS = ("_schema", "key", "value")  # Marshmallow puts these levels between the keys.
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ def _order(keys: list[str]) -> NDArray[np.int64]:
 
 def _map_array(path: Path) -> NDArray[np.unsignedinteger]:
     try:
-        return np.asarray(np.load(path, mmap_mode="r"))  # np.memmap itself is slow to index
+        return np.asarray(np.load(path, mmap_mode="r"))  # An np.memmap is slow to index.
     except FileNotFoundError as error:
         raise BadArtifact(f"{path}: is missing; `python -m index_builder` makes a build with all files") from error
     except (ValueError, EOFError) as error:

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-_MAX_FLOAT_DIGITS = 309  # decimal digits of the greatest float
+_MAX_FLOAT_DIGITS = 309  # The greatest float has so many decimal digits.
 
 
 class BadJson(ValueError):

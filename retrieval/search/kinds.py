@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from retrieval.search.settings import SearchSettings
 
 FAISS_VERSION: str = faiss.__version__
-_LIST_STEPS = 12  # from all lists down to a forty-fifth of them
+_LIST_STEPS = 12  # They go from all lists down to a forty-fifth of them.
 
 
 def exact_rows(index: faiss.Index) -> faiss.Index | None:

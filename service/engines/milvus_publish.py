@@ -45,7 +45,7 @@ def publish(artifacts: Path, settings: MilvusSettings, layout: Layout) -> str:
             raise CannotPublish(f"{collection}: {problem}")
         _verify(cluster, collection, build)
         return f"nothing to do: {settings.alias} names {collection} already, and it is complete"
-    cluster.drop(collection)  # left by a publish that was killed
+    cluster.drop(collection)  # A publish that was killed may have left it.
     try:
         _load(cluster, collection, build, layout)
         _verify(cluster, collection, build)

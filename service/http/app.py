@@ -37,4 +37,4 @@ def add_routes(app: Flask, views: Mapping[str, View], serving: Serving) -> None:
 
 
 def _answer(view: View, serving: Serving) -> Response:
-    return view(serving.recommender)  # taken once, as a new build may replace it at any time
+    return view(serving.recommender)  # Taken once, as a new build may replace it at any time.

@@ -36,7 +36,7 @@ from service.recommender import Answer, Matches, Recommender, User, UserBlock
 from service.settings import Limits
 
 MODEL, VERSION = "reco", version()
-HEADER_LENGTH = "Inference-Header-Content-Length"  # the header that says how many bytes of a body are JSON
+HEADER_LENGTH = "Inference-Header-Content-Length"  # It says how many bytes of a body are JSON.
 SERVER = {"name": MODEL, "version": VERSION, "extensions": ["binary_tensor_data"]}
 INPUT, FLOAT, TEXT = "vectors", "FP32", "BYTES"
 _MEMBERS = {"ids": ("id", TEXT), "scores": ("score", FLOAT), "names": ("name", TEXT)}
@@ -116,7 +116,7 @@ def _request_schema(dimension: int, limits: Limits) -> Schema:
         name=Field(partial(_read_choice, [INPUT]), required=True),
         datatype=Field(partial(_read_choice, [FLOAT]), required=True),
         shape=Field(partial(_read_shape, dimension), required=True),
-        data=Field(partial(read_kind, list, "a list")),  # judged together with the shape
+        data=Field(partial(read_kind, list, "a list")),  # Its length is checked together with the shape.
         parameters=Object(schema(binary_data_size=Field(_read_integer)), load_default=dict),
     )
     output = schema(
@@ -251,7 +251,7 @@ def _as_floats(rows: list[list[Any]], dimension: int) -> NDArray[np.float32] | N
         wide = np.fromiter(numbers, np.float64, len(numbers))
     except OverflowError:
         return None
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+    with np.errstate(over="ignore"):  # Numbers beyond float32 become infinite, and are refused as such.
         return wide.astype(np.float32).reshape(-1, dimension)
 
 

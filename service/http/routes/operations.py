@@ -19,7 +19,7 @@ from service.settings import Settings
 class Operations(Routes):
     def __init__(self, settings: Settings, serving: Serving):
         super().__init__(settings)
-        self._serving, self._document = serving, ("", b"")  # the document of a build
+        self._serving, self._document = serving, ("", b"")  # A build id, and the document of that build.
 
     def views(self) -> dict[str, View]:
         return {

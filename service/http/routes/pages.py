@@ -13,7 +13,7 @@ from service.http.openapi import OPERATIONS
 from service.http.routes.base import View
 from service.recommender import Recommender
 
-_FOLDERS = ("explorer", "docs")  # of `static`; the operation of `docs/docs.html` is `docs_html`
+_FOLDERS = ("explorer", "docs")  # The operation of `static/docs/docs.html` is `docs_html`.
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self';"

@@ -44,9 +44,11 @@ class Setting:
         return environment.get(self.name) or str(self.derive(environment) if self.derive else self.default)
 
     def show(self, environment: Environment) -> str:
-        """Return the text as it may be printed: a user and password may stand before the @ of an address."""
+        """Return the text as it may be printed: without a secret, and without the user and password of an address."""
         text = self.text(environment)
-        return ("set, not shown" if text else "") if self.is_secret else text.rpartition("@")[2]
+        if self.is_secret:
+            return "set, not shown" if text else ""
+        return text.rpartition("@")[2] if self.name.endswith("_URI") else text
 
     def read(self, environment: Environment) -> Any:
         try:

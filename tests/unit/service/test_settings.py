@@ -198,3 +198,11 @@ def test_the_readme_lists_every_setting_with_its_default_and_sentence() -> None:
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `RECO_")]
     expected = [[f"`{setting.name}`", str(setting.default) or "none", setting.sentence] for setting in SCHEMA]
     assert [[name, default.strip("`"), sentence] for name, default, sentence in rows] == expected
+
+
+def test_only_the_user_of_an_address_is_left_out_of_what_is_shown() -> None:
+    shown = {
+        setting.name: setting.show({"RECO_ARTIFACTS": "/data/at@x", "RECO_MILVUS_URI": "http://ann:pass@milvus:1"})
+        for setting in SCHEMA
+    }
+    assert (shown["RECO_ARTIFACTS"], shown["RECO_MILVUS_URI"]) == ("/data/at@x", "milvus:1")

@@ -9,8 +9,9 @@ import pytest
 
 from service.errors import BadBody, BadRequest, FailedUser, TooLarge
 from service.http import user_reader
-from service.http.schemas import read_json
+from service.http.schemas import read_json, user_schema
 from service.http.user_reader import UserReader, UserRow
+from service.offline.record_batches import USER_COLUMNS
 from service.recommender import User, UserBlock
 from service.settings import Limits
 
@@ -167,3 +168,13 @@ def test_the_vectors_numbers_are_those_of_the_text() -> None:
         numbers = (draw.normal(size=300) * scale).tolist()
         _, vector = reader.read_user(json.dumps({"name": "ann", "vector": numbers}).encode())
         assert vector.tolist() == numbers
+
+
+@pytest.mark.parametrize("field", user_schema(3, LIMITS).fields)
+def test_the_fast_path_looks_at_every_field_of_the_schema(field: str) -> None:
+    unusual = json.dumps({**json.loads(GOOD), field: {}}).encode()
+    assert READER.parse_fast([GOOD.encode(), unusual])[0][1] is None
+
+
+def test_columns_are_read_for_every_field_of_the_schema() -> None:
+    assert USER_COLUMNS.keys() == user_schema(3, LIMITS).fields.keys()

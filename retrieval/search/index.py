@@ -150,10 +150,8 @@ class _Side:
             scores = np.empty((1, count), np.float32)
             score_rows(self.exact_rows, queries, np.arange(count)[None], scores)
             return scores[0]
-        [found], [rows] = self.exact_rows.search(queries, count)
-        scores = np.empty(count, np.float32)
-        scores[rows] = found
-        return scores
+        found, rows = self.exact_rows.search(queries, count)
+        return found[0, np.argsort(rows[0])]
 
 
 _Batch = tuple[_Side, NDArray[np.float32]]

@@ -1,15 +1,29 @@
 """The JSON that builder and service read: RFC 8259, plus the numbers that other writers emit."""
 
+import codecs
 import json
+from collections.abc import Iterator
+from json.decoder import WHITESPACE  # type: ignore[attr-defined]
 from typing import Any
 
+import numpy as np
 import orjson
 
 _MAX_FLOAT_DIGITS = 309  # The greatest float has so many decimal digits.
+_WINDOW_BYTES = 2**20
+# Bytes of memory that each byte of JSON stands for at most: what CPython takes for an empty object or list, for a key
+# with its place in the table, for a string's head (half of it a quote), and for a number in a list.
+_MEMORY_BYTES = np.ones(256, np.int16)
+for _byte, _cost in {b"{": 80, b"[": 72, b":": 104, b'"': 32, b",": 40}.items():
+    _MEMORY_BYTES[ord(_byte)] = _cost
 
 
 class BadJson(ValueError):
     """The text is not JSON; the message says where."""
+
+
+class LongJson(BadJson):
+    """A text that is not JSON, or has a value longer than may be read; the message says where."""
 
 
 def loads(text: bytes) -> Any:
@@ -33,7 +47,67 @@ def loads(text: bytes) -> Any:
         raise BadJson("nested too deeply") from error
 
 
+def value_bytes(text: bytes) -> int:
+    """Return how many bytes of memory the value of a text takes at most, wide characters aside.
+
+    It looks at a window at a time, because a thread that stays in one call for long holds up all others.
+    """
+    codes = np.frombuffer(text, np.uint8)
+    windows = (codes[start : start + _WINDOW_BYTES] for start in range(0, len(codes), _WINDOW_BYTES))
+    return sum(int(_MEMORY_BYTES[window].sum(dtype=np.int64)) for window in windows)
+
+
+def iterate_array(text: bytes) -> Iterator[Any]:
+    """Yield the members of an array that is not empty, in the memory of a few; none may be longer than 1 MiB.
+
+    Raises BadJson, or LongJson, perhaps only after some members.
+    """
+    start, separator = text.find(b"[") + 1, ","
+    while separator == ",":
+        window, size = _decode(text, start)
+        read = 0
+        for value, position in _members(window):
+            yield value
+            read = position
+        if not read:
+            if start + size >= len(text):
+                raise BadJson(f"not JSON from byte {start} on")
+            raise LongJson(f"not JSON from byte {start} on, or has a value of more than {_WINDOW_BYTES:,} bytes there")
+        start += size if read == len(window) else len(window[:read].encode())
+        separator = window[read - 1]
+    if text[start:].strip():
+        raise BadJson(f"not JSON from byte {start} on")
+
+
+def _decode(text: bytes, start: int) -> tuple[str, int]:
+    """Return a window of UTF-8 text without the part of a character that may end it, and how many bytes it has."""
+    try:
+        return codecs.utf_8_decode(text[start : start + _WINDOW_BYTES], "strict", False)
+    except UnicodeDecodeError as error:
+        raise BadJson(f"not UTF-8: {error.reason} at byte {start + error.start}") from error
+
+
+def _members(window: str) -> Iterator[tuple[Any, int]]:
+    """Yield the members at the start of a text, each with the position after the comma or bracket that follows it.
+
+    A member that is followed by neither may go on behind the window, and ends it.
+    """
+    position, separator = 0, ","
+    while separator == ",":
+        try:
+            value, end = _DECODER.raw_decode(window, WHITESPACE.match(window, position).end())
+        except (json.JSONDecodeError, RecursionError):
+            return
+        end = WHITESPACE.match(window, end).end()
+        position, separator = end + 1, window[end : end + 1]
+        if separator in {",", "]"}:
+            yield value, position
+
+
 def _integer(digits: str) -> int | float:
     if len(digits.lstrip("-")) <= _MAX_FLOAT_DIGITS:
         return int(digits)
     return float("-inf" if digits.startswith("-") else "inf")
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer)

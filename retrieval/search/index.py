@@ -9,13 +9,24 @@ from numpy.typing import NDArray
 
 from retrieval.errors import BadArtifact
 from retrieval.search.kinds import exact_rows, score_rows, search_parameters
-from retrieval.search.ranking import SIGNS, UNITS, Neighbours, RowGroups, positions_of, rank, scores_of
+from retrieval.search.ranking import (
+    SIGNS,
+    Neighbours,
+    RowGroups,
+    positions_of,
+    rank,
+    rank_all,
+    scores_of,
+    to_millionths,
+)
 from retrieval.search.settings import SearchSettings, SideSettings
 
 # FAISS ranks one query by a scan and many by a matrix product, which round differently in the seventh decimal. So a
 # search fetches a few rows more than k, every score is then computed row by row, and where the rows left out could
-# still tie with the k-th one, it fetches more.
+# still tie with the k-th one, it fetches many more, once. Where even these could, all rows are scored and compared:
+# thousands of near-identical vectors cost three searches and no more.
 _SPARE_ROWS = 6
+_DEEPENING = 16
 _RANKING_ERROR = 2e-6
 _MAX_CANDIDATES = 1_000_000  # of all queries searched at once, which bounds the memory of a search
 _MAX_CACHED_PARAMETERS = 64
@@ -62,7 +73,9 @@ class ProductIndex:
         """Return one of the two halves of `search`: "best" or "worst"."""
         return _neighbours(side, self._rank_nearest([(self._sides[side], unit_vectors)], k, k + _SPARE_ROWS))
 
-    def _rank_nearest(self, batches: "list[_Batch]", k: int, depth: int) -> NDArray[np.int64]:
+    def _rank_nearest(
+        self, batches: "list[_Batch]", k: int, depth: int, is_deepened: bool = False
+    ) -> NDArray[np.int64]:
         """Return the k nearest products of all batches' queries, one batch after the other, as sort keys (n, k).
 
         The `depth` nearest rows of each query are ranked, or more for the queries that need it.
@@ -72,18 +85,24 @@ class ProductIndex:
         size = max(1, _MAX_CANDIDATES // depth)
         if max(len(queries) for _, queries in batches) > size:
             parts = [(side, queries[i : i + size]) for side, queries in batches for i in range(0, len(queries), size)]
-            return np.concatenate([self._rank_nearest([part], k, depth) for part in parts])
+            return np.concatenate([self._rank_nearest([part], k, depth, is_deepened) for part in parts])
         nearest = [side.nearest_rows(queries, depth) for side, queries in batches]
         rows, scores, bounds = nearest[0] if len(nearest) == 1 else map(np.concatenate, zip(*nearest, strict=True))
-        millionths = scores * np.float64(UNITS)
-        np.minimum(millionths, UNITS, out=millionths)  # np.clip takes several times as long
-        np.maximum(millionths, -UNITS, out=millionths)
-        keys = rank(rows, np.rint(millionths).astype(np.int64), self.groups, k)
+        keys = rank(rows, to_millionths(scores), self.groups, k)
         if depth < self.groups.row_count:
             unsettled = scores_of(keys[:, -1]) <= bounds + _RANKING_ERROR
             if unsettled.any():
-                keys[unsettled] = self._rank_nearest(_select(batches, unsettled), k, 2 * depth)
+                rest, deeper = _select(batches, unsettled), _DEEPENING * depth
+                if is_deepened or deeper >= self.groups.row_count:
+                    keys[unsettled] = self._rank_all(rest, k)
+                else:
+                    keys[unsettled] = self._rank_nearest(rest, k, deeper, is_deepened=True)
         return keys
+
+    def _rank_all(self, batches: "list[_Batch]", k: int) -> NDArray[np.int64]:
+        """Do what `_rank_nearest` does with the scores of all rows; a query at a time, which bounds the memory."""
+        queries = [(side, query) for side, some in batches for query in some]
+        return np.stack([rank_all(to_millionths(side.score_all(query)), self.groups, k) for side, query in queries])
 
 
 class _Side:
@@ -123,6 +142,16 @@ class _Side:
             scores, rows = self._index.search(queries, depth, params=self._parameters_for(depth))
             bounds = np.where(rows[:, -1] < 0, np.float32(np.inf), scores[:, -1])
         return rows, scores, bounds
+
+    def score_all(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the scores of all rows with a query (d,), to the bit those that `nearest_rows` gives."""
+        queries, count = -query[None] if self._negates_queries else query[None], self._groups.row_count
+        if isinstance(self.exact_rows, faiss.IndexFlat):
+            scores = np.empty((1, count), np.float32)
+            score_rows(self.exact_rows, queries, np.arange(count)[None], scores)
+            return scores[0]
+        found, rows = self.exact_rows.search(queries, count)
+        return found[0, np.argsort(rows[0])]
 
 
 _Batch = tuple[_Side, NDArray[np.float32]]

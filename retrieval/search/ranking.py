@@ -84,6 +84,20 @@ def rank(rows: NDArray[np.int64], millionths: NDArray[np.int64], groups: RowGrou
     return keys[:, :k]
 
 
+def rank_all(millionths: NDArray[np.int64], groups: RowGroups, k: int) -> NDArray[np.int64]:
+    """Return the k first of all products, from the scores of all rows (row_count,), as sort keys (k,)."""
+    keys = _key(np.repeat(millionths, np.diff(groups.starts)), groups.products)
+    return np.sort(np.partition(keys, k - 1)[:k])
+
+
+def to_millionths(scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return scores as they are compared: within [-1, 1], in whole millionths."""
+    millionths = scores * np.float64(UNITS)
+    np.minimum(millionths, UNITS, out=millionths)  # np.clip takes several times as long
+    np.maximum(millionths, -UNITS, out=millionths)
+    return np.rint(millionths).astype(np.int64)
+
+
 def positions_of(keys: NDArray[np.int64]) -> NDArray[np.int64]:
     return keys & ((1 << _POSITION_BITS) - 1)
 

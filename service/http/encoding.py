@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from service.recommender import Answer, Matches, Recommendation
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
+_MAX_MATCHES_AT_ONCE = 20_000
 Prefixes = Callable[[NDArray[np.int64]], list[bytes]]  # `SearchEngine.prefixes`
 
 
@@ -48,8 +49,34 @@ def write_answers(prefixes: Prefixes, answers: Sequence[Answer]) -> list[bytes]:
     return [next(found).json if isinstance(answer, Recommendation) else write_json(answer) for answer in answers]
 
 
-def write_sides(prefixes: Prefixes, sides: Sequence[Matches]) -> Iterator[bytes]:
-    """Yield the JSON array of each side's matches: the compact JSON of `id`, `name` and `score`, in this order."""
+def write_sides(prefixes: Prefixes, sides: Iterable[Matches]) -> Iterator[bytes]:
+    """Yield the JSON array of each side's matches: the compact JSON of `id`, `name` and `score`, in this order.
+
+    Some are made at a time, so that what they are made of takes little memory beside a large answer.
+    """
+    group: list[Matches] = []
+    matches = 0
+    for side in sides:
+        size = len(side.positions)
+        if matches + size > _MAX_MATCHES_AT_ONCE:
+            yield from _write_group(prefixes, group)
+            group, matches = [], 0
+        if size > _MAX_MATCHES_AT_ONCE:
+            yield write_array(piece[1:-1] for piece in write_sides(prefixes, _cut(side)))
+        else:
+            group.append(side)
+            matches += size
+    yield from _write_group(prefixes, group)
+
+
+def _cut(side: Matches) -> Iterator[Matches]:
+    """Yield a side as some of as many matches as are written at a time."""
+    for start in range(0, len(side.positions), _MAX_MATCHES_AT_ONCE):
+        part = slice(start, start + _MAX_MATCHES_AT_ONCE)
+        yield Matches(side.positions[part], side.scores[part])
+
+
+def _write_group(prefixes: Prefixes, sides: Sequence[Matches]) -> Iterator[bytes]:
     if not sides:
         return
     positions, scores = (np.concatenate([getattr(side, name) for side in sides]) for name in ("positions", "scores"))
@@ -82,8 +109,11 @@ def write_points(prefixes: Prefixes, positions: NDArray[np.int64], points: NDArr
 
 
 def write_array(answers: Iterable[bytes]) -> bytes:
-    return b"[" + b",".join(answers) + b"]"
+    members = [*answers] or [b""]
+    members[0] = b"[" + members[0]  # A bracket before or behind the whole would copy it.
+    members[-1] += b"]"
+    return b",".join(members)
 
 
 def write_lines(answers: Iterable[bytes]) -> bytes:
-    return b"".join(answer + b"\n" for answer in answers)
+    return b"\n".join([*answers, b""])

@@ -21,6 +21,7 @@ from service import version
 from service.errors import BadBody, BadRequest, Fault, TooLarge
 from service.http.encoding import write_json
 from service.http.schemas import (
+    MAX_VALUE_BYTES,
     Array,
     Field,
     Object,
@@ -43,7 +44,9 @@ _MEMBERS = {"ids": ("id", TEXT), "scores": ("score", FLOAT), "names": ("name", T
 # The side of each output tensor, the member of a match that its elements are, and its datatype.
 OUTPUTS = {f"{side}_{column}": (side, *_MEMBERS[column]) for side in SIDES for column in _MEMBERS}
 _FLOAT_BYTES = 4
+_NUMBER_BYTES = 64  # of memory, for a number of JSON and its text
 _MAX_FAULTS = 20
+_ROWS_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,8 @@ def read_request(body: bytes, header_length: str | None, dimension: int, limits:
     Raises BadBody, BadRequest with the faults of the JSON or of rows, or TooLarge.
     """
     header, binary = _split(body, header_length)
-    found = load(_request_schema(dimension, limits), read_json(header), "the request")
+    value = read_json(header, MAX_VALUE_BYTES + limits.max_batch * dimension * _NUMBER_BYTES)
+    found = load(_request_schema(dimension, limits), value, "the request")
     parameters = found["parameters"]
     k, default = parameters["k"], parameters["binary_data_output"]
     vectors = _read_vectors(found["inputs"][0], binary, dimension, limits.max_batch)
@@ -243,16 +247,23 @@ def _first_fault(values: Any, row: int, d: int, pointer: str) -> list[Fault]:
 
 
 def _as_floats(rows: list[list[Any]], dimension: int) -> NDArray[np.float32] | None:
-    """Return the rows as float32 (n, d), or None where one is not that many numbers."""
-    numbers = [*chain.from_iterable(rows)]
-    if any(len(row) != dimension for row in rows) or not {*map(type, numbers)} <= {int, float}:
-        return None
-    try:
-        wide = np.fromiter(numbers, np.float64, len(numbers))
-    except OverflowError:
-        return None
-    with np.errstate(over="ignore"):  # Numbers beyond float32 become infinite, and are refused as such.
-        return wide.astype(np.float32).reshape(-1, dimension)
+    """Return the rows as float32 (n, d), or None where one is not that many numbers.
+
+    Some rows are read at a time, as no other thread runs while NumPy looks at Python's numbers.
+    """
+    vectors = np.empty((len(rows), dimension), np.float32)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        some = rows[start : start + _ROWS_AT_ONCE]
+        numbers = [*chain.from_iterable(some)]
+        if any(len(row) != dimension for row in some) or not {*map(type, numbers)} <= {int, float}:
+            return None
+        try:
+            wide = np.fromiter(numbers, np.float64, len(numbers))
+        except OverflowError:
+            return None
+        with np.errstate(over="ignore"):  # Numbers beyond float32 become infinite, and are refused as such.
+            vectors[start : start + len(some)] = wide.astype(np.float32).reshape(-1, dimension)
+    return vectors
 
 
 class _Columns:

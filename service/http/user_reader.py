@@ -1,21 +1,26 @@
 """Reads the users of request bodies into blocks: their options, and their vectors as one matrix."""
 
+import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from retrieval.records.lenient_json import BadJson, loads
-from service.errors import BadRequest, FailedUser, Fault, TooLarge
-from service.http.schemas import load, read_json, user_schema
+from retrieval.records.lenient_json import BadJson, LongJson, iterate_array, loads
+from service.errors import BadBody, BadRequest, FailedUser, Fault, TooLarge
+from service.http.schemas import fits, load, parse_json, read_json, unwrap, user_schema
 from service.recommender import MAX_USERS_PER_SEARCH, User, UserBlock
 from service.settings import Limits
 
 _COMMA = ord(",")
+_MAX_GROUP_BYTES = 2**20  # of the texts that are parsed together
+_MAX_BLANK_LINES = 1_000_000
+_ARRAY_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[")
 _EMPTY: frozenset[str] = frozenset()
 # Of the largest number of a vector that is for certain neither zero nor out of range.
 _MIN_MAGNITUDE, _MAX_MAGNITUDE = 1e-100, 1e100
@@ -45,43 +50,62 @@ class UserReader:
         values = []
         for body in bodies:
             try:
-                values.append(orjson.loads(body))
+                values.append(orjson.loads(body) if fits(body) else None)
             except orjson.JSONDecodeError:
                 values.append(None)
         return self._parse_fast(values, bodies)
 
     def read_array(self, body: bytes) -> Iterator[UserBlock]:
         """Yield the users of an array; raises BadBody, BadRequest or TooLarge, perhaps only after some blocks."""
-        texts, count = _split_array(body) or [], 0
-        while count < len(texts) <= self._limits.max_batch:
-            some = texts[count : count + MAX_USERS_PER_SEARCH]
-            try:
-                values = [*map(orjson.loads, some)]
-            except orjson.JSONDecodeError:  # A text is no member: the guess of where members end was wrong.
+        text, max_users, count = unwrap(body), self._limits.max_batch, 0
+        texts = _split_array(text, max_users + 2) or []
+        for some in _group_texts(texts):
+            values = [*map(_read_text, some)]
+            if BadJson in map(type, values):  # A text is no member: the guess of where members end was wrong.
                 break
-            yield self._read_block(values, some, count)
+            if len(texts) <= max_users:
+                yield self._read_block(values, some, count)
             count += len(some)
-        if count and count == len(texts):
-            return
-        values = read_json(body)
-        if not isinstance(values, list):
-            raise BadRequest([Fault("type", "a batch must be an array of users", "")])
-        self._check_size(len(values))
-        for start in range(count, len(values), MAX_USERS_PER_SEARCH):
-            some = values[start : start + MAX_USERS_PER_SEARCH]
-            yield collect_block([self.read_member(value, i) for i, value in enumerate(some, start)], self._dimension)
+        if not count or count < len(texts):
+            yield from self._read_odd_array(text, count if len(texts) <= max_users else 0)
+        self._check_size(count, is_exact=count < max_users + 2)
+
+    def _read_odd_array(self, text: bytes, first: int) -> Iterator[UserBlock]:
+        """Yield the users from position `first` on of an array: parsed whole if that is small, or else one by one."""
+        if fits(text) or not _ARRAY_START.match(text):
+            value = parse_json(text)
+            if not isinstance(value, list):
+                raise BadRequest([Fault("type", "a batch must be an array of users", "")])
+            self._check_size(len(value))
+            members = iter(value)
+        else:
+            members = iterate_array(text)
+        try:
+            rest = islice(members, first, None)
+            while some := [*islice(rest, MAX_USERS_PER_SEARCH)]:
+                self._check_size(first + len(some), is_exact=False)
+                yield collect_block(
+                    [self.read_member(value, i) for i, value in enumerate(some, first)], self._dimension
+                )
+                first += len(some)
+        except LongJson as error:
+            raise TooLarge(f"the body is {error}") from error
+        except BadJson as error:
+            raise BadBody(f"the body is {error}") from error
 
     def read_lines(self, body: bytes) -> Iterator[UserBlock]:
         """Return the users of an NDJSON body, of which a line that is not JSON fails alone. Raises TooLarge."""
+        if body.count(b"\n") > self._limits.max_batch + _MAX_BLANK_LINES:
+            raise TooLarge(f"the batch has more than {self._limits.max_batch} lines and {_MAX_BLANK_LINES} blank ones")
         lines = split_lines(body)
         self._check_size(len(lines))
         return self.read_some_lines(lines)
 
     def read_some_lines(self, lines: Sequence[bytes], first: int = 0) -> Iterator[UserBlock]:
         """Yield the users of any number of lines, the first of which is at position `first` of all."""
-        for start in range(0, len(lines), MAX_USERS_PER_SEARCH):
-            some = lines[start : start + MAX_USERS_PER_SEARCH]
-            yield self._read_block([*map(_read_line, some)], some, first + start)
+        for some in _group_texts(lines):
+            yield self._read_block([*map(_read_text, some)], some, first)
+            first += len(some)
 
     def read(self, value: Any, pointer: str = "") -> UserRow:
         """Return the user in the parsed JSON at `pointer` of the body; raises BadRequest with every fault."""
@@ -135,9 +159,10 @@ class UserReader:
         except (struct.error, OverflowError):
             return None
 
-    def _check_size(self, users: int) -> None:
+    def _check_size(self, users: int, is_exact: bool = True) -> None:
         if users > self._limits.max_batch:
-            raise TooLarge(f"the batch has {users} users, {self._limits.max_batch} are allowed")
+            count = users if is_exact else f"{users} or more"
+            raise TooLarge(f"the batch has {count} users, {self._limits.max_batch} are allowed")
 
 
 reader_for = cache(UserReader)
@@ -161,27 +186,45 @@ def split_lines(body: bytes) -> list[bytes]:
     return [line for line in body.split(b"\n") if line.strip()]
 
 
-def _read_line(line: bytes) -> Any:
-    """Return the value of a line, or the BadJson in its place."""
+def _group_texts(texts: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Yield texts in order: as many together as are searched at once, or fewer long ones, which bounds their values."""
+    group: list[bytes] = []
+    size = 0
+    for text in texts:
+        size += len(text)
+        if group and (len(group) == MAX_USERS_PER_SEARCH or size > _MAX_GROUP_BYTES):
+            yield group
+            group, size = [], len(text)
+        group.append(text)
+    if group:
+        yield group
+
+
+def _read_text(text: bytes) -> Any:
+    """Return the value of a text, or the BadJson in its place."""
     try:
-        return loads(line)
+        return loads(text) if fits(text) else BadJson("too large: it holds more values than one user may bring")
     except BadJson as error:
         return error
 
 
-def _split_array(body: bytes) -> list[bytes] | None:
+def _split_array(body: bytes, max_texts: int) -> list[bytes] | None:
     """Return the texts of the members of an array of objects, or None where the body does not look like a plain one.
 
-    Where a member ends is guessed from the first brace. The texts before the first that is not JSON are members for
-    certain, as there is one way to read an array; what follows them is not known.
+    No more than the first `max_texts` are looked at. Where a member ends is guessed from the first brace. The texts
+    before the first that is not JSON are members for certain, as there is one way to read an array; what follows them
+    is not known.
     """
     body = body.strip()
     if not (body.startswith(b"[{") and body.endswith(b"}]")):
         return None
-    texts, start = [], 1
+    texts: list[bytes] = []
+    start = 1
     while (end := body.find(b"}", start) + 1) < len(body) - 1:
         if body[end] != _COMMA:
             return None
         texts.append(body[start:end])
+        if len(texts) == max_texts:
+            return texts
         start = end + 1
     return [*texts, body[start:end]]

@@ -1,5 +1,6 @@
 """Reads a users file, block by block, as bytes that worker processes turn into users."""
 
+import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -20,10 +21,11 @@ _ARCHIVES = {b"PK": "NPZ", b"\x93N": "NPY"}
 
 
 class BlockKey(NamedTuple):
-    """The row of a block's first user in the whole file, and the block's count of users."""
+    """The row of a block's first user in the whole file, the block's count of users, and the digest of its bytes."""
 
     first_row: int
     rows: int
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class Block:
     key: BlockKey
     content: bytes
     share: float
+
+    @classmethod
+    def of(cls, first_row: int, rows: int, content: bytes, share: float) -> "Block":
+        return cls(BlockKey(first_row, rows, hashlib.sha256(content).hexdigest()), content, share)
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def _read_line_blocks(path: Path, max_rows: int) -> Iterator[Block]:
         with path.open("rb") as file, closing(plain(file)) as stream:
             for lines in _group_lines(path, stream, max_rows):
                 share = file.tell() / size if size else 1.0
-                yield Block(BlockKey(first_row, len(lines)), b"".join(lines), share)
+                yield Block.of(first_row, len(lines), b"".join(lines), share)
                 first_row += len(lines)
     except (OSError, EOFError, zlib.error) as error:  # gzip reports a damaged stream as any of them
         raise BadBatch(f"{path}: cannot be read: {error}") from error

@@ -16,7 +16,7 @@ from service.offline.parts import PartsDirectory, open_parts
 from service.offline.pool import Task, start_pool
 from service.settings import Limits, Settings
 
-_PARTS_VERSION = 2
+_PARTS_VERSION = 3
 PART_ROWS, _MAX_PART_ROWS = 4096, 100_000
 
 
@@ -26,16 +26,16 @@ def run_batch(source: Path, output: Path, settings: Settings, k: int | None = No
     `k` is the matches a side of users that do not say; None stands for the setting.
     Parts of the answers, of `part_rows` users, are kept beside the output until it is complete. A run that was ended
     early is resumed by the next one if the source's path, size and time of change, the build and the options are the
-    same. Raises BadBatch, or BadArtifact.
+    same; each part is used again only for the bytes that it answers. Raises BadBatch, or BadArtifact.
     """
     directory, limits = _parts_directory(source, output), _limits(settings.limits, k, part_rows)
     output_format, users = find_format(output), open_users(source)
     build_id = open_current(settings.artifacts).id
     task = Task(settings.artifacts.absolute(), build_id, limits, users.parse_users, output_format.write_part)
-    fingerprint = _fingerprint(source)
+    version = _version(source)
     state = {
         "version": _PARTS_VERSION,
-        "input": fingerprint,
+        "input": _fingerprint(source),
         "build": build_id,
         "k": limits.default_k,
         "max_k": limits.max_k,
@@ -48,7 +48,7 @@ def run_batch(source: Path, output: Path, settings: Settings, k: int | None = No
             output_format.join_parts(map(parts.path, keys), parts.joined)
         except KeyboardInterrupt as error:
             raise BadBatch(f"stopped; the same command goes on from the parts in {directory}") from error
-        if _fingerprint(source) != fingerprint:
+        if _version(source) != version:
             raise BadBatch(f"{source}: has changed while it was read; run the command again")
         fsync(parts.joined)
         parts.joined.rename(output)
@@ -103,3 +103,9 @@ def _fingerprint(path: Path) -> dict[str, Any]:
     """Return what tells a version of a file from another one without reading it."""
     facts = path.stat()
     return {"path": str(path.absolute()), "bytes": facts.st_size, "modified_ns": facts.st_mtime_ns}
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """Return what differs between two states of a file, even where its time of change was set back."""
+    facts = path.stat()
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from service.errors import BadBatch
 from service.http.encoding import Prefixes
 from service.offline.answers import Answerer
-from service.offline.inputs import Block, BlockKey
+from service.offline.inputs import Block
 from service.offline.record_batches import ANSWERS, answer_batch, read_users, user_columns
 from service.recommender import Answer, UserBlock
 
@@ -36,11 +36,11 @@ def read_blocks(path: Path, columns: list[str], max_rows: int) -> Iterator[Block
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=_READ_AHEAD_BYTES) as file:
             rows = file.metadata.num_rows
             for batch in file.iter_batches(max_rows, columns=columns):
-                yield Block(BlockKey(first, len(batch)), _as_stream(batch), (first + len(batch)) / rows)
+                yield Block.of(first, len(batch), _as_stream(batch), (first + len(batch)) / rows)
                 first += len(batch)
             if not first:
                 empty = pa.RecordBatch.from_pylist([], file.schema_arrow)
-                yield Block(BlockKey(0, 0), _as_stream(empty.select(columns)), 1.0)
+                yield Block.of(0, 0, _as_stream(empty.select(columns)), 1.0)
     except (pa.ArrowException, OSError) as error:
         raise BadBatch(f"{path}: not a readable Parquet file: {error}") from error
 

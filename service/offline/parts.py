@@ -16,7 +16,7 @@ from service.errors import BadBatch
 from service.offline.inputs import BlockKey
 
 _STATE, _JOINED = "state.json", "joined"
-_FILE_NAMES = re.compile(r"(state\.json|joined|\d+(-\w+)?\.draft|\d+(-\d+)+\.part)(\.new)?")
+_FILE_NAMES = re.compile(r"(state\.json|joined|\d+(-\w+)?\.draft|\d+-\d+(-[0-9a-f]{64})?-\d+\.part)(\.new)?")
 _LOCK_TIMEOUT_SECONDS = 10.0
 
 
@@ -32,8 +32,8 @@ class PartsDirectory:
         self._directory, self._run = directory, token_hex(4)
         self._errors: dict[BlockKey, int] = {}
         for path in directory.glob("*.part"):
-            *key, errors = map(int, path.stem.split("-"))
-            self._errors[BlockKey(*key)] = errors
+            first_row, rows, digest, errors = path.stem.split("-")
+            self._errors[BlockKey(int(first_row), int(rows), digest)] = int(errors)
 
     def __contains__(self, key: BlockKey) -> bool:
         return key in self._errors
@@ -43,7 +43,7 @@ class PartsDirectory:
         return self._errors[key]
 
     def path(self, key: BlockKey) -> Path:
-        return self._directory / f"{key.first_row}-{key.rows}-{self._errors[key]}.part"
+        return self._directory / f"{'-'.join(map(str, key))}-{self._errors[key]}.part"
 
     def draft(self, key: BlockKey) -> Path:
         """Return where to write a part that is not complete."""

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -12,8 +13,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -203,6 +206,33 @@ def test_parts_of_another_input_build_or_option_are_not_used(
         assert pq.read_table(stopped).equals(pq.read_table(fresh))
     else:
         assert stopped.read_bytes() == fresh.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_parts_of_other_users_in_a_file_of_equal_size_and_time_are_not_used(
+    tmp_path: Path, artifacts: Path, suffix: str
+) -> None:
+    """The parts of the blocks that are as they were are used, though."""
+    draw = np.random.default_rng(2)
+    before = [{"name": f"user {i:04}", "vector": row} for i, row in enumerate(draw.integers(1, 9, (900, 6)).tolist())]
+    after = before[:400] + [{**user, "vector": user["vector"][::-1]} for user in before[400:]]
+    source, output, fresh = (tmp_path / f"{name}.{suffix}" for name in ("users", "matches", "fresh"))
+    write = write_users if suffix == "jsonl" else write_table
+    write(source, before)
+    with start(command(artifacts, source, output, "--part-rows", 200)) as process:
+        kill(process, partial(has_parts, output, 3))
+    facts = source.stat()
+    write(source, after)
+    os.utime(source, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert source.stat().st_size == facts.st_size
+    summary = run(artifacts, source, output, part_rows=200)
+    assert re.fullmatch(rf"{output}: 900 users, [24]00 of them by an earlier run; 0 have an error", summary)
+    run(artifacts, source, fresh, part_rows=200)
+    assert output.read_bytes() == fresh.read_bytes()
+
+
+def write_table(path: Path, users: list[dict[str, Any]]) -> None:
+    pq.write_table(pa.Table.from_pylist(users), path, compression="none", use_dictionary=False)
 
 
 def test_an_input_that_changes_meanwhile_is_not_published(

@@ -2,10 +2,13 @@
 
 import json
 import math
+import tracemalloc
+from itertools import islice
 from typing import Any
 
 import pytest
 
+from retrieval.records import lenient_json
 from retrieval.records.lenient_json import BadJson, loads
 
 
@@ -71,3 +74,63 @@ def test_what_is_no_json_is_refused_saying_where(text: bytes, message: str) -> N
     with pytest.raises(BadJson) as caught:
         loads(text)
     assert str(caught.value) == message
+
+
+MEMBERS = ["{}", "[]", "0", "-12345.5e3", "true", "null", "NaN", '"é😀 ] , \\" x"', '{"a": [1, {"b": "]"}]}', "1" * 20]
+
+
+@pytest.mark.parametrize("separator", [",", " ,\n "])
+@pytest.mark.parametrize("window", [64, 65, 67, 70, 10_000])
+def test_the_members_of_an_array_come_one_by_one(monkeypatch: pytest.MonkeyPatch, separator: str, window: int) -> None:
+    monkeypatch.setattr(lenient_json, "_WINDOW_BYTES", window)
+    text = f"\ufeff [{separator.join(MEMBERS * 20)} ]\n".encode()
+    assert repr([*lenient_json.iterate_array(text)]) == repr(lenient_json.loads(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "read", "message"),
+    [
+        (b"[1,2", 1, "not JSON from byte 3 on"),
+        (b"[1,2]]", 2, "not JSON from byte 5 on"),
+        (b"[1,]", 1, "not JSON from byte 3 on"),
+        (b"[1 2]", 0, "not JSON from byte 1 on"),
+        (b'[1,"\xff"]', 0, "not UTF-8: invalid start byte at byte 4"),
+        (b'["' + b"x" * 99 + b'"]', 0, "not JSON from byte 1 on, or has a value of more than 64 bytes there"),
+        (b"[0," + b"[" * 99, 1, "not JSON from byte 3 on, or has a value of more than 64 bytes there"),
+    ],
+    ids=repr,
+)
+def test_an_array_is_read_up_to_what_is_not_json(
+    monkeypatch: pytest.MonkeyPatch, text: bytes, read: int, message: str
+) -> None:
+    monkeypatch.setattr(lenient_json, "_WINDOW_BYTES", 64)
+    members = lenient_json.iterate_array(text)
+    assert len([*islice(members, read)]) == read
+    with pytest.raises(lenient_json.BadJson) as error:
+        next(members)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" + "{}," * 9999 + "{}]",
+        "[" + "[]," * 9999 + "[]]",
+        "[" + '{"a":0},' * 9999 + "[]]",
+        "[" + ",".join(f"{n}.5" for n in range(300, 9999)) + "]",
+        "[" + ",".join(f'"{n}"' for n in range(9999)) + "]",
+        "{" + ",".join(f'"{n}":{n}' for n in range(300, 9999)) + "}",
+        "[" + ",".join(f'{{"{n}":[{{"{n}":[]}}]}}' for n in range(9999)) + "]",
+        '"' + "x" * 9999 + '"',
+    ],
+    ids=lambda text: text[:12],
+)
+def test_a_value_takes_no_more_memory_than_estimated(text: str) -> None:
+    encoded = text.encode()
+    lenient_json.loads(encoded)  # so that keys which orjson keeps are kept already
+    tracemalloc.start()
+    value = lenient_json.loads(encoded)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert value
+    assert taken <= lenient_json.value_bytes(encoded) <= 12 * taken

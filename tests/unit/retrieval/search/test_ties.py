@@ -1,11 +1,14 @@
 """Products of equal rounded score stand in catalogue order, however many tie and however deep they lie."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
-from retrieval.search.index import ProductIndex
+from retrieval.search.index import ProductIndex, _Side
 from retrieval.vectors import unit_vectors
 from tests.support.indexes import index_over
+from tests.support.oracle import Oracle
 
 COUNT = 20_000
 MARGIN = 0.3  # of a millionth: how far an exact score stays from where rounding would turn
@@ -80,3 +83,67 @@ def test_ties_that_reach_across_the_last_place_are_cut_by_position(k: int) -> No
     rest = [position for position in range(3000) if position not in (100, 2900)]
     assert best == [100, *rest][:k]
     assert worst == [2900, *rest][:k]
+
+
+KINDS = [("Flat", "fp32"), ("Flat", "fp16"), ("HNSW16", "fp32"), ("IVF16,PQ4x4fs,RFlat", "fp32"), ("PQ4x4fs", "fp16")]
+
+
+@pytest.fixture
+def searches(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts the queries of a side that FAISS searches, and those for which all rows are scored."""
+    counts: Counter[str] = Counter()
+    nearest_rows, score_all = _Side.nearest_rows, _Side.score_all
+
+    def count_nearest_rows(self: _Side, queries: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        counts["searched"] += len(queries)
+        return nearest_rows(self, queries, depth)
+
+    def count_score_all(self: _Side, query: np.ndarray) -> np.ndarray:
+        counts["scored"] += 1
+        return score_all(self, query)
+
+    monkeypatch.setattr(_Side, "nearest_rows", count_nearest_rows)
+    monkeypatch.setattr(_Side, "score_all", count_score_all)
+    return counts
+
+
+@pytest.mark.parametrize(("kind", "storage"), KINDS)
+@pytest.mark.parametrize("k", [1, 10, 300])
+def test_near_identical_vectors_are_told_apart_in_bounded_work(
+    searches: Counter[str], kind: str, storage: str, k: int
+) -> None:
+    count = 100_000 if kind == "Flat" else 20_000
+    draw = np.random.default_rng(7)
+    base, side = np.eye(2, 8)
+    vectors = base + 1e-7 * draw.normal(size=(count, 8))
+    users = np.stack([base, -base, base + side, *draw.normal(size=(5, 8))])
+    index = index_over(vectors, kind, storage)
+    batch = index.search(unit_vectors(users), k)
+    assert searches["searched"] <= 2 * 2 * len(users)
+    assert searches["scored"] <= 2 * len(users)
+    for found, score in zip(batch, (1.0, 1.0), strict=True):  # All tie with either of the first two.
+        assert found.positions[:2].tolist() == [list(range(k))] * 2
+        assert found.scores[:2].tolist() == [[score] * k, [-score] * k]
+    alone = [index.search(user[None], k) for user in unit_vectors(users)]
+    oracle = Oracle(vectors)
+    for name, side_found, singles in zip(("best", "worst"), batch, zip(*alone, strict=True), strict=True):
+        for i, user in enumerate(users):
+            assert side_found.positions[i].tolist() == singles[i].positions[0].tolist()
+            assert side_found.scores[i].tolist() == singles[i].scores[0].tolist()
+            if storage == "fp32" or i < 2:
+                oracle.check(user, name, side_found.positions[i].tolist(), side_found.scores[i].tolist(), k)
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+@pytest.mark.parametrize("k", [1, 10, 1000])
+def test_ties_that_are_settled_by_all_scores_are_those_of_the_whole_order(copies: int, k: int) -> None:
+    """Vectors of few and small whole numbers: many equal cosines, in thousands of rows, some of several products."""
+    draw = np.random.default_rng(8)
+    east = np.array([5, 0, 0, 0, 0, 0])
+    vectors = np.repeat(east + draw.integers(-2, 3, (9000, 6)), copies, axis=0)
+    vectors = draw.permutation(vectors)
+    index, users = index_over(vectors), unit_vectors(np.concatenate([np.eye(2, 6), -np.eye(1, 6)]))
+    every = index.search(users, len(vectors))
+    for found, whole in zip(index.search(users, k), every, strict=True):
+        assert found.positions.tolist() == whole.positions[:, :k].tolist()
+        assert found.scores.tolist() == whole.scores[:, :k].tolist()

@@ -80,4 +80,4 @@ def test_lines_are_split_at_line_feeds_and_blank_ones_skipped() -> None:
     ids=repr,
 )
 def test_an_array_is_split_where_braces_say_so(body: bytes, texts: list[bytes] | None) -> None:
-    assert _split_array(body) == texts
+    assert _split_array(body, 9) == texts

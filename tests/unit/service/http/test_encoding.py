@@ -1,6 +1,7 @@
 """Answers to bytes."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -57,6 +58,37 @@ def test_an_answer_has_the_same_bytes_alone_and_among_others(count: int) -> None
     assert write_answers(prefixes, [failed]) == [
         b'{"name":null,"error":{"code":"missing","detail":"vector is missing","pointer":"/1/vector"}}'
     ]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 4, 5, 100])
+def test_answers_have_the_same_bytes_however_many_matches_are_written_at_once(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    many = matches(p3=1.0, p1=0.25, p2=0.0, p0=-1.0)
+    answers = [ANN, Recommendation("bob", many, NOBODY), ANN, Recommendation("", NOBODY, many), ANN]
+    expected = [*write_answers(prefixes, answers)]
+    most = 0
+
+    def counted(positions: np.ndarray) -> list[bytes]:
+        nonlocal most
+        most = max(most, len(positions))
+        return prefixes(positions)
+
+    monkeypatch.setattr("service.http.encoding._MAX_MATCHES_AT_ONCE", at_once)
+    assert write_answers(counted, answers) == expected
+    assert most <= at_once
+
+
+def test_a_large_answer_takes_little_memory_beside_its_own() -> None:
+    draw = np.random.default_rng(0)
+    sides = [Matches(draw.integers(0, 4, 1000), draw.uniform(-1, 1, 1000).round(6)) for _ in range(200)]
+    answers = [Recommendation("ann", *pair) for pair in zip(sides[::2], sides[1::2], strict=True)]
+    shared = prefixes(np.arange(4))
+    tracemalloc.start()
+    written = write_array(write_answers(lambda positions: [shared[i] for i in positions.tolist()], answers))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak <= 2.5 * len(written)
 
 
 def test_a_lone_surrogate_is_written_as_its_escape() -> None:

@@ -1,7 +1,7 @@
 """What is read quickly is what the schema reads, fault for fault."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -144,6 +144,31 @@ def test_an_odd_member_among_many_is_read_in_its_place(monkeypatch: pytest.Monke
     members[at] = texts.get(odd) or USERS[odd].strip()
     expected = [comparable(slowly(read_json(member.encode()), i)) for i, member in enumerate(members)]
     assert outcome(READER.read_array, f"[{','.join(members)}]".encode()) == expected
+
+
+@pytest.mark.parametrize("user", USERS.values(), ids=USERS)
+@pytest.mark.parametrize("wrap", [str, json.dumps], ids=["plain", "in a string"])
+def test_an_array_that_is_too_large_to_be_parsed_whole_is_read_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, user: str, wrap: Callable[[str], str]
+) -> None:
+    text = f"[{GOOD}, {user} ,{GOOD}]"
+    expected = [comparable(slowly(member, i)) for i, member in enumerate(read_json(text.encode()))]
+    monkeypatch.setattr(user_reader, "fits", lambda text: False)
+    monkeypatch.setattr(user_reader, "MAX_USERS_PER_SEARCH", 2)
+    assert outcome(READER.read_array, wrap(text).encode()) == expected
+    monkeypatch.setattr(user_reader, "fits", lambda text: len(text) < 40)  # the members, perhaps, and not the array
+    assert outcome(READER.read_array, wrap(text).encode()) == expected
+
+
+@pytest.mark.parametrize("users", [7, 8, 20])
+@pytest.mark.parametrize("member", [GOOD, "{}", "7", USERS["braces in name"]])
+def test_too_many_users_are_refused_before_all_are_read(
+    monkeypatch: pytest.MonkeyPatch, users: int, member: str
+) -> None:
+    body = f"[{','.join([member] * users)}]".encode()
+    assert outcome(READER.read_array, body)[0] is TooLarge
+    monkeypatch.setattr(user_reader, "fits", lambda text: False)
+    assert outcome(READER.read_array, body)[0] is TooLarge
 
 
 @pytest.mark.parametrize("end", ["]]", ",]", "", ",{}", ",{]", "x]"], ids=repr)

@@ -15,7 +15,15 @@ import orjson
 
 from retrieval.artifact import golden
 from retrieval.artifact.durable import AT_ONCE, EXCLUSIVE, SHARED, fsync, locked, replace_text
-from retrieval.artifact.manifest import MANIFEST, Manifest, check_file, file_facts, read_manifest, write_manifest
+from retrieval.artifact.manifest import (
+    MANIFEST,
+    Manifest,
+    check_contents,
+    check_size,
+    file_facts,
+    read_manifest,
+    write_manifest,
+)
 from retrieval.artifact.products import TABLE_FILES, ProductTable, open_products
 from retrieval.artifact.projection import Projection, open_projection
 from retrieval.artifact.sample_users import open_sample_users
@@ -103,9 +111,10 @@ def open_build(root: Path, build_id: str, verified: bool = False) -> Build:
     directory = root / build_id
     manifest = read_manifest(directory)
     _check_names(directory, manifest)
-    if not verified:
+    # All sizes come first: they cost nothing, and a file that is too short would end the process that maps it.
+    for check in (check_size,) if verified else (check_size, check_contents):
         for name, expected in manifest.files.items():
-            check_file(directory / name, expected)
+            check(directory / name, expected)
     try:
         products = open_products(directory)
         worst = open_index(directory / WORST) if manifest.index.worst == "negated" else None
@@ -177,7 +186,15 @@ def build_ids(root: Path) -> list[str]:
 
 
 def current_build_id(root: Path) -> str:
-    """Return the build id in CURRENT. Raises BadArtifact."""
+    """Return the build id in CURRENT. Raises BadArtifact, also where there is no such build."""
+    build_id = named_build_id(root)
+    if not (root / build_id).is_dir():
+        raise BadArtifact(f"{root / CURRENT}: names {build_id}, and there is no such build")
+    return build_id
+
+
+def named_build_id(root: Path) -> str:
+    """Return the build id in CURRENT, whose files may not have arrived yet. Raises BadArtifact."""
     path = root / CURRENT
     try:
         build_id = path.read_text().strip()
@@ -185,8 +202,6 @@ def current_build_id(root: Path) -> str:
         raise BadArtifact(f"{path}: cannot be read ({error}); `python -m index_builder` publishes a build") from error
     if not _BUILD_ID.fullmatch(build_id):
         raise BadArtifact(f"{path}: holds no build id but {build_id[:60]!r}")
-    if not (root / build_id).is_dir():
-        raise BadArtifact(f"{path}: names {build_id}, and there is no such build")
     return build_id
 
 

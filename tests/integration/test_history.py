@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.artifact import store
+from retrieval.artifact import durable, store
 from retrieval.artifact.store import build_ids, current_build_id, open_current, prune, roll_back
 from retrieval.errors import BadArtifact
 from tests.faults.conftest import point
@@ -74,7 +74,7 @@ def test_pruned_builds_leave_the_history(root: Path) -> None:
 
 def test_a_rollback_that_stops_half_way_changes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = publish_id(root, 0), publish_id(root, 1)
-    replace_text = store.replace_text
+    replace_text = durable.replace_text
 
     def die_at_current(path: Path, text: str) -> None:
         if path.name == "CURRENT":
@@ -92,7 +92,7 @@ def test_a_rollback_that_stops_half_way_changes_nothing(root: Path, monkeypatch:
 
 def test_a_rollback_that_fails_leaves_both_as_they_were(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = publish_id(root, 0), publish_id(root, 1)
-    replace_text = store.replace_text
+    replace_text = durable.replace_text
 
     def fail_once(path: Path, text: str) -> None:
         if text == f"{first}\n" and path.name == "CURRENT":

@@ -205,6 +205,13 @@ class Settings:
     drain_seconds: int = _setting(
         "RECO_DRAIN_SECONDS", 5, "Whole seconds from SIGTERM until connections are refused.", _number(0, 3600)
     )
+    watchdog_seconds: int = _setting(
+        "RECO_WATCHDOG_SECONDS",
+        10,
+        "Whole seconds until a worker that hangs is replaced, at least 3; 0: never.",
+        # A sound worker ticks every second, and has some more on a busy machine.
+        _text("0|[3-9]|[1-9][0-9]{1,3}", "0, or a whole number from 3 to 9999", int),
+    )
     reload_seconds: float = _setting(
         "RECO_RELOAD_SECONDS", 0.2, "How soon a new build is noticed; 0: only on SIGHUP.", _number(0.0, 86_400)
     )

@@ -134,12 +134,19 @@ def file_facts(path: Path) -> FileFacts:
         return FileFacts(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def check_file(path: Path, expected: FileFacts) -> None:
-    """Raise BadArtifact where a file is not what the manifest says."""
+def check_size(path: Path, expected: FileFacts) -> None:
+    """Raise BadArtifact where a file is missing or of another size than the manifest says."""
     try:
         size = path.stat().st_size
-        if size != expected.bytes:
-            raise BadArtifact(f"{path}: has {size} bytes, the manifest says {expected.bytes}")
+    except OSError as error:
+        raise BadArtifact(f"{path}: cannot be read ({error})") from error
+    if size != expected.bytes:
+        raise BadArtifact(f"{path}: has {size} bytes, the manifest says {expected.bytes}")
+
+
+def check_contents(path: Path, expected: FileFacts) -> None:
+    """Raise BadArtifact where a file holds something else than the manifest says."""
+    try:
         if file_facts(path) != expected:
             raise BadArtifact(f"{path}: its SHA-256 is not the one in the manifest")
     except OSError as error:

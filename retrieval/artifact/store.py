@@ -15,7 +15,15 @@ import orjson
 
 from retrieval.artifact import golden
 from retrieval.artifact.durable import AT_ONCE, EXCLUSIVE, SHARED, fsync, locked, replace_text
-from retrieval.artifact.manifest import MANIFEST, Manifest, check_file, file_facts, read_manifest, write_manifest
+from retrieval.artifact.manifest import (
+    MANIFEST,
+    Manifest,
+    check_contents,
+    check_size,
+    file_facts,
+    read_manifest,
+    write_manifest,
+)
 from retrieval.artifact.products import TABLE_FILES, ProductTable, open_products
 from retrieval.artifact.projection import Projection, open_projection
 from retrieval.artifact.sample_users import open_sample_users
@@ -23,7 +31,7 @@ from retrieval.errors import BadArtifact
 from retrieval.search.files import open_index
 from retrieval.search.index import ProductIndex
 
-CURRENT = "CURRENT"
+CURRENT, HISTORY = "CURRENT", "HISTORY"
 BEST, WORST = "best.faiss", "worst.faiss"
 _BUILD_ID = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{8}")
 _DRAFT = ".draft-"
@@ -55,8 +63,8 @@ def draft(root: Path) -> Iterator[Path]:
     with ExitStack() as at_end:
         with locked(root):
             _remove_abandoned_drafts(root)
-            for pointer in root.glob(f"{CURRENT}.*"):
-                pointer.unlink(missing_ok=True)
+            for scratch in (*root.glob(f"{CURRENT}.*"), *root.glob(f"{HISTORY}.*")):
+                scratch.unlink(missing_ok=True)
             at_end.callback(shutil.rmtree, directory, ignore_errors=True)
             directory.mkdir()
             at_end.enter_context(locked(directory))
@@ -82,10 +90,9 @@ def publish(root: Path, directory: Path, manifest: Manifest) -> Manifest:
     try:
         fsync(root)
         with locked(root):
-            _point_current_to(root, build_id)
+            _make_current(root, [*_history(root), build_id])
     except OSError:
-        current = root / CURRENT
-        if not current.exists() or current.read_text().strip() != build_id:
+        if _text_of(root / CURRENT).strip() != build_id:
             shutil.rmtree(root / build_id, ignore_errors=True)
         raise
     return manifest
@@ -104,9 +111,10 @@ def open_build(root: Path, build_id: str, verified: bool = False) -> Build:
     directory = root / build_id
     manifest = read_manifest(directory)
     _check_names(directory, manifest)
-    if not verified:
+    # All sizes come first: they cost nothing, and a file that is too short would end the process that maps it.
+    for check in (check_size,) if verified else (check_size, check_contents):
         for name, expected in manifest.files.items():
-            check_file(directory / name, expected)
+            check(directory / name, expected)
     try:
         products = open_products(directory)
         worst = open_index(directory / WORST) if manifest.index.worst == "negated" else None
@@ -127,22 +135,30 @@ def open_build(root: Path, build_id: str, verified: bool = False) -> Build:
 
 
 def roll_back(root: Path) -> str:
-    """Verify the build before the current one and make it the current one; returns its id. Raises BadArtifact."""
+    """Verify the build that was current before the current one, make it the current one, and return its id.
+
+    Raises BadArtifact.
+    """
     current = current_build_id(root)
-    older = [build_id for build_id in build_ids(root) if build_id < current]
-    if not older:
-        raise BadArtifact(f"{root}: has no build older than the current one, {current}")
-    open_build(root, older[-1])
     with locked(root):
-        _point_current_to(root, older[-1])
+        older = _history(root)[:-1]
+        if not older:
+            raise BadArtifact(f"{root}: has no build older than the current one, {current}")
+        with pin(root, older[-1]):
+            open_build(root, older[-1])
+            _make_current(root, older)
     return older[-1]
 
 
 def prune(root: Path, keep: int) -> list[str]:
-    """Remove builds but the newest `keep`, the current one and pinned ones. Returns the ids of the removed ones."""
+    """Remove builds but the newest `keep`, the last `keep` that were current, and pinned ones.
+
+    Returns the ids of the removed ones.
+    """
     removed = []
+    kept = _history(root)[-keep:]
     for build_id in build_ids(root)[:-keep]:
-        if build_id == current_build_id(root):
+        if build_id in kept:
             continue
         try:
             with locked(root / build_id, EXCLUSIVE | AT_ONCE):
@@ -170,7 +186,15 @@ def build_ids(root: Path) -> list[str]:
 
 
 def current_build_id(root: Path) -> str:
-    """Return the build id in CURRENT. Raises BadArtifact."""
+    """Return the build id in CURRENT. Raises BadArtifact, also where there is no such build."""
+    build_id = named_build_id(root)
+    if not (root / build_id).is_dir():
+        raise BadArtifact(f"{root / CURRENT}: names {build_id}, and there is no such build")
+    return build_id
+
+
+def named_build_id(root: Path) -> str:
+    """Return the build id in CURRENT, whose files may not have arrived yet. Raises BadArtifact."""
     path = root / CURRENT
     try:
         build_id = path.read_text().strip()
@@ -178,8 +202,6 @@ def current_build_id(root: Path) -> str:
         raise BadArtifact(f"{path}: cannot be read ({error}); `python -m index_builder` publishes a build") from error
     if not _BUILD_ID.fullmatch(build_id):
         raise BadArtifact(f"{path}: holds no build id but {build_id[:60]!r}")
-    if not (root / build_id).is_dir():
-        raise BadArtifact(f"{path}: names {build_id}, and there is no such build")
     return build_id
 
 
@@ -192,18 +214,50 @@ def _check_names(directory: Path, manifest: Manifest) -> None:
         raise BadArtifact(f"{directory / MANIFEST}: lists no {', '.join(sorted(unlisted))}")
 
 
-def _point_current_to(root: Path, build_id: str) -> None:
-    """Replace CURRENT atomically. Raises OSError, and leaves what it named before."""
-    before = (root / CURRENT).read_text() if (root / CURRENT).exists() else None
-    replace_text(root / CURRENT, f"{build_id}\n")
+def _history(root: Path) -> list[str]:
+    """Return the builds to go back to, the last to be current at the end, and the current one behind them.
+
+    What was current after the current build was withdrawn. A root without a history had only publishes.
+    """
+    current = _text_of(root / CURRENT).strip()
+    if not current:
+        return []
+    present = build_ids(root)
+    if not (root / HISTORY).exists():
+        return [*(build_id for build_id in present if build_id < current), current]
+    recorded = _text_of(root / HISTORY).split()
+    if current in recorded:
+        recorded = recorded[: recorded.index(current)]
+    return [*(build_id for build_id in recorded if build_id in present), current]
+
+
+def _make_current(root: Path, history: list[str]) -> None:
+    """Record what has been current, and then replace CURRENT, each atomically.
+
+    A history that is recorded before its build is current reads as the one before, so a crash between the two does no
+    harm. Raises OSError, and leaves both as they were.
+    """
+    texts = {root / HISTORY: "".join(f"{build_id}\n" for build_id in history), root / CURRENT: f"{history[-1]}\n"}
+    before = {path: _text_of(path) for path in texts}
     try:
-        fsync(root)
+        for path, text in texts.items():
+            replace_text(path, text)
+            fsync(root)
     except OSError:
-        if before is None:
-            (root / CURRENT).unlink()
-        else:
-            replace_text(root / CURRENT, before)
+        for path, text in before.items():
+            if text:
+                replace_text(path, text)
+            else:
+                path.unlink(missing_ok=True)
         raise
+
+
+def _text_of(path: Path) -> str:
+    """Return what a file holds: nothing where there is none."""
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
 
 
 def _remove_abandoned_drafts(root: Path) -> None:

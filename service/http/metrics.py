@@ -1,11 +1,14 @@
 """Prometheus metrics: counted by every worker process in files that all of them share, and read by any of them.
 
-The files' directory is in PROMETHEUS_MULTIPROC_DIR, which must be set before this module is imported.
+The files' directory is in PROMETHEUS_MULTIPROC_DIR, which must be set before this module is imported. A worker's files
+have its number, PROMETHEUS_PROCESS, in their names: one that is started again goes on with the files of the one before.
 """
 
+import os
 from collections.abc import Iterator
 
 import prometheus_client
+import prometheus_client.values
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -19,6 +22,8 @@ _SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.1
 _USERS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 _SCORE_BUCKETS = tuple(round(0.05 * step, 2) for step in range(-4, 21))
 
+if _process := os.environ.get("PROMETHEUS_PROCESS"):
+    prometheus_client.values.ValueClass = prometheus_client.values.MultiProcessValue(lambda: _process)  # type: ignore[no-untyped-call]
 _registry = CollectorRegistry()  # Only takes the metrics in; `exposition` reads their values from the files.
 
 REQUESTS = Counter("reco_requests", "Requests answered.", ["route", "status"], registry=_registry)

@@ -1,32 +1,42 @@
-"""The listening socket that all workers share, and the count of connections that each of them has open."""
+"""The listening socket that all workers share, and what each of them reports in memory that all share."""
 
 import errno
+import math
 import mmap
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from service.errors import BadSetting
 
-_NO_WORKER = 2**32 - 1
+_NO_WORKER = (math.inf, -math.inf)  # connections, and when the event loop turned
+_REPORT = struct.Struct("dd")
 
 
 class ConnectionCount:
-    """How many connections a worker has open, beside the counts of the others in memory that all share."""
+    """How many connections a worker has open and when its event loop last turned, beside the reports of the others."""
 
     def __init__(self, shared: int, workers: int, worker: int):
         """Map the file that `shared_counts` made, given its descriptor."""
-        self._counts = memoryview(mmap.mmap(shared, 4 * workers)).cast("I")
+        reports = memoryview(mmap.mmap(shared, _REPORT.size * workers)).cast("d")
+        self._counts, self._ticks = reports[:workers], reports[workers:]
         self._worker = worker
 
     def report(self, count: int) -> None:
-        self._counts[self._worker] = count
+        """Report so many connections, and that the event loop turns: a worker does it at least every second."""
+        self._counts[self._worker], self._ticks[self._worker] = count, time.monotonic()
 
     def remove(self) -> None:
         """Leave out a worker that has died, until it reports again."""
-        self.report(_NO_WORKER)
+        self._counts[self._worker], self._ticks[self._worker] = _NO_WORKER
+
+    @property
+    def last_tick(self) -> float:
+        """When the worker reported last, as `time.monotonic` has it; -inf if it has not yet."""
+        return self._ticks[self._worker]
 
     @property
     def is_lowest(self) -> bool:
@@ -35,9 +45,11 @@ class ConnectionCount:
 
 
 def shared_counts(workers: int) -> int:
-    """Open a file for the counts of all workers, and return its descriptor."""
+    """Open a file for the reports of all workers, and return its descriptor."""
     shared = os.memfd_create("connections")
-    os.write(shared, struct.pack("I", _NO_WORKER) * workers)
+    os.truncate(shared, _REPORT.size * workers)
+    for worker in range(workers):
+        ConnectionCount(shared, workers, worker).remove()
     return shared
 
 

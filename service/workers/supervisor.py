@@ -1,6 +1,7 @@
 """The supervisor process: verifies what is to be served, and keeps the workers running until it is stopped."""
 
 import logging
+import math
 import signal
 import socket
 import time
@@ -10,14 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from retrieval.artifact.watch import BuildWatch, PinnedBuild, verify_current
+from retrieval.artifact.watch import BuildWatch, PinnedBuild, start_verifying_current
 from service.errors import CannotServe
 from service.settings import Settings
 from service.workers.handshake_filter import refuse_handshakes
 from service.workers.listener import bound_socket
-from service.workers.worker_pool import WorkerPool
+from service.workers.worker_pool import MAX_OPENING_SECONDS, WorkerPool
 
 _BACKLOG_CONNECTIONS = 1024
+_ENDING_SECONDS = 10  # after draining, for clients that are slow to take their answers
 _HANDSHAKE_SECONDS = 0.05  # in which handshakes that have begun come to their end
 
 log = logging.getLogger(__name__)
@@ -36,53 +38,104 @@ def serve(settings: Settings) -> None:
         workers = WorkerPool(settings, listener, metrics_directory)
         stack.callback(workers.kill)
         workers.start()
-        # Milvus holds a verified build.
-        alias = settings.milvus and settings.milvus.alias
-        build = PinnedBuild(alias, lambda: None) if alias else verify_current(settings.artifacts)
-        stack.callback(build.release)
-        listener.listen(_BACKLOG_CONNECTIONS)
-        workers.broadcast("load", build.build_id)
-        while not signals.stops and not workers.all_serve(build.build_id):
-            workers.poll()
-        if not signals.stops:
+        build = _first_build(settings, workers, signals)
+        if build:
+            stack.callback(build.release)
+            listener.listen(_BACKLOG_CONNECTIONS)
+            workers.serve(build.build_id)
+            while not signals.stops and not workers.all_serve(build.build_id):
+                workers.poll()
+        if build and not signals.stops:
             workers.start_accepting()
             host, port = listener.getsockname()[:2]
             log.info("serving build %s on http://%s:%d", build.build_id, f"[{host}]" if ":" in host else host, port)
-        _follow_builds(settings, workers, signals, build)
+            _follow_builds(settings, workers, signals, build)
         _drain(settings, listener, workers, signals)
+
+
+def _first_build(settings: Settings, workers: WorkerPool, signals: "_Signals") -> PinnedBuild | None:
+    """Verify the current build, or return None if a signal to stop comes before. Raises BadArtifact."""
+    if settings.milvus:
+        return PinnedBuild(settings.milvus.alias, lambda: None)  # Milvus holds a verified build.
+    verification = start_verifying_current(settings.artifacts)
+    while not verification.done():
+        if signals.stops:
+            return None
+        workers.poll()
+    return verification.result()
 
 
 def _follow_builds(settings: Settings, workers: WorkerPool, signals: "_Signals", build: PinnedBuild) -> None:
     """Keep the workers on the newest good build until a signal to stop."""
-    watch = BuildWatch(settings.artifacts, settings.reload_seconds, build.build_id)
-    builds = [build]
+    reloader = Reloader(workers, BuildWatch(settings.artifacts, settings.reload_seconds), build)
     while not signals.stops:
         workers.poll()
         if settings.milvus:
             continue  # Its workers follow the alias by themselves.
         if signals.reloads:
             signals.reloads.clear()
-            watch.check_now()
+            reloader.watch.check_now()
+        reloader.poll()
+
+
+class Reloader:
+    """Brings all workers from one build to the next: none serves the next before all have opened it."""
+
+    def __init__(self, workers: WorkerPool, watch: BuildWatch, build: PinnedBuild):
+        self.watch = watch
+        self._workers, self._served = workers, build
+        self._next: PinnedBuild | None = None
+        self._prepare_until = math.inf
+        self._replaced: list[PinnedBuild] = []  # which workers may have open
+
+    def poll(self) -> None:
+        """Go on as far as builds and workers are ready."""
         try:
-            newer = watch.poll_new_build()
+            newer = self.watch.poll_new_build((self._next or self._served).build_id)
         except Exception as error:  # noqa: BLE001 (whatever is wrong with a new build, the old one answers on)
-            log.error("a new build is refused, the old one stays in use: %s", error)
-            workers.count("failed reload")
-            continue
+            self._count_refusal(error)
+            newer = None
         if newer:
-            log.info("changing over to build %s", newer.build_id)
-            workers.broadcast("load", newer.build_id)
-            workers.count("reload")
-            builds.append(newer)
-        if len(builds) > 1 and workers.all_serve(builds[-1].build_id):
-            log.info("serving build %s", builds[-1].build_id)
-            for old in builds[:-1]:
-                old.release()
-            builds = builds[-1:]
+            self._release_next()
+            self._next, self._prepare_until = newer, time.monotonic() + MAX_OPENING_SECONDS
+            self._workers.prepare(newer.build_id)
+        if self._next:
+            self._change_over(self._next)
+        if self._replaced and self._workers.has_changed_over(self._served.build_id):
+            log.info("serving build %s", self._served.build_id)
+            while self._replaced:
+                self._replaced.pop().release()
+
+    def _change_over(self, build: PinnedBuild) -> None:
+        """Have all workers serve a build that all have opened, or none if one of them cannot."""
+        is_late = time.monotonic() > self._prepare_until
+        if refusal := self._workers.refusal or (is_late and f"not open in {MAX_OPENING_SECONDS:.0f} s"):
+            self._workers.drop()
+            self._release_next()
+            if self.watch.refuse(build.build_id):
+                self._count_refusal(f"build {build.build_id}: {refusal}")
+        elif self._workers.all_prepared(build.build_id):
+            log.info("changing over to build %s", build.build_id)
+            self._replaced.append(self._served)
+            self._served, self._next = build, None
+            self._workers.serve(build.build_id)
+            self._workers.count("reload")
+
+    def _release_next(self) -> None:
+        if self._next:
+            self._next.release()
+            self._next = None
+
+    def _count_refusal(self, reason: object) -> None:
+        log.error("a new build is refused, the old one stays in use: %s", reason)
+        self._workers.count("failed reload")
 
 
 def _drain(settings: Settings, listener: socket.socket, workers: WorkerPool, signals: "_Signals") -> None:
-    """Let load balancers and clients go elsewhere, then refuse connections, and wait for the last answer."""
+    """Let load balancers and clients go elsewhere, then refuse connections, and wait for the last answer, but not long.
+
+    What has not ended by then, because it hangs or its client does not take an answer, is killed.
+    """
     log.info("stopping: draining for %d s", settings.drain_seconds)
     workers.broadcast("drain")
     until = time.monotonic() + settings.drain_seconds
@@ -91,9 +144,15 @@ def _drain(settings: Settings, listener: socket.socket, workers: WorkerPool, sig
     refuse_handshakes(listener)
     time.sleep(_HANDSHAKE_SECONDS)
     workers.broadcast("end")
-    while workers.are_running and not signals.stop_at_once:
+    until += _ENDING_SECONDS
+    while workers.are_running and not signals.stop_at_once and time.monotonic() < until:
         workers.poll()
-    log.info("stopped at once, by a second signal" if signals.stop_at_once else "stopped")
+    if signals.stop_at_once:
+        log.info("stopped at once, by a second signal")
+    elif workers.are_running:
+        log.error("stopped %d workers that had not ended in %d s", workers.kill(), _ENDING_SECONDS)
+    else:
+        log.info("stopped")
 
 
 def _metrics_directory() -> TemporaryDirectory[str]:

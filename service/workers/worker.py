@@ -32,6 +32,8 @@ _FOLLOW_SECONDS = 1.0  # between two looks at the cluster
 # How long a thread with a search to begin or to end waits for one that reads a large batch.
 _THREAD_SWITCH_SECONDS = 0.0005
 
+MakeServer = Callable[[Serving], Server]
+
 log = logging.getLogger(__name__)
 
 
@@ -50,53 +52,93 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
     open_count = ConnectionCount(connections, settings.workers, number)
     make_server = partial(Server, listener=socket.socket(fileno=listener), open_count=open_count, settings=settings)
-    servers: SimpleQueue[Server | None] = SimpleQueue()
     own_cores = Cores(cores, core_count, number, settings.workers)
-    Thread(target=_run_commands, args=(settings, own_cores, supervisor, make_server, servers), daemon=True).start()
-    if server := servers.get():
+    runner = _CommandRunner(supervisor, partial(_open_recommender, settings, own_cores), make_server)
+    Thread(target=runner.run, daemon=True).start()
+    if server := runner.servers.get():
         if settings.milvus:
             Thread(target=_follow_alias, args=(server.serving,), daemon=True).start()
         server.run()
 
 
-def _run_commands(
-    settings: Settings,
-    cores: Cores,
-    supervisor: Connection,
-    make_server: Callable[[Serving], Server],
-    servers: "SimpleQueue[Server | None]",
-) -> None:
-    """Do what the supervisor commands until it says to end, and hand over the server to run, or None if there is none.
+class _CannotOpen(Exception):
+    """The build that should be served cannot be opened; the supervisor knows why."""
 
-    The server comes with the first build once connections may be accepted. The supervisor sends ("load", build id),
-    ("accept",), ("count", event), ("drain",) and ("end",), and gets ("serving", build id) or ("refused", message) for
-    each build.
+
+class _CommandRunner:
+    """Does what the supervisor commands, and puts the server to run into `servers`, or None if there is none.
+
+    The server comes with the first build once connections may be accepted. The supervisor sends ("prepare", build id),
+    ("drop",), ("serve", build id), ("accept",), ("count", event), ("drain",) and ("end",). It gets ("prepared", build
+    id) or ("refused", build id, message), and ("serving", build id). At most two builds are open at a time.
     """
-    serving, server, may_accept = None, None, False
-    try:
-        for command, *arguments in _commands(supervisor):
-            if command == "load":
-                engine = _load(settings, cores, supervisor, *arguments)
-                if engine:
-                    recommender = Recommender(engine)
-                    serving = serving or Serving(recommender)
-                    serving.recommender = recommender
-                    supervisor.send(("serving", *arguments))  # Not before: once this is logged, clients may ask.
-                elif settings.milvus:
-                    return  # The supervisor starts another worker, which tries again.
-            elif command == "accept":
-                may_accept = True
-            elif command == "count":
-                metrics.EVENTS[arguments[0]].inc()
-            elif command == "drain" and serving:
-                serving.draining = True
-            if serving and may_accept and not server:
-                server = make_server(serving)
-                servers.put(server)
-    finally:
-        if server:
-            server.end()
-        servers.put(None)
+
+    def __init__(
+        self, supervisor: Connection, open_recommender: Callable[[str], Recommender], make_server: MakeServer
+    ) -> None:
+        self.servers: SimpleQueue[Server | None] = SimpleQueue()
+        self._supervisor, self._open_recommender, self._make_server = supervisor, open_recommender, make_server
+        self._serving: Serving | None = None
+        self._served_id, self._prepared_id = "", ""
+        self._prepared: Recommender | None = None
+        self._server: Server | None = None
+        self._may_accept = False
+
+    def run(self) -> None:
+        """Run commands until the supervisor says to end, or has died, or what it wants served cannot be opened."""
+        run_command: dict[str, Callable[..., None]] = {
+            "prepare": self._prepare,
+            "drop": self._drop,
+            "serve": self._serve,
+            "accept": self._accept,
+            "count": lambda event: metrics.EVENTS[event].inc(),
+            "drain": self._drain,
+        }
+        try:
+            for command, *arguments in _commands(self._supervisor):
+                run_command[command](*arguments)
+                if self._serving and self._may_accept and not self._server:
+                    self._server = self._make_server(self._serving)
+                    self.servers.put(self._server)
+        except _CannotOpen:
+            pass  # The supervisor starts another worker, which tries again.
+        finally:
+            if self._server:
+                self._server.end()
+            self.servers.put(None)
+
+    def _prepare(self, build_id: str) -> None:
+        self._drop()
+        try:
+            if self._serving and build_id == self._served_id:
+                self._prepared = self._serving.recommender
+            else:
+                self._prepared = self._open_recommender(build_id)
+        except Exception as error:  # noqa: BLE001 (whatever is wrong with a build, the one before answers on)
+            self._supervisor.send(("refused", build_id, str(error)))
+        else:
+            self._prepared_id = build_id
+            self._supervisor.send(("prepared", build_id))
+
+    def _drop(self) -> None:
+        self._prepared, self._prepared_id = None, ""
+
+    def _serve(self, build_id: str) -> None:
+        if build_id != self._prepared_id:
+            self._prepare(build_id)
+        if self._prepared is None:
+            raise _CannotOpen
+        self._serving = self._serving or Serving(self._prepared)
+        self._serving.recommender, self._served_id = self._prepared, build_id
+        self._drop()
+        self._supervisor.send(("serving", build_id))  # Not before: once this is logged, clients may ask.
+
+    def _accept(self) -> None:
+        self._may_accept = True
+
+    def _drain(self) -> None:
+        if self._serving:
+            self._serving.draining = True
 
 
 def _commands(supervisor: Connection) -> Iterator[tuple[str, ...]]:
@@ -116,18 +158,12 @@ def _follow_alias(serving: Serving) -> None:
             log.info("serving build %s", engine.info.build_id)
 
 
-def _load(
-    settings: Settings, cores: Cores, supervisor: Connection, build_id: str
-) -> "FaissEngine | MilvusEngine | None":
-    try:
-        if settings.milvus:
-            return _milvus_engine(settings.milvus)
-        build = open_build(settings.artifacts, build_id, verified=True)
-        build.index.warm()
-        return FaissEngine(build, cores)
-    except Exception as error:  # noqa: BLE001 (a worker that cannot serve this build may be sent others)
-        supervisor.send(("refused", str(error)))
-        return None
+def _open_recommender(settings: Settings, cores: Cores, build_id: str) -> Recommender:
+    if settings.milvus:
+        return Recommender(_milvus_engine(settings.milvus))
+    build = open_build(settings.artifacts, build_id, verified=True)
+    build.index.warm()
+    return Recommender(FaissEngine(build, cores))
 
 
 def _milvus_engine(settings: MilvusSettings) -> "MilvusEngine":

@@ -1,13 +1,14 @@
-"""The worker processes: started, commanded, and started again when they die."""
+"""The worker processes: started, commanded, watched, and started again when they die."""
 
 import logging
+import math
 import os
 import socket
 import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -19,8 +20,11 @@ from service.errors import CannotServe
 from service.settings import Settings
 from service.workers.listener import ConnectionCount, shared_counts
 
+MAX_OPENING_SECONDS = 300.0  # for a worker to open a build, and to run its event loop
 _POLL_SECONDS = 0.1
-_MIN_SECONDS_BETWEEN_STARTS = 1.0
+_MAX_LATE_SECONDS = 2.0  # between two polls; if there are more, the machine or this process was stopped
+_EXIT_SECONDS = 1.0  # for a worker whose pipe is closed to be gone
+_MIN_RESTART_SECONDS, _MAX_RESTART_SECONDS = 1.0, 30.0
 # A search is one thread; the searches of many users run beside each other.
 _WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 
@@ -31,25 +35,53 @@ log = logging.getLogger(__name__)
 class _Worker:
     process: subprocess.Popen[bytes]
     connection: Connection
-    build_id: str = ""
+    failures: int  # of those before it, one after the other, that ended before they served
+    started: float = field(default_factory=time.monotonic)
+    commanded: float = math.inf  # when it last got to do what ends with a tick
+    build_id: str = ""  # what it serves
+    prepared_id: str = ""  # what it has opened to serve next
+    is_killed: bool = False
+
+    def command(self, command: tuple[str, ...]) -> None:
+        if command[0] in ("serve", "accept"):
+            self.commanded = time.monotonic()
+        self.send(command)
+
+    def send(self, message: object) -> None:
+        with suppress(OSError):  # The worker has died, which `poll` will find.
+            self.connection.send(message)
+
+
+@dataclass(frozen=True)
+class _Restart:
+    due: float
+    failures: int
 
 
 class WorkerPool:
-    """The worker processes of a service. One that dies is started again, until they have been told to drain."""
+    """The worker processes of a service. One that dies or hangs is replaced, until they have been told to drain."""
 
     def __init__(self, settings: Settings, listener: socket.socket, metrics_directory: Path):
         self._settings, self._listener, self._metrics_directory = settings, listener, metrics_directory
         self._cores, self._core_count = shared_cores(), available_cores()
-        self._connections = shared_counts(settings.workers)
+        self._shared_counts = shared_counts(settings.workers)
+        self._counts = [
+            ConnectionCount(self._shared_counts, settings.workers, number) for number in range(settings.workers)
+        ]
         self._workers: dict[int, _Worker] = {}
-        self._started: dict[int, float] = {}
+        self._restarts: dict[int, _Restart] = {}
         self._commands: dict[str, tuple[str, ...]] = {}  # The last of each kind, for workers that start later.
         self._have_served = False
+        self._last_poll = self._watched_since = time.monotonic()
+        self.refusal = ""  # why a worker cannot serve what all prepare
 
-    def kill(self) -> None:
+    def kill(self) -> int:
+        """Kill all workers that are running, and return how many there were."""
         for worker in self._workers.values():
             worker.process.kill()
+        for worker in self._workers.values():
             worker.process.wait()
+        return len(self._workers)
 
     def start(self) -> None:
         for number in range(self._settings.workers):
@@ -60,30 +92,60 @@ class WorkerPool:
         self.broadcast("accept")
         log.info("%d workers started; at most %d searches run at once", self._settings.workers, self._core_count)
 
+    def prepare(self, build_id: str) -> None:
+        """Have all workers open a build, beside the one that they serve."""
+        self.refusal = ""
+        self.broadcast("prepare", build_id)
+
+    def drop(self) -> None:
+        """Have all workers close the build that they have prepared."""
+        del self._commands["prepare"]
+        for worker in self._workers.values():
+            worker.prepared_id = ""
+            worker.send(("drop",))
+
+    def serve(self, build_id: str) -> None:
+        """Have all workers serve a build, which those that have not prepared it open first."""
+        self._commands.pop("prepare", None)
+        self.broadcast("serve", build_id)
+
     def broadcast(self, command: str, *arguments: str) -> None:
         self._commands[command] = (command, *arguments)
         for worker in self._workers.values():
-            _send(worker.connection, self._commands[command])
+            worker.command(self._commands[command])
 
     def count(self, event: str) -> None:
         """Have one worker count an event of the supervisor's."""
         for worker in list(self._workers.values())[:1]:
-            _send(worker.connection, ("count", event))
+            worker.send(("count", event))
+
+    def all_prepared(self, build_id: str) -> bool:
+        """Whether no worker is left that would have to open a build first; those that are not running will."""
+        return all(worker.prepared_id == build_id for worker in self._workers.values())
 
     def all_serve(self, build_id: str) -> bool:
         serving = [worker for worker in self._workers.values() if worker.build_id == build_id]
         return len(serving) == self._settings.workers
+
+    def has_changed_over(self, build_id: str) -> bool:
+        """Whether all workers that serve a build serve this one; others may be starting, or fail to."""
+        return {worker.build_id for worker in self._workers.values() if worker.build_id} == {build_id}
 
     @property
     def are_running(self) -> bool:
         return bool(self._workers)
 
     @property
+    def _preparing_id(self) -> str:
+        """What all workers prepare, if anything."""
+        return self._commands.get("prepare", ("", ""))[1]
+
+    @property
     def _is_ending(self) -> bool:
         return not self._commands.keys().isdisjoint(("drain", "end"))
 
     def poll(self) -> None:
-        """Handle messages of the workers for a moment, and start again those that have died.
+        """Handle messages of the workers for a moment, end those that hang, and start again those that have died.
 
         Raises CannotServe where no worker has served yet, and one of them cannot.
         """
@@ -94,48 +156,96 @@ class WorkerPool:
                 self._handle_message(number, *self._workers[number].connection.recv())
             except (EOFError, OSError):
                 self._reap(number)
-        for number, started in self._started.items():
-            is_due = time.monotonic() - started >= _MIN_SECONDS_BETWEEN_STARTS
-            if number not in self._workers and is_due and not self._is_ending:
-                self._start(number)
-                self.count("worker restart")
+        self._watch()
+        for number, restart in list(self._restarts.items()):
+            if time.monotonic() >= restart.due and not self._is_ending:
+                self._restart(number, self._restarts.pop(number).failures)
 
-    def _start(self, number: int) -> None:
+    def _restart(self, number: int, failures: int) -> None:
+        try:
+            self._start(number, failures)
+        except OSError as error:  # Memory, processes or descriptors may be short for a while.
+            log.error("worker %d cannot be started: %s", number, error)
+            self._schedule_restart(number, time.monotonic(), failures + 1)
+        else:
+            self.count("worker restart")
+
+    def _schedule_restart(self, number: int, started: float, failures: int) -> float:
+        """Plan the next start of a worker that was `started` before, and return in how many seconds it is due."""
+        due = started + min(_MIN_RESTART_SECONDS * 2 ** min(failures, 10), _MAX_RESTART_SECONDS)
+        self._restarts[number] = _Restart(due, failures)
+        return max(0.0, due - time.monotonic())
+
+    def _start(self, number: int, failures: int = 0) -> None:
         ours, theirs = Pipe()
-        descriptors = (self._listener.fileno(), self._cores, self._connections)
-        process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "service.workers.worker", str(theirs.fileno())],
-            env={**os.environ, **_WORKER_ENVIRONMENT, "PROMETHEUS_MULTIPROC_DIR": str(self._metrics_directory)},
-            pass_fds=[theirs.fileno(), *descriptors],
-        )
-        theirs.close()
-        self._workers[number], self._started[number] = _Worker(process, ours), time.monotonic()
-        for message in ((self._settings, number, self._core_count, descriptors), *self._commands.values()):
-            _send(ours, message)
+        descriptors = (self._listener.fileno(), self._cores, self._shared_counts)
+        metrics = {"PROMETHEUS_MULTIPROC_DIR": str(self._metrics_directory), "PROMETHEUS_PROCESS": str(number)}
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", "service.workers.worker", str(theirs.fileno())],
+                env={**os.environ, **_WORKER_ENVIRONMENT, **metrics},
+                pass_fds=[theirs.fileno(), *descriptors],
+            )
+        worker = self._workers[number] = _Worker(process, ours, failures)
+        worker.send((self._settings, number, self._core_count, descriptors))
+        for command in self._commands.values():
+            worker.command(command)
 
-    def _handle_message(self, number: int, event: str, text: str) -> None:
+    def _handle_message(self, number: int, event: str, build_id: str, text: str = "") -> None:
+        worker = self._workers[number]
         if event == "serving":
-            self._workers[number].build_id = text
-            self._have_served = True
-            log.debug("worker %d serves build %s", number, text)
+            worker.build_id, worker.prepared_id = build_id, ""
+            self._have_served, worker.commanded = True, math.inf
+            if "accept" in self._commands:
+                worker.commanded = time.monotonic()
+            log.debug("worker %d serves build %s", number, build_id)
+        elif event == "prepared":
+            worker.prepared_id = build_id
+        elif worker.build_id:
+            if build_id == self._preparing_id:
+                self.refusal = f"worker {number}: {text}"
         elif self._have_served:
-            log.error("worker %d cannot serve a build: %s", number, text)
+            log.error("worker %d cannot serve build %s: %s", number, build_id, text)
         else:
             raise CannotServe(f"worker {number}: {text}")
 
     def _reap(self, number: int) -> None:
         worker = self._workers.pop(number)
         worker.connection.close()
-        ConnectionCount(self._connections, self._settings.workers, number).remove()
-        status = worker.process.wait()
-        mark_process_dead(worker.process.pid, str(self._metrics_directory))  # type: ignore[no-untyped-call]
+        self._counts[number].remove()
+        try:
+            status = worker.process.wait(_EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            status = worker.process.wait()
+        mark_process_dead(number, str(self._metrics_directory))  # type: ignore[no-untyped-call]
         if self._is_ending:
             return
         if not self._have_served:
             raise CannotServe(f"worker {number} ended with status {status} before it could serve")
-        log.error("worker %d ended with status %d and is started again", number, status)
+        if worker.build_id and self._preparing_id not in ("", worker.prepared_id):
+            self.refusal = f"worker {number} ended with status {status} while it opened build {self._preparing_id}"
+        failures = 0 if worker.build_id else worker.failures + 1
+        seconds = self._schedule_restart(number, worker.started, failures)
+        log.error("worker %d ended with status %d and is started again in %.1f s", number, status, seconds)
 
+    def _watch(self) -> None:
+        """Kill workers whose event loop does not turn, or takes too long until it does.
 
-def _send(connection: Connection, message: object) -> None:
-    with suppress(OSError):  # The worker has died, which `poll` will find.
-        connection.send(message)
+        What happened while this process itself was stopped is not held against them.
+        """
+        now = time.monotonic()
+        if now - self._last_poll > _MAX_LATE_SECONDS:
+            self._watched_since = now
+        self._last_poll = now
+        if not self._settings.watchdog_seconds or "end" in self._commands:
+            return
+        for number, worker in self._workers.items():
+            last_tick, limit = self._counts[number].last_tick, float(self._settings.watchdog_seconds)
+            if last_tick == -math.inf:
+                last_tick, limit = worker.commanded, MAX_OPENING_SECONDS
+            seconds = now - max(last_tick, self._watched_since)
+            if seconds > limit and not worker.is_killed:
+                log.error("worker %d has not ticked for %.1f s and is killed", number, seconds)
+                worker.is_killed = True
+                worker.process.kill()

@@ -12,6 +12,8 @@ from tests.support.figures import record
 from tests.support.load import load
 from tests.support.server import SECONDS, Server, serving
 
+INFER_REQUESTS = 'reco_requests_total{route="/infer"'
+
 
 def workers(server: Server) -> list[int]:
     listing = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
@@ -84,3 +86,50 @@ def test_workers_end_when_their_supervisor_is_killed(root: Path, publish: Publis
     with pytest.raises(AssertionError, match="serving build"):
         serve_and_kill()
     assert len(orphans) == 2
+
+
+def metrics_directory(worker: int) -> Path:
+    variables = Path(f"/proc/{worker}/environ").read_text().split("\0")
+    [directory] = [text.partition("=")[2] for text in variables if text.startswith("PROMETHEUS_MULTIPROC_DIR=")]
+    return Path(directory)
+
+
+def count_on(root: Path, publish: Publish, kills: int) -> None:
+    """Kill a worker again and again: the others' files and its own are all there is to count with."""
+    [question] = questions(root, publish(0))[:1]
+    with serving(root, RECO_WORKERS="2") as server:
+
+        def requests_counted() -> float:
+            lines = server.send("GET", "/metrics", None, {}).body.decode().splitlines()
+            return sum(
+                float(line.split()[-1]) for line in lines if line.startswith('reco_requests_total{route="/infer')
+            )
+
+        files = metrics_directory(workers(server)[0])
+        for number in range(kills):
+            assert server.send("POST", "/infer", question.body, {}).status == 200
+            victim = workers(server)[-1]
+            os.kill(victim, signal.SIGKILL)
+            began = time.monotonic()
+            while not (victim not in workers(server) and len(workers(server)) == 2):
+                assert time.monotonic() - began < SECONDS, "".join(server.log)
+                time.sleep(0.05)
+            while not all(map(has_build_open, workers(server))):
+                time.sleep(0.05)
+            assert requests_counted() == number + 1
+        kinds = {path.name.rpartition("_")[0] for path in files.iterdir()}
+        assert sorted(path.name for path in files.iterdir()) == sorted(
+            f"{kind}_{n}.db" for kind in kinds for n in (0, 1)
+        )
+        began = time.monotonic()
+        requests_counted()
+        record("counters of killed workers", kills=kills, files=2 * len(kinds), scrape_seconds=time.monotonic() - began)
+
+
+def test_counters_of_killed_workers_go_on_in_the_same_files(root: Path, publish: Publish) -> None:
+    count_on(root, publish, kills=3)
+
+
+@pytest.mark.soak
+def test_counters_of_sixty_killed_workers_go_on_in_the_same_files(root: Path, publish: Publish) -> None:
+    count_on(root, publish, kills=60)

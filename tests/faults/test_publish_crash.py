@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.crash_harness import CrashHarness, CrashHarnesses, Tally, crash_harnesses
+from tests.support.crash_harness import POINTERS, CrashHarness, CrashHarnesses, Tally, crash_harnesses
 from tests.support.fault_injection import READING, Outcome
 from tests.support.figures import record
 
@@ -72,7 +72,7 @@ def kill_at(
 def cut_the_power(harness: CrashHarness, outcome: Outcome) -> None:
     """Empty every file that the builder wrote and had not synced."""
     for path in harness.root.rglob("*"):
-        kept = harness.baseline.old in (path.parent.name, path.read_text().strip() if path.name == "CURRENT" else None)
+        kept = harness.baseline.old in (path.parent.name, path.read_text().strip() if path.name in POINTERS else None)
         if path.is_file() and not kept and path.stat().st_ino not in outcome.synced:
             path.write_bytes(b"")
 

@@ -1,6 +1,8 @@
 """New builds under load: every answer comes from exactly one build, and a bad build changes nothing."""
 
 import os
+import resource
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -100,3 +102,108 @@ def test_a_build_in_use_is_not_pruned(root: Path, publish: Publish) -> None:
         assert build_ids(root) == [builds[1], builds[3]]
         assert server.send("GET", "/index", None, {}).json["build_id"] == builds[1]
     assert prune(root, keep=1) == [builds[1]]
+
+
+def open_builds(server: Server, *build_ids: str) -> list[list[str]]:
+    """Which of the builds each worker has open."""
+    maps = [Path(f"/proc/{worker}/maps").read_text() for worker in workers(server)]
+    return [[build_id for build_id in build_ids if build_id in text] for text in maps]
+
+
+def wait_until_open(server: Server, expected: list[list[str]], *build_ids: str) -> None:
+    until = time.monotonic() + SECONDS
+    while open_builds(server, *build_ids) != expected:
+        assert time.monotonic() < until, f"{open_builds(server, *build_ids)} {''.join(server.log)}"
+        time.sleep(0.05)
+
+
+def first_free_descriptor(process: int) -> int:
+    used = {int(path.name) for path in Path(f"/proc/{process}/fd").iterdir()}
+    return min(set(range(len(used) + 1)) - used)
+
+
+def test_a_build_that_one_worker_cannot_open_is_served_by_none_until_all_can(root: Path, publish: Publish) -> None:
+    first = publish(0)
+    second = publish(1)
+    asked = questions(root, first, second)
+    point(root, first)
+    with serving(root, RECO_WORKERS="2") as server:
+        with load(server.port, asked, connections=8) as seen:
+            time.sleep(0.5)
+            limited = workers(server)[1]
+            allowed = resource.prlimit(limited, resource.RLIMIT_NOFILE)
+            resource.prlimit(limited, resource.RLIMIT_NOFILE, (first_free_descriptor(limited), allowed[1]))
+            point(root, second)
+            wait_for_refusal(server, second)
+            time.sleep(4)  # for some more attempts
+            assert set(seen.builds) == {first}
+            assert open_builds(server, first, second) == [[first], [first]]
+            resource.prlimit(limited, resource.RLIMIT_NOFILE, allowed)
+            wait_for_build(server, second)
+            wait_until_open(server, [[second], [second]], first, second)
+        assert seen.failed == {}
+        assert set(seen.builds) == {first, second}
+        assert len([line for line in server.log if "a new build is refused" in line]) == 1
+        assert (metric(server, "reco_reloads_total"), metric(server, "reco_failed_reloads_total")) == (1, 1)
+
+
+def test_a_worker_that_dies_in_a_reload_does_not_stop_it(root: Path, publish: Publish) -> None:
+    builds = [publish(seed) for seed in range(4)]
+    point(root, builds[0])
+    with serving(root, RECO_WORKERS="2") as server:
+        for number, build_id in enumerate(builds[1:]):
+            point(root, build_id)
+            time.sleep(0.1 * number)  # noticed, verified, prepared
+            os.kill(workers(server)[0], signal.SIGKILL)
+            wait_for_build(server, build_id)
+            wait_until_open(server, [[build_id], [build_id]], *builds)
+            time.sleep(1)
+
+
+def truncate_until_no_worker_serves(root: Path, server: Server, build_id: str) -> bytes:
+    """Cut a file of the build that is served, as a bad copy does, and return what it held."""
+    path = root / build_id / "best.faiss"
+    content = path.read_bytes()
+    os.truncate(path, 100)
+    for worker in workers(server):
+        os.kill(worker, signal.SIGKILL)
+    until = time.monotonic() + SECONDS
+    while len([line for line in server.log if f"cannot serve build {build_id}" in line]) < 2:
+        assert time.monotonic() < until, "".join(server.log)
+        time.sleep(0.05)
+    return content
+
+
+def test_a_service_whose_build_was_damaged_serves_again_when_its_files_are_back(root: Path, publish: Publish) -> None:
+    build_id = publish(0)
+    [question] = questions(root, build_id)[:1]
+    with serving(root, RECO_WORKERS="2") as server:
+        content = truncate_until_no_worker_serves(root, server, build_id)
+        (root / build_id / "best.faiss").write_bytes(content)
+        answer = server.send("POST", "/infer", question.body, {})
+        assert (answer.status, answer.body) == (200, question.answers[build_id])
+        wait_until_open(server, [[build_id], [build_id]], build_id)
+
+
+def test_a_service_whose_build_was_damaged_serves_a_new_one(root: Path, publish: Publish) -> None:
+    first = publish(0)
+    with serving(root, RECO_WORKERS="2") as server:
+        truncate_until_no_worker_serves(root, server, first)
+        second = publish(1)
+        assert server.send("GET", "/index", None, {}).json["build_id"] == second
+        wait_until_open(server, [[second], [second]], first, second)
+
+
+def test_a_build_that_arrives_after_current_is_served(root: Path, publish: Publish, tmp_path: Path) -> None:
+    first = publish(0)
+    with serving(root) as server:
+        second = publish(1)
+        wait_for_build(server, second)
+        point(root, first)
+        wait_for_build(server, first)
+        (root / second).rename(tmp_path / "copied")
+        point(root, second)
+        wait_for_refusal(server, second)
+        shutil.copytree(tmp_path / "copied", root / second)
+        server.log.clear()
+        wait_for_build(server, second)

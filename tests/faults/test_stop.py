@@ -1,11 +1,14 @@
 """SIGTERM under load: no request is lost, and no answer cut off."""
 
+import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.faults.conftest import Publish, questions
+from tests.faults.test_killed_workers import workers
 from tests.support.figures import record
 from tests.support.load import load
 from tests.support.server import serving
@@ -62,3 +65,17 @@ def test_a_second_signal_stops_at_once(root: Path, publish: Publish) -> None:
         began = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("drain_seconds", [0, 2])
+def test_a_stop_does_not_wait_for_a_worker_that_hangs(root: Path, publish: Publish, drain_seconds: int) -> None:
+    publish(0)
+    with serving(root, RECO_WORKERS="2", RECO_DRAIN_SECONDS=str(drain_seconds), RECO_WATCHDOG_SECONDS="0") as server:
+        hung = workers(server)
+        for worker in hung:
+            os.kill(worker, signal.SIGSTOP)
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert drain_seconds + 9 < time.monotonic() - began < drain_seconds + 11
+        assert not any(Path(f"/proc/{worker}/maps").exists() for worker in hung)
+    assert any("stopped 2 workers that had not ended in 10 s" in line for line in server.log)

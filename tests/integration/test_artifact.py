@@ -109,12 +109,12 @@ def test_golden_queries_hold_the_exact_answers(root: Path) -> None:
 def test_current_is_one_line_with_the_build_id(root: Path) -> None:
     build_id = publish(root).build_id
     assert (root / "CURRENT").read_text() == f"{build_id}\n"
-    assert entries(root) == sorted([build_id, "CURRENT"])
+    assert entries(root) == sorted([build_id, "CURRENT", "HISTORY"])
 
 
 def test_two_publishes_leave_both_builds_and_point_to_the_newer(root: Path) -> None:
     older, newer = publish(root, 0), publish(root, 1)
-    assert entries(root) == sorted([older.build_id, newer.build_id, "CURRENT"])
+    assert entries(root) == sorted([older.build_id, newer.build_id, "CURRENT", "HISTORY"])
     assert open_current(root).manifest == newer
     (root / "CURRENT").write_text(older.build_id)
     assert open_current(root).manifest == older
@@ -168,7 +168,7 @@ def test_the_next_build_removes_an_abandoned_draft(root: Path) -> None:
     (root / ".draft-0123456789abcdef" / "best.faiss").write_bytes(b"half an index")
     (root / ".draft-empty").mkdir()
     build_id = publish(root).build_id
-    assert entries(root) == sorted([build_id, "CURRENT"])
+    assert entries(root) == sorted([build_id, "CURRENT", "HISTORY"])
 
 
 def test_the_next_build_leaves_the_draft_of_a_live_builder(root: Path) -> None:

@@ -62,7 +62,7 @@ def test_a_disk_that_fills_up_while_a_compressed_index_is_built(tmp_path: Path, 
     assert process.returncode == 1
     assert err.startswith("error: ")
     assert err.endswith("nothing was published\n")
-    assert sorted(path.name for path in root.iterdir()) == sorted([old, "CURRENT"])
+    assert sorted(path.name for path in root.iterdir()) == sorted([old, "CURRENT", "HISTORY"])
     check_old_build(root, old)
 
 
@@ -81,7 +81,7 @@ def test_a_builder_that_is_killed_leaves_a_draft_that_the_next_one_removes(tmp_p
     assert len(list(root.glob(".draft-*"))) == 1
     check_old_build(root, old)
     newer = build(BuildRequest(products=tmp_path / "old", out=root)).build_id
-    assert sorted(path.name for path in root.iterdir()) == sorted([old, newer, "CURRENT"])
+    assert sorted(path.name for path in root.iterdir()) == sorted([old, newer, "CURRENT", "HISTORY"])
 
 
 @pytest.mark.parametrize("installed", [True, False], ids=["with matplotlib", "without"])

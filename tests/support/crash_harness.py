@@ -23,6 +23,7 @@ from tests.support.served import answers_of
 
 Case = TypeVar("Case")
 _HARNESSES = 2
+POINTERS = ("CURRENT", "HISTORY")
 
 
 class Baseline:
@@ -81,17 +82,17 @@ class CrashHarness:
         assert last == "nothing was published"
         assert "Traceback" not in outcome.stderr
         assert not self.check_complete()
-        assert self.entries() == ([] if self.empty else sorted([self.baseline.old, "CURRENT"]))
+        assert self.entries() == ([] if self.empty else sorted([self.baseline.old, *POINTERS]))
 
     def check_next_builder(self) -> None:
         """It publishes, and leaves nothing but complete builds."""
-        builds = {name for name in self.entries() if not name.startswith((".draft-", "CURRENT"))}
+        builds = {name for name in self.entries() if not name.startswith((".draft-", *POINTERS))}
         outcome = self._run(None, ())
         assert outcome.code == 0, outcome.stderr
         newest = open_current(self.root)
         assert newest.id not in builds
         assert answers_of(newest) == self.baseline.new_answers["fp32"]
-        assert self.entries() == sorted({*builds, newest.id, "CURRENT"})
+        assert self.entries() == sorted({*builds, newest.id, *POINTERS})
 
     def entries(self) -> list[str]:
         return sorted(path.name for path in self.root.iterdir()) if self.root.exists() else []

@@ -18,6 +18,7 @@ DEFAULTS = Settings(
     max_body_bytes=64 * 2**20,
     max_in_flight=256,
     drain_seconds=5,
+    watchdog_seconds=10,
     reload_seconds=0.2,
     api_keys=(),
     open_metrics=False,
@@ -67,6 +68,7 @@ def test_every_variable_sets_its_own_setting() -> None:
         "RECO_THREADS": "4",
         "RECO_MAX_IN_FLIGHT": "9",
         "RECO_DRAIN_SECONDS": "0",
+        "RECO_WATCHDOG_SECONDS": "0",
         "RECO_RELOAD_SECONDS": "0.05",
         "RECO_API_KEYS": "one, two,",
         "RECO_OPEN_METRICS": "1",
@@ -85,6 +87,7 @@ def test_every_variable_sets_its_own_setting() -> None:
         threads=4,
         max_in_flight=9,
         drain_seconds=0,
+        watchdog_seconds=0,
         reload_seconds=0.05,
         api_keys=("one", "two"),
         open_metrics=True,
@@ -106,6 +109,12 @@ def test_a_number_out_of_range_is_refused_by_name_and_value(name: str, limits: t
     least, most = limits
     for value in (least - 1, most + 1):
         assert refusal(**{name: str(value)}) == f"{name}='{value}': must be a whole number from {least} to {most}"
+
+
+@pytest.mark.parametrize("value", ["1", "2", "2.5", "-3", "03", "10000", "ten"])
+def test_a_watchdog_without_patience_is_refused(value: str) -> None:
+    expected = f"RECO_WATCHDOG_SECONDS={value!r}: must be 0, or a whole number from 3 to 9999"
+    assert refusal(RECO_WATCHDOG_SECONDS=value) == expected
 
 
 def test_the_default_k_may_not_exceed_the_greatest() -> None:

@@ -49,12 +49,14 @@ def test_a_build_that_fails_in_an_unforeseen_way_is_a_failed_reload(
     assert workers.messages == [("count", "failed reload")]
 
 
-def test_a_worker_refuses_what_it_fails_to_open_in_an_unforeseen_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "open_build", broken)
+def test_a_worker_refuses_what_it_fails_to_open_in_an_unforeseen_way() -> None:
     pipe: Any = FakePool()
-    cores: Any = None
-    assert worker._load(Settings(), cores, pipe, "b") is None
-    assert pipe.messages == [("refused", "index page 4711 is gone")]
+    make_server: Any = None
+    runner = worker._CommandRunner(pipe, broken, make_server)  # type: ignore[arg-type]
+    runner._prepare("b")
+    assert pipe.messages == [("refused", "b", "index page 4711 is gone")]
+    with pytest.raises(worker._CannotOpen):
+        runner._serve("b")
 
 
 def channel(requests: int, unsent: int, idle_seconds: float) -> SimpleNamespace:

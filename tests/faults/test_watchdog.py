@@ -1,0 +1,119 @@
+"""A worker that hangs is replaced, one that was only stopped together with its supervisor is not."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Publish, questions
+from tests.faults.test_killed_workers import has_build_open, workers
+from tests.faults.test_reload import metric
+from tests.support.figures import record
+from tests.support.load import load
+from tests.support.server import SECONDS, Server, serving
+
+WATCHDOG_SECONDS = 3  # the least
+TOLERANCE_SECONDS = 6  # beyond it, for a worker to be found out and replaced on a busy machine
+# On SIGUSR1 a process does with its main thread, which runs a worker's event loop, what a test injects.
+SITE = """
+import re, signal, threading
+
+def deadlock():
+    lock = threading.Lock()
+    lock.acquire()
+    while True:
+        lock.acquire()
+
+def loop():
+    while True:
+        pass
+
+def loop_with_the_interpreter_locked():
+    re.match("(a*)*b", 64 * "a")
+
+signal.signal(signal.SIGUSR1, lambda *_: {name}())
+"""
+hangs = pytest.mark.parametrize("hang", ["deadlock", "loop", "loop_with_the_interpreter_locked", "stop"])
+Serving = Callable[..., Server]
+
+
+def hanging(directory: Path, hang: str) -> tuple[dict[str, str], int]:
+    """The environment in which a worker hangs when it gets a signal, and the signal."""
+    if hang == "stop":
+        return {}, signal.SIGSTOP
+    (directory / "sitecustomize.py").write_text(SITE.replace("{name}", hang))
+    return {"PYTHONPATH": str(directory)}, signal.SIGUSR1
+
+
+def seconds_until_replaced(server: Server, victim: int, count: int) -> float:
+    began = time.monotonic()
+    while True:
+        now = workers(server)
+        if victim not in now and len(now) == count and all(map(has_build_open, now)):
+            return time.monotonic() - began
+        assert time.monotonic() - began < SECONDS, "".join(server.log)
+        time.sleep(0.05)
+
+
+@hangs
+def test_a_worker_that_hangs_is_replaced(root: Path, publish: Publish, tmp_path: Path, hang: str) -> None:
+    asked = questions(root, publish(0))
+    environment, number = hanging(tmp_path, hang)
+    with serving(
+        root, RECO_WORKERS="2", RECO_WATCHDOG_SECONDS=str(WATCHDOG_SECONDS), PYTHONUNBUFFERED="1", **environment
+    ) as server:
+        with load(server.port, asked, connections=8) as seen:
+            time.sleep(0.5)
+            victim = workers(server)[0]
+            os.kill(victim, number)
+            seconds = seconds_until_replaced(server, victim, 2)
+            before = sum(seen.answered.values())
+            time.sleep(0.5)
+            assert sum(seen.answered.values()) > before
+        assert seconds < WATCHDOG_SECONDS + TOLERANCE_SECONDS
+        assert [line for line in server.log if "has not ticked for" in line and "and is killed" in line]
+        assert metric(server, "reco_worker_restarts_total") == 1
+    assert set(seen.answered) == {"200"}
+    assert sum(seen.failed.values()) <= 8, seen.failed
+    record(f"worker that hangs, {hang}", watchdog_seconds=WATCHDOG_SECONDS, replaced_in_seconds=round(seconds, 1))
+
+
+@pytest.mark.soak
+def test_a_hung_worker_is_replaced_in_twelve_seconds_by_default(root: Path, publish: Publish) -> None:
+    publish(0)
+    with serving(root, RECO_WORKERS="2") as server:
+        victim = workers(server)[0]
+        os.kill(victim, signal.SIGSTOP)
+        seconds = seconds_until_replaced(server, victim, 2)
+    assert 9 < seconds < 12
+    record("worker that hangs, by default", watchdog_seconds=10, replaced_in_seconds=round(seconds, 1))
+
+
+def test_a_service_that_was_stopped_as_a_whole_goes_on_with_its_workers(root: Path, publish: Publish) -> None:
+    [question] = questions(root, publish(0))[:1]
+    with serving(root, RECO_WORKERS="2", RECO_WATCHDOG_SECONDS=str(WATCHDOG_SECONDS)) as server:
+        before = workers(server)
+        for process in (server.process.pid, *before):
+            os.kill(process, signal.SIGSTOP)
+        time.sleep(WATCHDOG_SECONDS + 1)
+        os.kill(server.process.pid, signal.SIGCONT)
+        time.sleep(0.5)  # the supervisor looks at workers that are still stopped
+        for worker in before:
+            os.kill(worker, signal.SIGCONT)
+        assert server.send("POST", "/infer", question.body, {}).status == 200
+        time.sleep(1)
+        assert workers(server) == before
+        assert not [line for line in server.log if "killed" in line]
+
+
+def test_a_watchdog_that_is_off_kills_nobody(root: Path, publish: Publish) -> None:
+    publish(0)
+    with serving(root, RECO_WORKERS="2", RECO_WATCHDOG_SECONDS="0") as server:
+        before = workers(server)
+        os.kill(before[0], signal.SIGSTOP)
+        time.sleep(WATCHDOG_SECONDS + 1)
+        assert workers(server) == before
+        os.kill(before[0], signal.SIGCONT)

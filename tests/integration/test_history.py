@@ -1,0 +1,106 @@
+"""A rollback follows what was current, not the names of builds, and pruning leaves it something to go back to."""
+
+from pathlib import Path
+
+import pytest
+
+from retrieval.artifact import durable, store
+from retrieval.artifact.store import build_ids, current_build_id, open_current, prune, roll_back
+from retrieval.errors import BadArtifact
+from tests.faults.conftest import point
+from tests.support.published import publish
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "artifacts"
+
+
+def publish_id(root: Path, seed: int, keep: int = 5) -> str:
+    return publish(root, seed=seed, keep=keep).build_id
+
+
+def recorded(root: Path) -> list[str]:
+    return (root / "HISTORY").read_text().split()
+
+
+def test_a_withdrawn_build_does_not_come_back(root: Path) -> None:
+    first, _withdrawn = publish_id(root, 0), publish_id(root, 1)
+    assert roll_back(root) == first
+    third = publish_id(root, 2)
+    assert recorded(root) == [first, third]
+    assert roll_back(root) == first
+    assert current_build_id(root) == first
+    with pytest.raises(BadArtifact, match="has no build older than the current one"):
+        roll_back(root)
+
+
+def test_rollbacks_one_after_the_other_go_further_back(root: Path) -> None:
+    builds = [publish_id(root, seed) for seed in range(3)]
+    assert [roll_back(root), roll_back(root)] == [builds[1], builds[0]]
+
+
+def test_a_root_without_a_history_goes_by_names(root: Path) -> None:
+    builds = [publish_id(root, seed) for seed in range(3)]
+    (root / "HISTORY").unlink()
+    assert roll_back(root) == builds[1]
+    assert recorded(root) == builds[:2]
+
+
+def test_current_changed_by_hand_counts(root: Path) -> None:
+    builds = [publish_id(root, seed) for seed in range(3)]
+    point(root, builds[1])
+    assert publish_id(root, 3) == recorded(root)[-1]
+    assert recorded(root)[:-1] == builds[:2]
+    assert roll_back(root) == builds[1]
+
+
+def test_pruning_keeps_what_a_rollback_goes_back_to(root: Path) -> None:
+    first, withdrawn = publish_id(root, 0), publish_id(root, 1)
+    roll_back(root)
+    third = publish_id(root, 2, keep=2)
+    assert build_ids(root) == [first, withdrawn, third]
+    assert roll_back(root) == first
+
+
+def test_pruned_builds_leave_the_history(root: Path) -> None:
+    builds = [publish_id(root, seed) for seed in range(3)]
+    assert prune(root, keep=1) == builds[:2]
+    with pytest.raises(BadArtifact, match="has no build older"):
+        roll_back(root)
+    newest = publish_id(root, 3)
+    assert recorded(root) == [builds[2], newest]
+
+
+def test_a_rollback_that_stops_half_way_changes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = publish_id(root, 0), publish_id(root, 1)
+    replace_text = durable.replace_text
+
+    def die_at_current(path: Path, text: str) -> None:
+        if path.name == "CURRENT":
+            raise KeyboardInterrupt  # nothing tidies up, as if the process had been killed
+        replace_text(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "replace_text", die_at_current)
+        with pytest.raises(KeyboardInterrupt):
+            roll_back(root)
+    assert open_current(root).id == second
+    third = publish_id(root, 2)
+    assert recorded(root) == [first, second, third]
+
+
+def test_a_rollback_that_fails_leaves_both_as_they_were(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = publish_id(root, 0), publish_id(root, 1)
+    replace_text = durable.replace_text
+
+    def fail_once(path: Path, text: str) -> None:
+        if text == f"{first}\n" and path.name == "CURRENT":
+            raise OSError(28, "No space left on device")
+        replace_text(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "replace_text", fail_once)
+        with pytest.raises(OSError, match="No space left"):
+            roll_back(root)
+    assert (current_build_id(root), recorded(root)) == (second, [first, second])

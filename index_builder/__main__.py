@@ -8,19 +8,20 @@ from pathlib import Path
 from index_builder.pipeline import BuildRequest, build
 from retrieval.artifact.manifest import Manifest, RecallAtK
 from retrieval.errors import IndexBuilderError
+from retrieval.records.console import print_message, print_result, readable, standard_streams
 from retrieval.search.settings import SearchSettings
 
 
+@standard_streams()
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     started = time.perf_counter()
     try:
         manifest = build(BuildRequest(**vars(options)))
     except (IndexBuilderError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        print("nothing was published", file=sys.stderr)
+        print_message(f"error: {error}\nnothing was published")
         return 1
-    print(_summary(options.out, manifest, time.perf_counter() - started))
+    print_result(_summary(options.out, manifest, time.perf_counter() - started))
     return 0
 
 
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--worst", choices=["negated", "shared"], help=shared)
     add("--on-bad-row", choices=["fail", "drop"], help="what a bad row does (default: fail)")
     add("--keep", type=_count, metavar="N", help="newest builds to keep, this one included (default: 5)")
-    add("--embedding-model", metavar="LABEL", help="embedding model's label, kept in the manifest")
+    add("--embedding-model", type=readable, metavar="LABEL", help="embedding model's label, kept in the manifest")
     return parser
 
 

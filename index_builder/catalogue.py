@@ -51,7 +51,8 @@ def read_catalogue(path: Path, directory: Path, on_bad_row: str = "fail") -> Cat
         while block := list(islice(good, _BLOCK_ROWS)):
             vectors_read = np.stack(block)
             units = unit_vectors(vectors_read)
-            norms.append(np.sqrt(np.square(vectors_read).sum(axis=1)))
+            largest = np.abs(vectors_read).max(axis=1)  # Divided by it, the square of 1e200 is finite.
+            norms.append(largest * np.sqrt(np.square(vectors_read / largest[:, np.newaxis]).sum(axis=1)))
             vectors.append(units[rows.assign(units)])
         if faults and (on_bad_row == "fail" or not norms):
             raise BadCatalogue(_listing(path, faults))

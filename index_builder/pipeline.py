@@ -16,6 +16,7 @@ from retrieval.artifact.products import open_products
 from retrieval.artifact.projection import write_projection
 from retrieval.artifact.sample_users import write_sample_users
 from retrieval.errors import LowRecall
+from retrieval.records.console import readable
 from retrieval.search.files import write_index
 from retrieval.search.kinds import FAISS_VERSION
 from retrieval.search.ranking import SIDES
@@ -79,7 +80,7 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
             write_index(tuned.index, directory / store.WORST)
     (directory / VECTORS).unlink()
     return Manifest(
-        source=Source(request.products.name, file_facts(request.products).sha256),
+        source=Source(readable(request.products.name), file_facts(request.products).sha256),
         products=len(catalogue),
         distinct_vectors=vectors.rows,
         dimension=vectors.dimension,

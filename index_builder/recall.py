@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from retrieval.artifact.manifest import RecallAtK
 from retrieval.errors import BadQueries
+from retrieval.records.console import readable
 from retrieval.records.lenient_json import BadJson
 from retrieval.records.rows import read_rows
 from retrieval.records.vector_file import VectorFile
@@ -138,8 +139,8 @@ def user_pool(vectors: VectorFile, path: Path | None) -> UserPool:
     if path is not None:
         users = np.random.default_rng(_SEED).permutation(read_users(path, vectors.dimension))
         if len(users) >= MIN_USERS:
-            return UserPool(path.name, len(users), lambda start, count: users[start : start + count])
-        source += f", as {path.name} has only {len(users)} users of the {MIN_USERS} needed"
+            return UserPool(readable(path.name), len(users), lambda start, count: users[start : start + count])
+        source += f", as {readable(path.name)} has only {len(users)} users of the {MIN_USERS} needed"
     return UserPool(
         source, _MAX_SYNTHETIC_USERS, lambda start, count: synthetic_users(vectors, count, seed=_SEED + start)
     )

@@ -1,6 +1,5 @@
 """The recall report of a build: `recall.json` for machines and, where matplotlib is installed, `recall.svg`."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import orjson
 from index_builder.catalogue import Catalogue
 from index_builder.tuning import TunedIndex
 from retrieval.artifact.manifest import Recall
+from retrieval.records.console import print_message
 from retrieval.search.ranking import SIDES, Neighbours
 
 FACTS, PICTURE = "recall.json", "recall.svg"
@@ -37,12 +37,18 @@ def write_report(
         },
     }
     (directory / FACTS).write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
-    with suppress(ImportError):
-        _draw(directory / PICTURE, catalogue, tuned, answers)
+    picture = directory / PICTURE
+    try:
+        _draw(picture, catalogue, tuned, answers)
+    except ModuleNotFoundError:
+        return
+    except Exception as error:  # noqa: BLE001 (no build fails for want of a picture)
+        picture.unlink(missing_ok=True)
+        print_message(f"{PICTURE} is left out: {error}")
 
 
 def _draw(path: Path, catalogue: Catalogue, tuned: TunedIndex, answers: tuple[Neighbours, Neighbours]) -> None:
-    """Draw the report; raises ImportError where there is no matplotlib."""
+    """Draw the report; raises ModuleNotFoundError where there is no matplotlib."""
     from matplotlib.figure import Figure
 
     shared = np.diff(catalogue.groups.starts)

@@ -1,12 +1,14 @@
 """Command line: `python -m service serve | check | rollback | batch | publish`, with settings from the environment."""
 
 import argparse
+import logging
 import sys
 from functools import partial
 from pathlib import Path
 
 from retrieval.artifact.store import current_build_id, open_current, roll_back
 from retrieval.errors import BadArtifact
+from retrieval.records.console import print_message, print_result, standard_streams
 from service.errors import ServiceError
 from service.offline.job import PART_ROWS, run_batch
 from service.settings import MILVUS_INDEXES, SCHEMA, environment_with, read_milvus, read_settings
@@ -14,6 +16,7 @@ from service.workers.logs import set_up_logs
 from service.workers.supervisor import serve
 
 
+@standard_streams()
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     overrides = {name: value for name, value in vars(options).items() if name.startswith("RECO_")}
@@ -21,7 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.run(options)
     except (ServiceError, BadArtifact, OSError) as error:
-        print(f"error: {error}", *options.after_an_error, sep="\n", file=sys.stderr)
+        for handler in logging.getLogger().handlers:
+            handler.flush()
+        print_message("\n".join([f"error: {error}", *options.after_an_error]))
         return 1
     return 0
 
@@ -38,23 +43,25 @@ def _check(options: argparse.Namespace) -> None:
     manifest = build.manifest
     index, recall = manifest.index, manifest.recall
     found = f"best {recall.best[0].mean:.4f}, worst {recall.worst[0].mean:.4f}"
-    print(f"build      {settings.artifacts / build.id}")
-    print(f"products   {manifest.products:,} x {manifest.dimension} dimensions from {manifest.source.file}")
-    print(f"index      {index.factory}, {index.storage}, worst side {index.worst}; recall@10 {found}")
-    for setting in SCHEMA:
-        print(f"{setting.name:19} {setting.show(options.environment)}".rstrip())
+    lines = [
+        f"build      {settings.artifacts / build.id}",
+        f"products   {manifest.products:,} x {manifest.dimension} dimensions from {manifest.source.file}",
+        f"index      {index.factory}, {index.storage}, worst side {index.worst}; recall@10 {found}",
+        *(f"{setting.name:19} {setting.show(options.environment)}".rstrip() for setting in SCHEMA),
+    ]
+    print_result("\n".join(lines))
 
 
 def _roll_back(options: argparse.Namespace) -> None:
     artifacts = read_settings(options.environment).artifacts
     before = current_build_id(artifacts)
-    print(f"rolled back from build {before} to {roll_back(artifacts)}")
+    print_result(f"rolled back from build {before} to {roll_back(artifacts)}")
 
 
 def _batch(options: argparse.Namespace) -> None:
     settings = read_settings(options.environment)
     set_up_logs(settings)
-    print(run_batch(options.input, options.output, settings, options.k, options.part_rows))
+    print_result(run_batch(options.input, options.output, settings, options.k, options.part_rows))
 
 
 def _publish(options: argparse.Namespace) -> None:
@@ -63,7 +70,8 @@ def _publish(options: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         raise ServiceError(f"{error}; pip install 'jetmlett[milvus]'") from error
     artifacts = read_settings({**options.environment, "RECO_ENGINE": ""}).artifacts
-    print(publish(artifacts, read_milvus(options.environment), Layout(options.index, options.shards, options.replicas)))
+    layout = Layout(options.index, options.shards, options.replicas)
+    print_result(publish(artifacts, read_milvus(options.environment), layout))
 
 
 def _parser() -> argparse.ArgumentParser:

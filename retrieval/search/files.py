@@ -12,8 +12,9 @@ _WRITE_BYTES = 2**20
 def open_index(path: Path) -> faiss.Index:
     """Memory-map an index file, so that processes share its pages. Raises BadArtifact where FAISS cannot read it."""
     try:
-        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    except RuntimeError as error:
+        with path.open("rb") as file:  # FAISS takes no name that is not UTF-8.
+            return faiss.read_index(f"/dev/fd/{file.fileno()}", faiss.IO_FLAG_MMAP_IFC)
+    except (OSError, RuntimeError) as error:
         raise BadArtifact(f"{path}: not a readable FAISS index: {str(error).strip().splitlines()[0]}") from error
 
 

@@ -1,5 +1,6 @@
 """The directory of a batch's answers so far: parts, each of which is there whole or not at all."""
 
+import json
 import os
 import re
 import time
@@ -8,8 +9,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
-
-import orjson
 
 from retrieval.artifact.durable import AT_ONCE, EXCLUSIVE, locked, replace_text
 from service.errors import BadBatch
@@ -65,7 +64,7 @@ def open_parts(directory: Path, state: dict[str, Any]) -> Iterator[PartsDirector
 
     Raises BadBatch where the directory holds other files, or another run is at work.
     """
-    path, text = directory / _STATE, orjson.dumps(state).decode()
+    path, text = directory / _STATE, json.dumps(state, separators=(",", ":"))  # of a path that is not UTF-8 too
     with ExitStack() as lock:
         _lock(directory, lock)
         foreign = sorted(path.name for path in directory.iterdir() if not _FILE_NAMES.fullmatch(path.name))

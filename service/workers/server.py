@@ -63,7 +63,6 @@ class Server(TcpWSGIServer):
             wasyncore.poll2(self._poll_seconds, self._map)
             clients_connect, self._clients_connect = self._clients_connect, False
             self._admission.run_waiting(clients_connect)
-            self.request_log.flush()
             for channel in list(self.lingering):
                 channel.close_when_taken()
             if self._ending:

@@ -47,7 +47,7 @@ def main() -> None:
         settings, number, core_count, (listener, cores, connections) = supervisor.recv()
     except EOFError:
         return
-    set_up_logs(settings)
+    set_up_logs(settings, metrics.DROPPED_LOG_LINES.inc)
     _, max_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
     open_count = ConnectionCount(connections, settings.workers, number)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import figure
 
 from index_builder.pipeline import BuildRequest, build
 from retrieval.artifact.store import open_current
@@ -94,3 +95,19 @@ def test_the_picture_is_drawn_where_matplotlib_is(
     picture = root / manifest.build_id / "recall.svg"
     assert picture.exists() == ("recall.svg" in manifest.files) == installed
     assert not installed or "</svg>" in picture.read_text()
+
+
+def test_a_picture_that_cannot_be_drawn_is_left_out_with_a_word(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def save_half(_figure: figure.Figure, path: Path) -> None:
+        path.write_text("<svg>")
+        raise ValueError("supplied range is not finite")
+
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", figure)
+    monkeypatch.setattr(figure.Figure, "savefig", save_half)
+    manifest = build(BuildRequest(products=tmp_path / "old", out=root))
+    assert open_current(root).id == manifest.build_id
+    assert "recall.svg" not in manifest.files
+    assert not (root / manifest.build_id / "recall.svg").exists()
+    assert capsys.readouterr().err == "recall.svg is left out: supplied range is not finite\n"

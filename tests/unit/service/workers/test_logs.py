@@ -1,11 +1,19 @@
 """What a request is called in logs, and what its line looks like."""
 
 import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from service.settings import Settings
-from service.workers.logs import RequestLog, request_id
+from service.workers import logs
+from service.workers.logs import RequestLog, StderrHandler, request_id, set_up_logs
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -33,38 +41,111 @@ def test_without_an_id_each_request_gets_a_new_one(headers: dict[str, str]) -> N
     assert all(8 < len(each) < 40 for each in ids)
 
 
-@pytest.mark.parametrize(
-    ("log_format", "lines"),
-    [
-        ("console", ["{time} INFO request route=/infer status=200", "{time} INFO request route=/batch status=422"]),
-        ("json", None),
-    ],
-)
-def test_lines_are_written_together(
-    capfd: pytest.CaptureFixture[str], log_format: str, lines: list[str] | None
-) -> None:
-    log = RequestLog(Settings(log_format=log_format))
-    log.add(route="/infer", status=200)
-    log.add(route="/batch", status=422)
-    assert capfd.readouterr().err == ""
-    log.flush()
-    written = capfd.readouterr().err.splitlines()
-    if lines:
-        assert [line[19:] for line in written] == [line.removeprefix("{time}") for line in lines]
-    else:
-        entries = [json.loads(line) for line in written]
-        assert all(entry.pop("time").endswith("+00:00") for entry in entries)
-        common = {"level": "INFO", "message": "request"}
-        assert entries == [
-            {**common, "route": "/infer", "status": 200},
-            {**common, "route": "/batch", "status": 422},
-        ]
-    log.flush()
-    assert capfd.readouterr().err == ""
+@pytest.fixture(autouse=True)
+def _root_logger_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    for handler in root.handlers[:]:
+        if handler not in handlers:
+            root.removeHandler(handler)
+            handler.close()
+    root.handlers[:], root.level = handlers, level
+
+
+def set_up(settings: Settings, count_dropped: Callable[[int], object] = lambda _lines: None) -> StderrHandler:
+    set_up_logs(settings, count_dropped)
+    (handler,) = logging.getLogger().handlers
+    assert isinstance(handler, StderrHandler)
+    return handler
+
+
+@pytest.fixture
+def stderr_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """A function that has log lines written to another descriptor."""
+    return lambda descriptor: monkeypatch.setattr(logs, "_STDERR", descriptor)
+
+
+def test_lines_for_a_console(capfd: pytest.CaptureFixture[str]) -> None:
+    handler = set_up(Settings(log_format="console"))
+    request_log = RequestLog(Settings())
+    request_log.add(route="/infer", status=200)
+    request_log.add(route="/batch", status=422)
+    logging.getLogger("anyone").info("serving build %s", "caf\udce9")
+    handler.flush()
+    first, second, third = capfd.readouterr().err.splitlines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d INFO request route=/infer status=200", first)
+    assert second.endswith(" INFO request route=/batch status=422")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO serving build caf\\udce9", third)
+
+
+def test_lines_of_json(capfd: pytest.CaptureFixture[str]) -> None:
+    handler = set_up(Settings(log_format="json"))
+    RequestLog(Settings()).add(route="/infer", status=200)
+    logging.getLogger("anyone").error("build %s", "caf\udce9")
+    handler.flush()
+    entries = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert all(entry.pop("time").endswith("+00:00") for entry in entries)
+    assert entries == [
+        {"level": "INFO", "message": "request", "route": "/infer", "status": 200},
+        {"level": "ERROR", "message": r"build caf\udce9"},
+    ]
 
 
 def test_a_higher_level_leaves_requests_out(capfd: pytest.CaptureFixture[str]) -> None:
-    log = RequestLog(Settings(log_level="WARNING"))
-    log.add(route="/infer", status=200)
-    log.flush()
+    settings = Settings(log_level="WARNING")
+    handler = set_up(settings)
+    RequestLog(settings).add(route="/infer", status=200)
+    handler.flush()
     assert capfd.readouterr().err == ""
+
+
+def test_lines_of_several_threads_are_all_written_and_whole(tmp_path: Path, stderr_to: Callable[[int], None]) -> None:
+    handler = set_up(Settings())
+    request_log = RequestLog(Settings())
+    with (tmp_path / "log").open("wb") as file:
+        stderr_to(file.fileno())
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda number: request_log.add(number=number), range(2000)))
+        handler.flush()
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert sorted(int(line.rpartition("number=")[2]) for line in lines) == list(range(2000))
+
+
+def test_lines_for_a_full_disk_or_a_closed_descriptor_are_dropped_and_counted(
+    stderr_to: Callable[[int], None],
+) -> None:
+    dropped: list[int] = []
+    handler = set_up(Settings(), dropped.append)
+    for descriptor in (os.open("/dev/full", os.O_WRONLY), os.open(os.devnull, os.O_RDONLY)):
+        stderr_to(descriptor)
+        for _ in range(5):
+            logging.getLogger("anyone").info("a line")
+        handler.flush()
+        os.close(descriptor)
+    assert sum(dropped) == 10
+
+
+def test_a_record_that_cannot_be_formatted_is_dropped_and_counted() -> None:
+    dropped: list[int] = []
+    set_up(Settings(), dropped.append)
+    logging.getLogger("anyone").info("%d", "no number")
+    assert dropped == [1]
+
+
+def test_nobody_waits_for_a_pipe_that_is_stuck(stderr_to: Callable[[int], None]) -> None:
+    reads, writes = os.pipe()
+    dropped: list[int] = []
+    handler = set_up(Settings(), dropped.append)
+    request_log = RequestLog(Settings())
+    stderr_to(writes)
+    started = time.monotonic()
+    for number in range(30_000):
+        request_log.add(number=number)
+    handler.flush()
+    assert time.monotonic() - started < 10
+    assert sum(dropped) > 0
+    os.close(reads)  # The write that is stuck fails, and so do those of the lines in the queue.
+    handler.flush()
+    handler.flush()
+    os.close(writes)

@@ -47,7 +47,8 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def polled(builds: BuildWatch, in_use: str, seconds: float = SECONDS) -> tuple[str | None, list[str]]:
     """The id of the new build, if one comes in time, and the refusals before."""
-    refusals, until = [], time.monotonic() + seconds
+    refusals: list[str] = []
+    until = time.monotonic() + seconds
     while time.monotonic() < until:
         try:
             if found := builds.poll_new_build(in_use):

@@ -148,10 +148,14 @@ def read_products(prefixes: list[bytes]) -> list[dict[str, str]]:
 
 @dataclass
 class Serving:
-    """What a process serves at the moment. A request takes `recommender` once; a new build replaces it whole."""
+    """What a process serves at the moment. A request takes `recommender` once; a new build replaces it whole.
+
+    `is_stuck` tells whether requests wait in vain.
+    """
 
     recommender: Recommender
     draining: bool = False
+    is_stuck: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True, slots=True)

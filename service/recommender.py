@@ -143,10 +143,14 @@ class Recommender:
 
 @dataclass
 class Serving:
-    """What a process serves at the moment. A request takes `recommender` once; a new build replaces it whole."""
+    """What a process serves at the moment. A request takes `recommender` once; a new build replaces it whole.
+
+    `is_stuck` tells whether requests wait in vain.
+    """
 
     recommender: Recommender
     draining: bool = False
+    is_stuck: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True, slots=True)

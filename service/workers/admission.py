@@ -33,6 +33,8 @@ class Admission:
         self._engine_is_remote = settings.milvus is not None
         self._in_flight = self._running = 0
         self._counting = threading.Lock()
+        self._watchdog_seconds = settings.watchdog_seconds
+        self._last_progress = time.monotonic()  # when a request was begun or ended
         self._urgent: deque[HTTPChannel] = deque()
         self._small: deque[HTTPChannel] = deque()
         self._large = ThreadPoolExecutor(settings.threads, "large")
@@ -42,6 +44,12 @@ class Admission:
     def has_waiting(self) -> bool:
         """Whether requests wait for the thread that calls `run_waiting`."""
         return bool(self._urgent or self._small)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether requests wait, and none has been begun or ended for longer than a worker may hang."""
+        waits, seconds = self._in_flight > self._running, time.monotonic() - self._last_progress
+        return waits and 0 < self._watchdog_seconds < seconds
 
     def is_full(self) -> bool:
         return self._in_flight >= self._max_in_flight
@@ -88,12 +96,14 @@ class Admission:
     def _run(self, channel: HTTPChannel) -> None:
         with self._counting:
             self._running += 1
+            self._last_progress = time.monotonic()
         try:
             channel.service()
         finally:
             with self._counting:
                 self._in_flight -= 1
                 self._running -= 1
+                self._last_progress = time.monotonic()
 
     def _run_batch(self, requests: Sequence[RequestParser]) -> None:
         """Find the answers to users who wait at the same time by one search; the app will write them."""

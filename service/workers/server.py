@@ -45,6 +45,7 @@ class Server(TcpWSGIServer):
         self._thread = threading.get_ident()
         self.request_log = RequestLog(settings)
         self._admission = Admission(DynamicBatcher(serving, settings.limits), settings)
+        serving.is_stuck = lambda: self._admission.is_stuck
         self.parser_class = partial(
             RequestParser,
             access=Access(settings),

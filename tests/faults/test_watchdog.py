@@ -1,19 +1,23 @@
 """A worker that hangs is replaced, one that was only stopped together with its supervisor is not."""
 
+import json
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from service.recommender import Recommender
+from service.settings import Settings
 from tests.faults.conftest import Publish, questions
 from tests.faults.test_killed_workers import has_build_open, workers
 from tests.faults.test_reload import metric
+from tests.support.fake_engine import EAST, compass
 from tests.support.figures import record
 from tests.support.load import load
-from tests.support.server import SECONDS, Server, serving
+from tests.support.server import SECONDS, Server, answer_on, serving
+from tests.support.threaded_server import threaded_server
 
 WATCHDOG_SECONDS = 3  # the least
 TOLERANCE_SECONDS = 6  # beyond it, for a worker to be found out and replaced on a busy machine
@@ -37,7 +41,6 @@ def loop_with_the_interpreter_locked():
 signal.signal(signal.SIGUSR1, lambda *_: {name}())
 """
 hangs = pytest.mark.parametrize("hang", ["deadlock", "loop", "loop_with_the_interpreter_locked", "stop"])
-Serving = Callable[..., Server]
 
 
 def hanging(directory: Path, hang: str) -> tuple[dict[str, str], int]:
@@ -117,3 +120,26 @@ def test_a_watchdog_that_is_off_kills_nobody(root: Path, publish: Publish) -> No
         time.sleep(WATCHDOG_SECONDS + 1)
         assert workers(server) == before
         os.kill(before[0], signal.SIGCONT)
+
+
+def test_a_worker_whose_threads_are_stuck_says_that_it_is_not_live() -> None:
+    engine = compass()
+    settings = Settings(log_level="WARNING", threads=1, watchdog_seconds=1)
+    batch = json.dumps([{"name": "ann", "vector": EAST}]).encode() + 200_000 * b" "
+    head = f"POST /batch HTTP/1.1\r\nHost: x\r\nContent-Length: {len(batch)}\r\n\r\n".encode()
+    with threaded_server(Recommender(engine), settings) as server, server.connection() as probe:
+
+        def live() -> int:
+            probe.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            return answer_on(probe).status
+
+        with server.connection() as first, server.connection() as second:
+            with engine.held():
+                first.sendall(head + batch)
+                time.sleep(1.5)
+                assert live() == 200  # a long search alone keeps nobody waiting
+                second.sendall(head + batch)
+                time.sleep(0.3)
+                assert live() == 503
+            assert [answer_on(each).status for each in (first, second)] == [200, 200]
+        assert live() == 200

@@ -23,8 +23,8 @@ class Operations(Routes):
 
     def views(self) -> dict[str, View]:
         return {
-            "live": partial(respond_json, value={"status": "live"}),
-            "live_v2": partial(respond_json, value={"status": "live", "live": True}),
+            "live": partial(self._respond_if_live, {"status": "live"}),
+            "live_v2": partial(self._respond_if_live, {"status": "live", "live": True}),
             "ready": partial(self._respond_if_ready, {"status": "ready"}),
             "ready_v2": partial(self._respond_if_ready, {"status": "ready", "ready": True}),
             "model_ready": partial(self._respond_if_ready, {"name": MODEL, "ready": True}),
@@ -42,6 +42,11 @@ class Operations(Routes):
             written = encoding.write_json(document(recommender, self.settings))
             self._document = (recommender.info.build_id, written)
         return respond(recommender, written)
+
+    def _respond_if_live(self, body: dict[str, Any], recommender: Recommender) -> Response:
+        if self._serving.is_stuck():
+            return problem(HTTPStatus.SERVICE_UNAVAILABLE, "requests wait, and no thread takes them")
+        return respond_json(recommender, body)
 
     def _respond_if_ready(self, body: dict[str, Any], recommender: Recommender) -> Response:
         if self._serving.draining:

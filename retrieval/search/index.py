@@ -23,10 +23,10 @@ from retrieval.search.settings import SearchSettings, SideSettings
 
 # FAISS ranks one query by a scan and many by a matrix product, which round differently in the seventh decimal. So a
 # search fetches a few rows more than k, every score is then computed row by row, and where the rows left out could
-# still tie with the k-th one, it fetches many more, once. Where even these could, all rows are scored and compared:
-# thousands of near-identical vectors cost three searches and no more.
+# still tie with the k-th one, it fetches more, twice at most. Where even these could, all rows are scored and
+# compared, so that thousands of near-identical vectors cost four searches and no more.
 _SPARE_ROWS = 6
-_DEEPENING = 16
+_DEEPER_ROWS = (256, 4096)
 _RANKING_ERROR = 2e-6
 _MAX_CANDIDATES = 1_000_000  # of all queries searched at once, which bounds the memory of a search
 _MAX_CACHED_PARAMETERS = 64
@@ -74,7 +74,7 @@ class ProductIndex:
         return _neighbours(side, self._rank_nearest([(self._sides[side], unit_vectors)], k, k + _SPARE_ROWS))
 
     def _rank_nearest(
-        self, batches: "list[_Batch]", k: int, depth: int, is_deepened: bool = False
+        self, batches: "list[_Batch]", k: int, depth: int, deeper_rows: tuple[int, ...] = _DEEPER_ROWS
     ) -> NDArray[np.int64]:
         """Return the k nearest products of all batches' queries, one batch after the other, as sort keys (n, k).
 
@@ -85,18 +85,18 @@ class ProductIndex:
         size = max(1, _MAX_CANDIDATES // depth)
         if max(len(queries) for _, queries in batches) > size:
             parts = [(side, queries[i : i + size]) for side, queries in batches for i in range(0, len(queries), size)]
-            return np.concatenate([self._rank_nearest([part], k, depth, is_deepened) for part in parts])
+            return np.concatenate([self._rank_nearest([part], k, depth, deeper_rows) for part in parts])
         nearest = [side.nearest_rows(queries, depth) for side, queries in batches]
         rows, scores, bounds = nearest[0] if len(nearest) == 1 else map(np.concatenate, zip(*nearest, strict=True))
         keys = rank(rows, to_millionths(scores), self.groups, k)
         if depth < self.groups.row_count:
             unsettled = scores_of(keys[:, -1]) <= bounds + _RANKING_ERROR
             if unsettled.any():
-                rest, deeper = _select(batches, unsettled), _DEEPENING * depth
-                if is_deepened or deeper >= self.groups.row_count:
-                    keys[unsettled] = self._rank_all(rest, k)
+                rest, deeper = _select(batches, unsettled), max([2 * depth, *deeper_rows[:1]])
+                if deeper_rows and deeper * _SCAN_ADVANTAGE < self.groups.row_count:
+                    keys[unsettled] = self._rank_nearest(rest, k, deeper, deeper_rows[1:])
                 else:
-                    keys[unsettled] = self._rank_nearest(rest, k, deeper, is_deepened=True)
+                    keys[unsettled] = self._rank_all(rest, k)
         return keys
 
     def _rank_all(self, batches: "list[_Batch]", k: int) -> NDArray[np.int64]:

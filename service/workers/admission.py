@@ -17,7 +17,7 @@ from service.http import metrics
 from service.http.dynamic_batching import DynamicBatcher
 from service.http.openapi import URGENT_ROUTES
 from service.settings import Settings
-from service.workers.parser import OVERLOADED, RequestParser
+from service.workers.connections.parser import OVERLOADED, RequestParser
 
 _MAX_SMALL_BODY_BYTES = 128 * 1024  # some dozens of users
 _TURN_SECONDS = 0.005  # how long small requests run before the sockets are polled again
@@ -78,9 +78,8 @@ class Admission:
     def _admit(self, channel: HTTPChannel) -> None:
         with self._counting:
             self._in_flight += 1
-        # The thread of the sockets must not wait: neither for a network, nor for an earlier answer to be sent.
-        may_wait = self._engine_is_remote or channel.total_outbufs_len
-        if may_wait or channel.requests[0].content_length > _MAX_SMALL_BODY_BYTES:
+        # The thread of the sockets must not wait for a network.
+        if self._engine_is_remote or channel.requests[0].content_length > _MAX_SMALL_BODY_BYTES:
             self._large.submit(self._run, channel)
         else:
             self._small.append(channel)

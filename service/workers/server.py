@@ -2,9 +2,11 @@
 
 import math
 import resource
+import select
 import socket
 import threading
 import time
+from collections import deque
 from functools import partial
 
 from waitress import wasyncore
@@ -17,11 +19,13 @@ from service.http.dynamic_batching import DynamicBatcher
 from service.recommender import Serving
 from service.settings import Settings
 from service.workers.admission import Admission
-from service.workers.channel import Channel
+from service.workers.connections.channel import Channel
+from service.workers.connections.parser import RequestParser
 from service.workers.listener import ConnectionCount
 from service.workers.logs import RequestLog
-from service.workers.parser import RequestParser
 
+_MAX_EVENTS = 64  # in one turn
+_PARSING_SECONDS = 0.005  # in one turn, for what has been received before
 _POLL_SECONDS, _SHORT_POLL_SECONDS = 1.0, 0.01
 _IDLE_TIMEOUT_SECONDS = 60  # for a client that sends or takes nothing
 _STOPPING_IDLE_TIMEOUT_SECONDS = 1.0
@@ -40,6 +44,9 @@ class Server(TcpWSGIServer):
     def __init__(self, serving: Serving, listener: socket.socket, open_count: ConnectionCount, settings: Settings):
         self.serving = serving
         self.lingering: set[Channel] = set()
+        self.parsing: deque[Channel] = deque()  # those with more to parse
+        self._unsettled: deque[Channel] = deque()  # those that another thread has answered
+        self.epoll, self._accepts = select.epoll(), True
         self._open_count = open_count
         self._clients_connect, self._last_yielded, self._ending = False, -math.inf, False
         self._thread = threading.get_ident()
@@ -54,13 +61,16 @@ class Server(TcpWSGIServer):
         app, adjustments = create_app(serving, settings), _adjustments(listener, settings)
         family = (listener.family, listener.type, listener.proto, listener.getsockname())
         super().__init__(app, {}, True, listener, self._admission, adjustments, family, bind_socket=False)
+        for descriptor in self._map:
+            self.epoll.register(descriptor, select.EPOLLIN)
 
     def run(self) -> None:
         """Serve until `end`, and then until the last answer has been taken."""
         self._thread = threading.get_ident()
         while not (self._ending and not self.active_channels):
             self._open_count.report(len(self.active_channels))
-            wasyncore.poll2(self._poll_seconds, self._map)
+            self._poll()
+            self._parse()
             clients_connect, self._clients_connect = self._clients_connect, False
             self._admission.run_waiting(clients_connect)
             self.request_log.flush()
@@ -70,11 +80,26 @@ class Server(TcpWSGIServer):
                 self._drain_backlog()
                 self._close_idle()
         self._admission.shut_down()
+        self.epoll.close()
 
     def end(self) -> None:
         """Accept who has already connected, finish what is under way, and return from `run`."""
         self.serving.draining = self._ending = True
         self.trigger.pull_trigger()
+
+    def settle(self, channel: Channel) -> None:
+        """Do what comes next on a channel, whichever thread has answered it."""
+        if threading.get_ident() == self._thread:
+            channel.settle()
+        else:
+            self._unsettled.append(channel)
+            self.trigger.pull_trigger()
+
+    def maintenance(self, now: float) -> None:
+        """Close connections that have been idle for too long."""
+        super().maintenance(now)
+        for channel in list(self.active_channels.values()):
+            channel.settle()
 
     def readable(self) -> bool:
         return bool(super().readable()) and (self._open_count.is_lowest or not self._yields_connections)
@@ -93,13 +118,35 @@ class Server(TcpWSGIServer):
         if threading.get_ident() != self._thread:
             self.trigger.pull_trigger()
 
+    def _poll(self) -> None:
+        """Wait until sockets can be read from or written to, and do that for some of them; the rest comes next turn."""
+        accepts = self.readable()
+        if accepts != self._accepts and self.accepting:
+            self._accepts = accepts
+            self.epoll.modify(self.socket, select.EPOLLIN if accepts else 0)
+        for descriptor, events in self.epoll.poll(self._poll_seconds, _MAX_EVENTS):
+            if ready := self._map.get(descriptor):
+                wasyncore.readwrite(ready, events)
+
+    def _parse(self) -> None:
+        """Go on with connections that other threads have answered, and parse for a moment what came before."""
+        while self._unsettled:
+            self._unsettled.popleft().settle()
+        until = time.monotonic() + _PARSING_SECONDS
+        for _ in range(len(self.parsing)):
+            channel = self.parsing.popleft()
+            if channel.may_parse:
+                channel.parse()
+            if time.monotonic() > until:
+                break
+
     @property
     def _yields_connections(self) -> bool:
         return time.monotonic() - self._last_yielded < _YIELD_SECONDS
 
     @property
     def _poll_seconds(self) -> float:
-        if self._admission.has_waiting:
+        if self._admission.has_waiting or self.parsing or self._unsettled:
             return 0.0
         return _SHORT_POLL_SECONDS if self.lingering or self._ending or self._yields_connections else _POLL_SECONDS
 
@@ -111,6 +158,7 @@ class Server(TcpWSGIServer):
                 before = len(self.active_channels)
                 super().handle_accept()
             self.accepting = False
+            self.epoll.unregister(self.socket)
             self.del_channel()
             self.socket.close()
 
@@ -122,6 +170,7 @@ class Server(TcpWSGIServer):
             is_being_answered = channel.requests and not channel.total_outbufs_len
             if not is_being_answered and now - channel.last_activity > timeout:
                 channel.will_close = True
+                channel.settle()
 
 
 def _adjustments(listener: socket.socket, settings: Settings) -> Adjustments:
@@ -130,9 +179,6 @@ def _adjustments(listener: socket.socket, settings: Settings) -> Adjustments:
     return Adjustments(
         sockets=[listener],
         max_request_body_size=max_received_bytes,
-        # Bodies and answers stay in memory: the file system may be read-only.
-        inbuf_overflow=max_received_bytes,
-        outbuf_overflow=2**40,
         recv_bytes=2**18,
         connection_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED_DESCRIPTORS,
         channel_timeout=_IDLE_TIMEOUT_SECONDS,

@@ -1,19 +1,22 @@
 """Parsing requests, and refusing on their headers, or as they grow, those that will not be answered."""
 
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 
 from waitress.adjustments import Adjustments
 from waitress.parser import HTTPRequestParser, ParsingError
-from waitress.utilities import Error, RequestEntityTooLarge
+from waitress.utilities import Error, RequestEntityTooLarge, RequestHeaderFieldsTooLarge
 
 from service.errors import Unauthorized
 from service.http.access import Access
 from service.http.dynamic_batching import BatchedAnswer
 from service.http.openapi import OPERATIONS
 from service.http.problems import RETRY_SECONDS
+from service.workers.connections.body import Body, ChunkedBody
 
 MIN_EARLY_REFUSAL_BYTES = 256 * 1024  # A smaller body is received before its refusal, which keeps the connection.
+_MAX_HEAD_LINES, _HEAD_END = 256, b"\r\n\r\n"
 
 
 class Refusal(Error):
@@ -35,13 +38,17 @@ class RequestParser(HTTPRequestParser):
     """A request as it arrives."""
 
     completed: bool
+    headers_finished: bool
     error: Error | None
+    body_rcv: Body | None
+    arrived: float  # when the request was complete, by `time.perf_counter`
     answered: BatchedAnswer | None = None
     _unauthorized: Refusal | None = None
 
     def __init__(self, adjustments: Adjustments, access: Access, is_full: Callable[[], bool], max_body_bytes: int):
         super().__init__(adjustments)
         self._access, self._is_full, self._max_body_bytes = access, is_full, max_body_bytes
+        self._head, self.arrived = bytearray(), time.perf_counter()
 
     @property
     def is_single(self) -> bool:
@@ -50,16 +57,15 @@ class RequestParser(HTTPRequestParser):
 
     @property
     def body(self) -> bytes:
-        stream = self.get_body_stream()
-        body: bytes = stream.read()
-        stream.seek(0)
-        return body
+        return self.body_rcv.getfile().getvalue() if self.body_rcv is not None else b""
 
     def parse_header(self, header_plus: bytes) -> None:
         try:
             super().parse_header(header_plus)
         except ValueError as error:  # waitress would drop the connection over this one, which urllib raises
             raise ParsingError("Bad URI") from error
+        if self.body_rcv is not None:
+            self.body_rcv = ChunkedBody() if self.chunked else Body(self.content_length)
         try:
             self._access.check(self.path, self.headers.get("AUTHORIZATION", ""), self.headers.get("X_API_KEY", ""))
         except Unauthorized as error:
@@ -68,8 +74,8 @@ class RequestParser(HTTPRequestParser):
             self.error = OVERLOADED
 
     def received(self, data: bytes) -> int:
-        consumed: int = super().received(data)
-        body_bytes = max(self.content_length, len(self.body_rcv or b""))
+        consumed: int = super().received(data) if self.headers_finished else self._receive_head(data)
+        body_bytes = max(self.content_length, self.body_rcv.expected_bytes if self.body_rcv is not None else 0)
         if isinstance(self.error, RequestEntityTooLarge) or (not self.error and body_bytes > self._max_body_bytes):
             self.error = RequestEntityTooLarge(f"the body is larger than the {self._max_body_bytes} bytes allowed")
         if self._unauthorized and (self.completed or body_bytes > MIN_EARLY_REFUSAL_BYTES):
@@ -77,3 +83,21 @@ class RequestParser(HTTPRequestParser):
         if self.error is not None:
             self.completed = True
         return consumed
+
+    def _receive_head(self, data: bytes) -> int:
+        """Collect the lines before the body, and parse them once they are complete; each byte is searched once."""
+        before = len(self._head)
+        self._head += data
+        end = self._head.find(_HEAD_END, max(0, before - len(_HEAD_END) + 1)) + len(_HEAD_END)
+        is_complete = end >= len(_HEAD_END)
+        if not is_complete and len(self._head) < self.adj.max_request_header_size:
+            return len(data)
+        head = bytes(self._head[:end] if is_complete else self._head)
+        self._head.clear()
+        if head.count(b"\n") > _MAX_HEAD_LINES:
+            self.parse_header(b"GET / HTTP/1.0\r\n")
+            self.error = RequestHeaderFieldsTooLarge(f"more than {_MAX_HEAD_LINES} header lines")
+            self.completed = True
+        else:
+            super().received(head)
+        return len(head) - before

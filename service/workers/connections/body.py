@@ -7,6 +7,7 @@ from waitress.utilities import BadRequest
 
 MAX_CONTROL_LINE_BYTES, MAX_TRAILER_BYTES = 256, 8 * 1024
 _MIN_CHUNKS, _BYTES_PER_CHUNK = 8 * 1024, 64  # A body may come in 8,192 chunks, and in one more for each 64 bytes.
+_SMALL_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,3})\r\n")  # The fast path of chunks, which need not come here.
 _CONTROL_LINE = re.compile(rb"([0-9A-Fa-f]+)[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 
 
@@ -67,8 +68,29 @@ class ChunkedBody(Body):
     def received(self, data: bytes) -> int:
         position = 0
         while position < len(data) and not self._has_ended and not self.error:
-            position = self._take(data, position) if self._left else self._take_line(data, position)
+            if self._left:
+                position = self._take(data, position)
+            elif self._state == self._read_size and not self._line:
+                position = self._take_chunks(data, position)
+            else:
+                position = self._take_line(data, position)
         return position
+
+    def _take_chunks(self, data: bytes, position: int) -> int:
+        """Add the small chunks that are here as a whole, then read a line of anything else; return where that ends."""
+        start, chunks = position, []
+        while found := _SMALL_CHUNK.match(data, position):
+            begin = found.end()
+            end = begin + int(found[1], 16)
+            if data[end : end + 2] != b"\r\n" or end == begin:
+                break
+            chunks.append(data[begin:end])
+            position = end + 2
+        content = b"".join(chunks)
+        self._file.write(content)
+        self._size += len(content)
+        self._count_chunks(len(chunks))
+        return self._take_line(data, position) if position == start else position
 
     def _take_line(self, data: bytes, start: int) -> int:
         """Read a control line, the end of a chunk or a line of the trailer, and return where it ends."""
@@ -92,15 +114,18 @@ class ChunkedBody(Body):
         return MAX_TRAILER_BYTES if self._state == self._read_trailer else MAX_CONTROL_LINE_BYTES
 
     def _read_size(self, line: bytes) -> None:
-        self._chunks += 1
+        self._count_chunks(1)
         matched = _CONTROL_LINE.fullmatch(line) if len(line) <= MAX_CONTROL_LINE_BYTES else None
         if matched is None:
-            self.error = BadRequest("Invalid chunk size")
-        elif self._chunks > _MIN_CHUNKS + self._size // _BYTES_PER_CHUNK:
-            self.error = BadRequest(f"{self._chunks} chunks for {self._size} bytes are too many")
+            self.error = self.error or BadRequest("Invalid chunk size")
         else:
             self._left = int(matched[1], 16)
             self._state = self._read_end if self._left else self._read_trailer
+
+    def _count_chunks(self, count: int) -> None:
+        self._chunks += count
+        if self._chunks > _MIN_CHUNKS + self._size // _BYTES_PER_CHUNK:
+            self.error = BadRequest(f"{self._chunks} chunks for {self._size} bytes are too many")
 
     def _read_end(self, line: bytes) -> None:
         self._state = self._read_size
@@ -108,7 +133,7 @@ class ChunkedBody(Body):
             self.error = BadRequest("Chunk not properly terminated")
 
     def _read_trailer(self, line: bytes) -> None:
-        self._trailer_bytes += len(line)
+        self._trailer_bytes += len(line) + 2
         self._has_ended = not line
         if self._trailer_bytes > MAX_TRAILER_BYTES:
             self.error = BadRequest(f"the trailer is larger than the {MAX_TRAILER_BYTES} bytes allowed")

@@ -13,6 +13,7 @@ from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 
+from service.cores import never_wait
 from service.http.access import Access
 from service.http.app import create_app
 from service.http.dynamic_batching import DynamicBatcher
@@ -67,6 +68,7 @@ class Server(TcpWSGIServer):
     def run(self) -> None:
         """Serve until `end`, and then until the last answer has been taken."""
         self._thread = threading.get_ident()
+        never_wait()
         while not (self._ending and not self.active_channels):
             self._open_count.report(len(self.active_channels))
             self._poll()

@@ -56,6 +56,11 @@ class RequestParser(HTTPRequestParser):
         return bool(self.command == "POST" and self.path == OPERATIONS["infer"].path)
 
     @property
+    def body_bytes(self) -> int:
+        """How long the body is at least, with what has been announced of it."""
+        return max(self.content_length, self.body_rcv.expected_bytes if self.body_rcv is not None else 0)
+
+    @property
     def body(self) -> bytes:
         return self.body_rcv.getfile().getvalue() if self.body_rcv is not None else b""
 
@@ -75,7 +80,7 @@ class RequestParser(HTTPRequestParser):
 
     def received(self, data: bytes) -> int:
         consumed: int = super().received(data) if self.headers_finished else self._receive_head(data)
-        body_bytes = max(self.content_length, self.body_rcv.expected_bytes if self.body_rcv is not None else 0)
+        body_bytes = self.body_bytes
         if isinstance(self.error, RequestEntityTooLarge) or (not self.error and body_bytes > self._max_body_bytes):
             self.error = RequestEntityTooLarge(f"the body is larger than the {self._max_body_bytes} bytes allowed")
         if self._unauthorized and (self.completed or body_bytes > MIN_EARLY_REFUSAL_BYTES):

@@ -1,4 +1,4 @@
-"""The processor's cores, shared out so that all workers' searches together have no more threads than cores."""
+"""What the container may use: its memory, and its cores, shared out so that searches have no more threads than cores."""
 
 import fcntl
 import os
@@ -10,6 +10,8 @@ from pathlib import Path
 
 _thread = threading.local()
 _QUOTAS = (Path("/sys/fs/cgroup/cpu.max"), Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
+
+_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 class Cores:
@@ -82,6 +84,15 @@ def available_cores() -> int:
     for path in _QUOTAS:
         with suppress(OSError, ValueError):
             return max(1, min(count, int(_quota(path))))
+    return count
+
+
+def available_memory() -> int:
+    """Return how many bytes this process may use: the machine's, or fewer where its container has a limit."""
+    count = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for path in _MEMORY_LIMITS:
+        with suppress(OSError, ValueError):  # "max" is no number
+            count = min(count, int(path.read_text()))
     return count
 
 

@@ -14,12 +14,14 @@ from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 
 from service.cores import never_wait
+from service.http import metrics
 from service.http.access import Access
 from service.http.app import create_app
 from service.http.dynamic_batching import DynamicBatcher
 from service.recommender import Serving
 from service.settings import Settings
 from service.workers.admission import Admission
+from service.workers.connections.budget import Budget
 from service.workers.connections.channel import Channel
 from service.workers.connections.parser import RequestParser
 from service.workers.listener import ConnectionCount
@@ -28,7 +30,7 @@ from service.workers.logs import RequestLog
 _MAX_EVENTS = 64  # in one turn
 _PARSING_SECONDS = 0.005  # in one turn, for what has been received before
 _POLL_SECONDS, _SHORT_POLL_SECONDS = 1.0, 0.01
-_IDLE_TIMEOUT_SECONDS = 60  # for a client that sends or takes nothing
+_MAINTENANCE_SECONDS = 1  # between two looks at idle and slow clients
 _STOPPING_IDLE_TIMEOUT_SECONDS = 1.0
 STOPPING_BUSY_TIMEOUT_SECONDS = 10.0  # for a client that is slow to send a request or to take an answer
 _YIELD_SECONDS = 0.01  # how long a connection is left to other workers
@@ -47,6 +49,7 @@ class Server(TcpWSGIServer):
         self.lingering: set[Channel] = set()
         self.parsing: deque[Channel] = deque()  # those with more to parse
         self._unsettled: deque[Channel] = deque()  # those that another thread has answered
+        self.budget = Budget(settings.memory_bytes // settings.workers)
         self.epoll, self._accepts = select.epoll(), True
         self._open_count = open_count
         self._clients_connect, self._last_yielded, self._ending = False, -math.inf, False
@@ -57,6 +60,7 @@ class Server(TcpWSGIServer):
             RequestParser,
             access=Access(settings),
             is_full=self._admission.is_full,
+            has_room=self.budget.has_room,
             max_body_bytes=settings.max_body_bytes,
         )
         app, adjustments = create_app(serving, settings), _adjustments(listener, settings)
@@ -73,6 +77,7 @@ class Server(TcpWSGIServer):
             self._open_count.report(len(self.active_channels))
             self._poll()
             self._parse()
+            self.budget.enforce()
             clients_connect, self._clients_connect = self._clients_connect, False
             self._admission.run_waiting(clients_connect)
             self.request_log.flush()
@@ -98,9 +103,12 @@ class Server(TcpWSGIServer):
             self.trigger.pull_trigger()
 
     def maintenance(self, now: float) -> None:
-        """Close connections that have been idle for too long."""
+        """Close connections that have been idle for too long, or whose clients are too slow."""
         super().maintenance(now)
         for channel in list(self.active_channels.values()):
+            if channel.is_too_slow(time.monotonic()):
+                metrics.SLOW_CLIENTS.inc()
+                channel.will_close = True
             channel.settle()
 
     def readable(self) -> bool:
@@ -183,7 +191,8 @@ def _adjustments(listener: socket.socket, settings: Settings) -> Adjustments:
         max_request_body_size=max_received_bytes,
         recv_bytes=2**18,
         connection_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED_DESCRIPTORS,
-        channel_timeout=_IDLE_TIMEOUT_SECONDS,
+        channel_timeout=settings.keep_alive_seconds,
+        cleanup_interval=_MAINTENANCE_SECONDS,
         clear_untrusted_proxy_headers=False,  # No header of a proxy is trusted or read.
         ident=None,
     )

@@ -14,11 +14,14 @@ from typing import Any
 
 from waitress.channel import ClientDisconnected, HTTPChannel
 
+from service.workers.connections.budget import MIN_COUNTED_BYTES
 from service.workers.connections.tasks import AnswerTask, ProblemTask
 
 _MAX_SENT_BYTES = 1024 * 1024  # in one turn of the event loop
 _MAX_PARSED_BYTES = 4 * 1024  # in one turn, of what is not a body of a known length
 _MAX_BLANK_BYTES = 4 * 1024  # between two requests
+# A client that sends a request, or takes an answer, does so at this rate over each such time.
+_MIN_BYTES_PER_SECOND, _RATE_SECONDS = 1000, 20
 _BLANK = re.compile(rb"[\r\n]*")
 
 
@@ -33,9 +36,10 @@ class Channel(HTTPChannel):
     error_task_class = ProblemTask
 
     def __init__(self, server: Any, *arguments: Any, **options: Any):
-        self.server = server
+        self.server, self._budget = server, server.budget
         self._unparsed, self._parsed_bytes, self._blank_bytes = b"", 0, 0
         self._output: deque[memoryview] = deque()
+        self._moved_bytes, self._progress_bytes, self.last_progress = 0, 0, time.monotonic()
         self._interest, self._half_closed = EPOLLIN, False
         super().__init__(server, *arguments, **options)
         self.parser_class = server.parser_class
@@ -54,6 +58,24 @@ class Channel(HTTPChannel):
     def is_busy(self) -> bool:
         """Whether a request or an answer is under way."""
         return bool(self.requests or self.request or self.has_unparsed or self.total_outbufs_len or self._half_closed)
+
+    @property
+    def awaits_client(self) -> bool:
+        """Whether the client has to send more of a request, or take an answer."""
+        return bool(self.total_outbufs_len or (self.is_busy and not self.requests))
+
+    @property
+    def held_bytes(self) -> int:
+        """How much memory the connection takes."""
+        requests = sum(request.held_bytes for request in (*self.requests, self.request) if request)
+        return requests + len(self._unparsed) + self.total_outbufs_len
+
+    def is_too_slow(self, now: float) -> bool:
+        """Tell whether the client has sent and taken too little since this was last so; `now` is monotonic."""
+        enough = self._moved_bytes - self._progress_bytes >= _MIN_BYTES_PER_SECOND * _RATE_SECONDS
+        if enough or not self.awaits_client:
+            self._progress_bytes, self.last_progress = self._moved_bytes, now
+        return now - self.last_progress > _RATE_SECONDS
 
     def readable(self) -> bool:
         return self._half_closed or not (
@@ -77,9 +99,12 @@ class Channel(HTTPChannel):
 
     def received(self, data: bytes) -> None:
         """Take up what has come; it is parsed in slices, a request at a time."""
+        self._moved_bytes += len(data)
         if not self._half_closed:
             self._unparsed, self._parsed_bytes = data, 0
             self.parse()
+            if self._moved_bytes > MIN_COUNTED_BYTES:
+                self._budget.watch(self)
 
     def parse(self) -> None:
         """Parse a slice of what has been received, and hand a request over that is complete."""
@@ -125,6 +150,8 @@ class Channel(HTTPChannel):
                 self._output.append(memoryview(data))
                 self.total_outbufs_len += len(data)
                 self._flush_exception(self._flush_some, do_close=False)
+                if self.total_outbufs_len > MIN_COUNTED_BYTES:
+                    self._budget.watch(self)
         return len(data)
 
     def handle_write(self) -> None:
@@ -191,6 +218,7 @@ class Channel(HTTPChannel):
             if not count:
                 break
             sent_bytes += count
+            self._moved_bytes += count
             self.total_outbufs_len -= count
             rest = self._output[0][count:]
             if rest:

@@ -14,6 +14,7 @@ from service.http.dynamic_batching import BatchedAnswer
 from service.http.openapi import OPERATIONS
 from service.http.problems import RETRY_SECONDS
 from service.workers.connections.body import Body, ChunkedBody
+from service.workers.connections.budget import MIN_COUNTED_BYTES
 
 MIN_EARLY_REFUSAL_BYTES = 256 * 1024  # A smaller body is received before its refusal, which keeps the connection.
 _MAX_HEAD_LINES, _HEAD_END = 256, b"\r\n\r\n"
@@ -33,6 +34,12 @@ OVERLOADED = Refusal(
     ("Retry-After", str(RETRY_SECONDS)),
 )
 
+OUT_OF_MEMORY = Refusal(
+    HTTPStatus.TOO_MANY_REQUESTS,
+    f"requests and answers take all the memory that they may; try again in {RETRY_SECONDS} s",
+    ("Retry-After", str(RETRY_SECONDS)),
+)
+
 
 class RequestParser(HTTPRequestParser):
     """A request as it arrives."""
@@ -45,9 +52,17 @@ class RequestParser(HTTPRequestParser):
     answered: BatchedAnswer | None = None
     _unauthorized: Refusal | None = None
 
-    def __init__(self, adjustments: Adjustments, access: Access, is_full: Callable[[], bool], max_body_bytes: int):
+    def __init__(
+        self,
+        adjustments: Adjustments,
+        access: Access,
+        is_full: Callable[[], bool],
+        has_room: Callable[[int], bool],
+        max_body_bytes: int,
+    ):
         super().__init__(adjustments)
-        self._access, self._is_full, self._max_body_bytes = access, is_full, max_body_bytes
+        self._access, self._is_full, self._has_room = access, is_full, has_room
+        self._max_body_bytes = max_body_bytes
         self._head, self.arrived = bytearray(), time.perf_counter()
 
     @property
@@ -77,6 +92,13 @@ class RequestParser(HTTPRequestParser):
             self._unauthorized = Refusal(HTTPStatus.UNAUTHORIZED, str(error), ("WWW-Authenticate", "Bearer"))
         if self.content_length > MIN_EARLY_REFUSAL_BYTES and self._is_full():
             self.error = OVERLOADED
+        elif self.content_length > MIN_COUNTED_BYTES and not self._has_room(self.content_length):
+            self.error = OUT_OF_MEMORY
+
+    @property
+    def held_bytes(self) -> int:
+        """How much of the request is in memory."""
+        return len(self._head) + (len(self.body_rcv) if self.body_rcv is not None else 0)
 
     def received(self, data: bytes) -> int:
         consumed: int = super().received(data) if self.headers_finished else self._receive_head(data)

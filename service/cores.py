@@ -1,4 +1,4 @@
-"""What the container may use: its memory, and its cores, shared out so that searches have no more threads than cores."""
+"""What the container may use: its memory, and its cores, shared out so that searches have no more threads than it."""
 
 import fcntl
 import os

@@ -7,7 +7,10 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
+from heapq import nsmallest
+from pathlib import Path
 
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
@@ -35,7 +38,10 @@ _STOPPING_IDLE_TIMEOUT_SECONDS = 1.0
 STOPPING_BUSY_TIMEOUT_SECONDS = 10.0  # for a client that is slow to send a request or to take an answer
 _YIELD_SECONDS = 0.01  # how long a connection is left to other workers
 _YIELD_INTERVAL_SECONDS = 1.0
-_RESERVED_DESCRIPTORS = 100  # for files that a process has open besides connections
+_MAX_CONNECTIONS, _MIN_CONNECTIONS = 1000, 8
+_MAX_ACCEPTS = 64  # in one turn
+_CLOSED_AT_ONCE = 16  # idle connections, to make room for new ones
+_RESERVED_DESCRIPTORS = 32  # for files that a worker opens later
 
 
 class Server(TcpWSGIServer):
@@ -53,6 +59,9 @@ class Server(TcpWSGIServer):
         self.epoll, self._accepts = select.epoll(), True
         self._open_count = open_count
         self._clients_connect, self._last_yielded, self._ending = False, -math.inf, False
+        self._last_full, self._max_connections = -math.inf, _max_connections()
+        self.last_tick = time.monotonic()  # when the event loop last began a turn
+        self.on_tick: Callable[[], object] = lambda: None
         self._thread = threading.get_ident()
         self.request_log = RequestLog(settings)
         self._admission = Admission(DynamicBatcher(serving, settings.limits), settings)
@@ -74,6 +83,8 @@ class Server(TcpWSGIServer):
         self._thread = threading.get_ident()
         never_wait()
         while not (self._ending and not self.active_channels):
+            self.last_tick = time.monotonic()
+            self.on_tick()
             self._open_count.report(len(self.active_channels))
             self._poll()
             self._parse()
@@ -112,7 +123,8 @@ class Server(TcpWSGIServer):
             channel.settle()
 
     def readable(self) -> bool:
-        return bool(super().readable()) and (self._open_count.is_lowest or not self._yields_connections)
+        is_full = time.monotonic() - self._last_full < _YIELD_SECONDS
+        return bool(super().readable()) and not is_full and (self._open_count.is_lowest or not self._yields_connections)
 
     def handle_accept(self) -> None:
         """Accept a connection, or leave it for a moment to workers that have fewer."""
@@ -121,7 +133,15 @@ class Server(TcpWSGIServer):
             self._last_yielded = now
             return
         self._last_yielded = -math.inf
-        super().handle_accept()
+        for _ in range(_MAX_ACCEPTS):
+            if len(self.active_channels) >= self._max_connections and not self._make_room():
+                self._last_full = now
+                return
+            before = len(self.active_channels)
+            super().handle_accept()
+            self._open_count.report(len(self.active_channels))
+            if len(self.active_channels) == before or not self._open_count.is_lowest:
+                return
 
     def pull_trigger(self) -> None:
         """Wake the thread that polls the sockets, unless it is the one that calls."""
@@ -137,6 +157,13 @@ class Server(TcpWSGIServer):
         for descriptor, events in self.epoll.poll(self._poll_seconds, _MAX_EVENTS):
             if ready := self._map.get(descriptor):
                 wasyncore.readwrite(ready, events)
+
+    def _make_room(self) -> bool:
+        """Close connections that have been idle for longest, or else send a request most slowly; tell whether any."""
+        closable = [each for each in self.active_channels.values() if not (each.requests or each.total_outbufs_len)]
+        for channel in nsmallest(_CLOSED_AT_ONCE, closable, key=lambda each: (each.is_busy, each.last_activity)):
+            channel.handle_close()
+        return bool(closable)
 
     def _parse(self) -> None:
         """Go on with connections that other threads have answered, and parse for a moment what came before."""
@@ -183,6 +210,13 @@ class Server(TcpWSGIServer):
                 channel.settle()
 
 
+def _max_connections() -> int:
+    """Return how many connections a worker may have open, with the descriptors that its process has left."""
+    open_now = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    free = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - open_now - _RESERVED_DESCRIPTORS
+    return max(_MIN_CONNECTIONS, min(_MAX_CONNECTIONS, free))
+
+
 def _adjustments(listener: socket.socket, settings: Settings) -> Adjustments:
     # The framing of chunks comes on top of the body, whose own limit does not count it.
     max_received_bytes = 2 * settings.max_body_bytes
@@ -190,7 +224,7 @@ def _adjustments(listener: socket.socket, settings: Settings) -> Adjustments:
         sockets=[listener],
         max_request_body_size=max_received_bytes,
         recv_bytes=2**18,
-        connection_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED_DESCRIPTORS,
+        connection_limit=2**31,  # `handle_accept` has a limit of its own.
         channel_timeout=settings.keep_alive_seconds,
         cleanup_interval=_MAINTENANCE_SECONDS,
         clear_untrusted_proxy_headers=False,  # No header of a proxy is trusted or read.

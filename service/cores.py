@@ -1,4 +1,4 @@
-"""The processor's cores, shared out so that all workers' searches together have no more threads than cores."""
+"""What the container may use: its memory, and its cores, shared out so that searches have no more threads than it."""
 
 import fcntl
 import os
@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_thread = threading.local()
 _QUOTAS = (Path("/sys/fs/cgroup/cpu.max"), Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
+
+_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 class Cores:
@@ -32,15 +35,21 @@ class Cores:
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Hold a core: one of the process's own, or any that is idle; while there is none, wait for an own one."""
+        """Hold a core: one of the process's own, or any that is idle; while there is none, wait for an own one.
+
+        A thread that has called `never_wait` goes on without a core then.
+        """
         core = self._take()
+        if core is None:
+            yield
+            return
         try:
             yield
         finally:
             self._lock(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, core)
             self._in_process[core].release()
 
-    def _take(self) -> int:
+    def _take(self) -> int | None:
         for core in self._own + self._others:
             if self._in_process[core].acquire(blocking=False):
                 try:
@@ -48,6 +57,8 @@ class Cores:
                     return core
                 except OSError:  # Another process has it.
                     self._in_process[core].release()
+        if getattr(_thread, "never_waits", False):
+            return None
         core = self._own[0]
         self._in_process[core].acquire()
         self._lock(fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, core)
@@ -55,6 +66,11 @@ class Cores:
 
     def _lock(self, command: int, kind: int, core: int) -> None:
         fcntl.fcntl(self._file, command, struct.pack("hhqqi", kind, os.SEEK_SET, core, 1, 0))  # C's struct flock
+
+
+def never_wait() -> None:
+    """Let the calling thread compute without a core of its own rather than wait for one."""
+    _thread.never_waits = True
 
 
 def shared_cores() -> int:
@@ -68,6 +84,15 @@ def available_cores() -> int:
     for path in _QUOTAS:
         with suppress(OSError, ValueError):
             return max(1, min(count, int(_quota(path))))
+    return count
+
+
+def available_memory() -> int:
+    """Return how many bytes this process may use: the machine's, or fewer where its container has a limit."""
+    count = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for path in _MEMORY_LIMITS:
+        with suppress(OSError, ValueError):  # "max" is no number
+            count = min(count, int(path.read_text()))
     return count
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from service.cores import available_cores
+from service.cores import available_cores, available_memory
 from service.errors import BadSetting
 
 MILVUS_MAX_MATCHES = 16_384  # Milvus finds no more in one search.
 MILVUS_INDEXES = ("FLAT", "HNSW", "IVF_FLAT")  # The first is the default.
+MAX_DEFAULT_MEMORY_MB = 1024
 _MILVUS_THREADS = 16  # They wait for Milvus rather than compute.
 # What Kubernetes injects into containers for a Service whose name is reco or begins with reco-.
 _KUBERNETES_NAMES = re.compile(
@@ -201,6 +202,17 @@ class Settings:
     )
     max_in_flight: int = _setting(
         "RECO_MAX_IN_FLIGHT", 256, "Requests running or waiting, in all workers together.", _number(1, 1_000_000)
+    )
+    memory_bytes: int = _setting(
+        "RECO_MEMORY_MB",
+        "a quarter of the container's or machine's memory, at most 1,024",
+        "Requests being received or worked on and answers not yet taken, in units of 1,048,576 bytes.",
+        _number(16, 1_048_576, unit=2**20),
+        value=MAX_DEFAULT_MEMORY_MB * 2**20,
+        derive=lambda _: max(16, min(MAX_DEFAULT_MEMORY_MB, available_memory() // 4 // 2**20)),
+    )
+    keep_alive_seconds: int = _setting(
+        "RECO_KEEP_ALIVE_SECONDS", 75, "Whole seconds until an idle connection is closed.", _number(1, 3600)
     )
     drain_seconds: int = _setting(
         "RECO_DRAIN_SECONDS", 5, "Whole seconds from SIGTERM until connections are refused.", _number(0, 3600)

@@ -1,6 +1,7 @@
 """The distributed engine: a build in a Milvus collection, found through an alias."""
 
 import logging
+import math
 from functools import partial
 from typing import Any
 
@@ -41,6 +42,7 @@ class MilvusEngine:
     """
 
     concurrency = 4  # Searches take most of their time elsewhere.
+    search_seconds = math.inf
 
     def __init__(self, cluster: Cluster, collection: str):
         """Raises EngineUnavailable."""

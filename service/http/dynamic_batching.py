@@ -1,5 +1,6 @@
 """Dynamic batching: one search answers several users who wait for `/infer` in less time than as many searches."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +9,8 @@ from service.http.encoding import EncodedAnswer, encode_answers
 from service.http.user_reader import reader_for
 from service.recommender import Recommender, Serving, UserBlock
 from service.settings import Limits
+
+_MATCH_SECONDS = 5e-6  # both sides of one match, found and written
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +27,18 @@ class DynamicBatcher:
     def __init__(self, serving: Serving, limits: Limits):
         self._serving, self._limits = serving, limits
 
-    def run_batch(self, bodies: Sequence[bytes]) -> list[BatchedAnswer | None]:
-        """Return an answer for each body, or None where the app must look: at anything unusual, valid or not."""
+    def run_batch(self, bodies: Sequence[bytes], max_seconds: float = math.inf) -> list[BatchedAnswer | None]:
+        """Return an answer for each body, or None where the app must look: at anything unusual, valid or not.
+
+        None too, at no cost, for a user whose search is estimated to take longer than `max_seconds`.
+        """
         recommender = self._serving.recommender
         users, vectors = reader_for(recommender.info.dimension, self._limits).parse_fast(bodies)
+        max_depth = (max_seconds - recommender.engine.search_seconds) / _MATCH_SECONDS
+        fits = [user.depth <= max_depth for user in users if user]
+        users = [user if user and user.depth <= max_depth else None for user in users]
         try:
-            block = UserBlock([user for user in users if user], vectors)
+            block = UserBlock([user for user in users if user], vectors if all(fits) else vectors[fits])
             answers = iter(recommender.recommend_inline(block, partial(encode_answers, recommender.prefixes)))
         except Exception:  # noqa: BLE001 (Each request meets it again, and says so in its own answer.)
             return [None] * len(bodies)

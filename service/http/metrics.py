@@ -38,6 +38,9 @@ BATCH_USERS = Histogram("reco_batch_users", "Users in a batch.", buckets=_USERS_
 FAILED_USERS = Counter("reco_failed_users", "Users of batches that got an error.", ["code"], registry=_registry)
 BEST_SCORE = Histogram("reco_best_score", "Score of a user's best match.", buckets=_SCORE_BUCKETS, registry=_registry)
 SHED = Counter("reco_shed_requests", "Requests refused because too many were waiting.", registry=_registry)
+SLOW_CLIENTS = Counter(
+    "reco_slow_clients", "Connections closed because their clients sent or took too little.", registry=_registry
+)
 IN_FLIGHT = Gauge(
     "reco_in_flight_requests", "Requests running or waiting.", multiprocess_mode="livesum", registry=_registry
 )

@@ -48,6 +48,8 @@ OPERATIONS = {
 }
 # Answered before anything that waits, and so never refused with 429.
 URGENT_ROUTES = frozenset(each.path for each in OPERATIONS.values() if "429" not in each.described["responses"])
+# Those of them that cost next to nothing.
+HEALTH_ROUTES = frozenset(OPERATIONS[name].path for name in ("live", "live_v2", "ready", "ready_v2", "model_ready"))
 
 
 def open_routes(settings: Settings) -> frozenset[str]:

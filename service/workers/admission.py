@@ -1,25 +1,29 @@
 """Admitting requests while there is room for them, and running those that are admitted.
 
-Small requests run on the thread that reads and writes the sockets, in the order of their arrival, between two polls of
-the sockets; large ones run on a few threads of their own. So the answer to a user costs no change of threads, and a
-large batch keeps nobody waiting. Health, metrics and refusals come before anything that waits.
+The thread that reads and writes the sockets answers what takes it a moment for certain: health, refusals, and single
+users, in the order of their arrival, whose search is estimated to take less than a slice of time. So the answer to a
+user costs no change of threads. All else runs on a few threads of its own: batches of any size, users who ask for many
+matches, and whatever the batcher leaves to the app. Metrics and pages have a thread that no search keeps busy.
 """
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from waitress.channel import HTTPChannel
 
 from service.http import metrics
 from service.http.dynamic_batching import DynamicBatcher
-from service.http.openapi import URGENT_ROUTES
+from service.http.openapi import HEALTH_ROUTES, URGENT_ROUTES
 from service.settings import Settings
-from service.workers.parser import OVERLOADED, RequestParser
+from service.workers.connections.parser import OVERLOADED
 
-_MAX_SMALL_BODY_BYTES = 128 * 1024  # some dozens of users
+_MAX_SMALL_BODY_BYTES = 64 * 1024  # of a single user
+_MAX_SLICE_SECONDS = 0.003  # that one user may take of the event loop
 _TURN_SECONDS = 0.005  # how long small requests run before the sockets are polled again
 MAX_BATCHED_USERS = 8
 
@@ -37,7 +41,9 @@ class Admission:
         self._last_progress = time.monotonic()  # when a request was begun or ended
         self._urgent: deque[HTTPChannel] = deque()
         self._small: deque[HTTPChannel] = deque()
+        self._slow: deque[HTTPChannel] = deque()  # single users for the threads
         self._large = ThreadPoolExecutor(settings.threads, "large")
+        self._pages = ThreadPoolExecutor(1, "pages")
         self._last_reported = (0, 0)
 
     @property
@@ -58,12 +64,14 @@ class Admission:
         """Queue the next request of a channel, or its refusal."""
         request = channel.requests[0]
         request.arrived = time.perf_counter()
-        if request.error is None and request.path not in URGENT_ROUTES:
-            if not self.is_full():
-                self._admit(channel)
-                return
+        if request.error is None and request.path not in URGENT_ROUTES and self.is_full():
             request.error = OVERLOADED
-        self._urgent.append(channel)
+        if request.error or request.path in HEALTH_ROUTES:
+            self._urgent.append(channel)
+        elif request.path in URGENT_ROUTES:
+            self._pages.submit(channel.service)
+        else:
+            self._admit(channel)
 
     def run_waiting(self, clients_connect: bool) -> None:
         """Answer what is urgent, then small requests for one turn, or only one of them while clients connect."""
@@ -73,25 +81,25 @@ class Admission:
         until = time.monotonic() + seconds
         while self._small:
             channels = [self._small.popleft() for _ in range(min(len(self._small), max_users))]
-            self._run_batch([channel.requests[0] for channel in channels])
-            for channel in channels:
-                self._run(channel)
+            for channel in self._run_batch(channels, _MAX_SLICE_SECONDS):
+                self._slow.append(channel)
+                self._large.submit(self._run_slow)
             if time.monotonic() >= until:
                 break
         self._report()
 
     def shut_down(self) -> None:
         self._large.shutdown()
+        self._pages.shutdown()
 
     def _admit(self, channel: HTTPChannel) -> None:
         with self._counting:
             self._in_flight += 1
-        # The thread of the sockets must not wait: neither for a network, nor for an earlier answer to be sent.
-        may_wait = self._engine_is_remote or channel.total_outbufs_len
-        if may_wait or channel.requests[0].content_length > _MAX_SMALL_BODY_BYTES:
-            self._large.submit(self._run, channel)
-        else:
+        request = channel.requests[0]
+        if request.is_single and request.body_bytes <= _MAX_SMALL_BODY_BYTES and not self._engine_is_remote:
             self._small.append(channel)
+        else:
+            self._large.submit(self._run, channel)
 
     def _run(self, channel: HTTPChannel) -> None:
         with self._counting:
@@ -105,13 +113,27 @@ class Admission:
                 self._running -= 1
                 self._last_progress = time.monotonic()
 
-    def _run_batch(self, requests: Sequence[RequestParser]) -> None:
-        """Find the answers to users who wait at the same time by one search; the app will write them."""
-        singles = [request for request in requests if request.is_single]
-        if len(singles) > 1:
-            answers = self._batcher.run_batch([request.body for request in singles])
-            for request, answered in zip(singles, answers, strict=True):
-                request.answered = answered
+    def _run_batch(self, channels: Sequence[HTTPChannel], max_seconds: float) -> list[HTTPChannel]:
+        """Answer users who wait at the same time by one search, and return the channels that it did not answer."""
+        answers = self._batcher.run_batch([channel.requests[0].body for channel in channels], max_seconds)
+        unanswered = []
+        for channel, answered in zip(channels, answers, strict=True):
+            channel.requests[0].answered = answered
+            if answered:
+                self._run(channel)
+            else:
+                unanswered.append(channel)
+        return unanswered
+
+    def _run_slow(self) -> None:
+        """Answer some of the single users that the event loop has left to a thread, if another has not done so."""
+        channels: list[HTTPChannel] = []
+        with suppress(IndexError):
+            while len(channels) < MAX_BATCHED_USERS:
+                channels.append(self._slow.popleft())
+        if channels:
+            for channel in self._run_batch(channels, math.inf):
+                self._run(channel)
 
     def _report(self) -> None:
         in_flight_and_queued = (self._in_flight, self._in_flight - self._running)

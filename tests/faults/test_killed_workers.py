@@ -10,14 +10,10 @@ import pytest
 from tests.faults.conftest import Publish, questions
 from tests.support.figures import record
 from tests.support.load import load
-from tests.support.server import SECONDS, Server, serving
+from tests.support.server import SECONDS, serving
+from tests.support.watched import workers
 
 INFER_REQUESTS = 'reco_requests_total{route="/infer"'
-
-
-def workers(server: Server) -> list[int]:
-    listing = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-    return [int(word) for word in listing.read_text().split()]
 
 
 def has_build_open(worker: int) -> bool:

@@ -12,10 +12,10 @@ import pytest
 from retrieval.artifact.store import build_ids, prune
 from service.__main__ import main
 from tests.faults.conftest import Publish, damaged_copy, point, questions
-from tests.faults.test_killed_workers import workers
 from tests.support.figures import record
 from tests.support.load import load
 from tests.support.server import SECONDS, Server, serving
+from tests.support.watched import workers
 
 
 def wait_for_build(server: Server, build_id: str) -> None:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from tests.faults.conftest import Publish, point, questions
-from tests.faults.test_killed_workers import workers
 from tests.support.figures import record
 from tests.support.load import load
 from tests.support.server import serving
+from tests.support.watched import workers
 
 MINUTES, WARM_UP_SECONDS, SAMPLE_SECONDS = 10, 60, 5
 MOST_GROWTH_KB_PER_MINUTE = 512

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Publish, questions
-from tests.faults.test_killed_workers import workers
 from tests.support.figures import record
 from tests.support.load import load
 from tests.support.server import serving
+from tests.support.watched import workers
 
 
 def stop_under_load(root: Path, publish: Publish, stops: int, connections: int) -> None:

@@ -16,7 +16,7 @@ EAST, NORTH_EAST, NORTH, WEST = [1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]
 class FakeEngine:
     """Keeps the contract of `SearchEngine` over the products of `vectors`, an id to a unit vector."""
 
-    is_available, concurrency = True, 2
+    is_available, concurrency, search_seconds = True, 2, 0.0
 
     def __init__(self, **vectors: list[float]):
         self._ids, self._vectors = list(vectors), np.array(list(vectors.values()), np.float64)

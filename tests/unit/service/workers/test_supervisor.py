@@ -66,6 +66,7 @@ def channel(requests: int, unsent: int, idle_seconds: float) -> SimpleNamespace:
         is_busy=bool(requests or unsent),
         last_activity=time.time() - idle_seconds,
         will_close=False,
+        settle=lambda: None,
     )
 
 

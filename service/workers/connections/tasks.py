@@ -13,8 +13,8 @@ from service.http import metrics
 from service.http.openapi import OPERATIONS
 from service.http.problems import PROBLEM, SAFETY_HEADERS, problem_body
 from service.http.routes.base import ANSWERED, BUILD, INDEX_VERSION, USERS
+from service.workers.connections.parser import Refusal, RequestParser
 from service.workers.logs import request_id
-from service.workers.parser import Refusal, RequestParser
 
 _ROUTES = frozenset(operation.path for operation in OPERATIONS.values())
 _SHED_STATUS = str(HTTPStatus.TOO_MANY_REQUESTS.value)

@@ -155,9 +155,10 @@ def prune(root: Path, keep: int) -> list[str]:
 
     Returns the ids of the removed ones.
     """
-    removed = []
-    kept = _history(root)[-keep:]
-    for build_id in build_ids(root)[:-keep]:
+    removed: list[str] = []
+    old = build_ids(root)[:-keep]
+    kept = _history(root)[-keep:] if old else []
+    for build_id in old:
         if build_id in kept:
             continue
         try:

@@ -5,6 +5,7 @@ import math
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,17 @@ from service.workers.worker_pool import MAX_OPENING_SECONDS, WorkerPool
 _BACKLOG_CONNECTIONS = 1024
 _ENDING_SECONDS = 10  # after draining, for clients that are slow to take their answers
 _HANDSHAKE_SECONDS = 0.05  # in which handshakes that have begun come to their end
+_MAX_WITHOUT_WORKERS_SECONDS = 3.0  # until clients are told; a worker that is started again is sooner back
+_MAX_TURNED_AWAY = 100  # at once
+_TURNED_AWAY_SECONDS = 1.0  # for a client to take the answer
+_UNAVAILABLE_BODY = (
+    b'{"type":"about:blank","title":"Service Unavailable","status":503,'
+    b'"detail":"no worker can serve the current build"}'
+)
+_UNAVAILABLE = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\n\r\n%s"
+) % (len(_UNAVAILABLE_BODY), _UNAVAILABLE_BODY)
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +60,9 @@ def serve(settings: Settings) -> None:
         if build and not signals.stops:
             workers.start_accepting()
             host, port = listener.getsockname()[:2]
+            listener.setblocking(False)
             log.info("serving build %s on http://%s:%d", build.build_id, f"[{host}]" if ":" in host else host, port)
-            _follow_builds(settings, workers, signals, build)
+            _follow_builds(settings, listener, workers, signals, build)
         _drain(settings, listener, workers, signals)
 
 
@@ -65,17 +78,48 @@ def _first_build(settings: Settings, workers: WorkerPool, signals: "_Signals") -
     return verification.result()
 
 
-def _follow_builds(settings: Settings, workers: WorkerPool, signals: "_Signals", build: PinnedBuild) -> None:
+def _follow_builds(
+    settings: Settings, listener: socket.socket, workers: WorkerPool, signals: "_Signals", build: PinnedBuild
+) -> None:
     """Keep the workers on the newest good build until a signal to stop."""
     reloader = Reloader(workers, BuildWatch(settings.artifacts, settings.reload_seconds), build)
+    substitute = Substitute(listener)
     while not signals.stops:
         workers.poll()
+        substitute.poll(workers.any_serve)
         if settings.milvus:
             continue  # Its workers follow the alias by themselves.
         if signals.reloads:
             signals.reloads.clear()
             reloader.watch.check_now()
         reloader.poll()
+
+
+class Substitute:
+    """Answers 503 in the place of workers while there is none, so that clients and probes need not wait to find out."""
+
+    def __init__(self, listener: socket.socket):
+        self._listener = listener
+        self._last_served = time.monotonic()
+        self._turned_away: deque[tuple[float, socket.socket]] = deque()
+
+    def poll(self, any_serve: bool) -> None:
+        """Turn clients away if no worker has served for some time, without waiting for any of them."""
+        now = time.monotonic()
+        if any_serve:
+            self._last_served = now
+        while self._turned_away and now - self._turned_away[0][0] > _TURNED_AWAY_SECONDS:
+            self._turned_away.popleft()[1].close()
+        while now - self._last_served > _MAX_WITHOUT_WORKERS_SECONDS and len(self._turned_away) < _MAX_TURNED_AWAY:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # There is none, or no descriptor for it.
+                return
+            client.setblocking(False)
+            self._turned_away.append((now, client))
+            with suppress(OSError):  # The client has gone.
+                client.send(_UNAVAILABLE)
+                client.shutdown(socket.SHUT_WR)
 
 
 class Reloader:

@@ -108,6 +108,8 @@ class WorkerPool:
         """Have all workers serve a build, which those that have not prepared it open first."""
         self._commands.pop("prepare", None)
         self.broadcast("serve", build_id)
+        # Workers that could not open the build before may open this one.
+        self._restarts = {number: _Restart(time.monotonic(), 0) for number in self._restarts}
 
     def broadcast(self, command: str, *arguments: str) -> None:
         self._commands[command] = (command, *arguments)
@@ -126,6 +128,10 @@ class WorkerPool:
     def all_serve(self, build_id: str) -> bool:
         serving = [worker for worker in self._workers.values() if worker.build_id == build_id]
         return len(serving) == self._settings.workers
+
+    @property
+    def any_serve(self) -> bool:
+        return any(worker.build_id for worker in self._workers.values())
 
     def has_changed_over(self, build_id: str) -> bool:
         """Whether all workers that serve a build serve this one; others may be starting, or fail to."""

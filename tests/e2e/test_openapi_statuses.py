@@ -157,13 +157,15 @@ def test_a_bug_is_answered_as_documented_on_every_route() -> None:
         assert 500 in documented
 
 
-def test_a_stopping_service_is_not_ready_where_that_is_documented() -> None:
+READY, LIVE = {"/health/ready", "/v2/health/ready", "/v2/models/reco/ready"}, {"/health/live", "/v2/health/live"}
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"), [({"draining": True}, READY), ({"is_stuck": lambda: True}, LIVE)], ids=["stopping", "stuck"]
+)
+def test_a_service_is_unavailable_where_that_is_documented(state: dict[str, Any], expected: set[str]) -> None:
     recommender = Recommender(compass())
-    client = create_app(Serving(recommender, draining=True), Settings()).test_client()
-    unready = {
-        path
-        for path, method, _ in operations(document(recommender, Settings()))
-        if client.open(path, method=method).status_code == 503
-    }
-    documented = {path for path, _, statuses in operations(document(recommender, Settings())) if 503 in statuses}
-    assert unready == documented == {"/health/ready", "/v2/health/ready", "/v2/models/reco/ready"}
+    client = create_app(Serving(recommender, **state), Settings()).test_client()
+    described = operations(document(recommender, Settings()))
+    assert {path for path, _, statuses in described if 503 in statuses} == READY | LIVE
+    assert {path for path, method, _ in described if client.open(path, method=method).status_code == 503} == expected

@@ -179,10 +179,13 @@ def test_a_service_whose_build_was_damaged_serves_again_when_its_files_are_back(
     [question] = questions(root, build_id)[:1]
     with serving(root, RECO_WORKERS="2") as server:
         content = truncate_until_no_worker_serves(root, server, build_id)
+        ready = server.send("GET", "/health/ready", None, {})
+        assert (ready.status, ready.headers["Retry-After"], ready.json["status"]) == (503, "1", 503)
+        assert ready.json["detail"] == "no worker can serve the current build"
         (root / build_id / "best.faiss").write_bytes(content)
+        wait_until_open(server, [[build_id], [build_id]], build_id)
         answer = server.send("POST", "/infer", question.body, {})
         assert (answer.status, answer.body) == (200, question.answers[build_id])
-        wait_until_open(server, [[build_id], [build_id]], build_id)
 
 
 def test_a_service_whose_build_was_damaged_serves_a_new_one(root: Path, publish: Publish) -> None:
@@ -190,8 +193,8 @@ def test_a_service_whose_build_was_damaged_serves_a_new_one(root: Path, publish:
     with serving(root, RECO_WORKERS="2") as server:
         truncate_until_no_worker_serves(root, server, first)
         second = publish(1)
-        assert server.send("GET", "/index", None, {}).json["build_id"] == second
         wait_until_open(server, [[second], [second]], first, second)
+        assert server.send("GET", "/index", None, {}).json["build_id"] == second
 
 
 def test_a_build_that_arrives_after_current_is_served(root: Path, publish: Publish, tmp_path: Path) -> None:

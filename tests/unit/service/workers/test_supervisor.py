@@ -1,9 +1,10 @@
 """What must not end a service: a new build that fails in an unforeseen way, and a long request while stopping."""
 
+import socket
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -26,6 +27,8 @@ class FakePool:
         if self.messages or time.monotonic() > self.until:
             self.signals.stops.append(15)
 
+    any_serve = True
+
     def count(self, event: str) -> None:
         self.messages.append(("count", event))
 
@@ -45,7 +48,9 @@ def test_a_build_that_fails_in_an_unforeseen_way_is_a_failed_reload(
     signals = supervisor._Signals()
     workers = FakePool(signals)
     served = watch.PinnedBuild("another", lambda: None)
-    supervisor._follow_builds(Settings(artifacts=tmp_path / "a"), workers, signals, served)  # type: ignore[arg-type]
+    settings, pool = Settings(artifacts=tmp_path / "a"), cast(Any, workers)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        supervisor._follow_builds(settings, listener, pool, signals, served)
     assert workers.messages == [("count", "failed reload")]
 
 

@@ -122,6 +122,11 @@ def _max_k(environment: Environment) -> int:
     return int(environment.get("RECO_MAX_K") or 1000)
 
 
+def _list(word: str, requirement: str) -> Parse:
+    words = rf"(?i)({word})(\s*,\s*({word}))*|"
+    return _text(words, f"{requirement}, with commas between them", lambda text: tuple(re.findall(word, text.lower())))
+
+
 _ALIAS = _text("[A-Za-z_][A-Za-z0-9_]{0,99}", "at most 100 letters, digits and underscores, no digit first")
 
 
@@ -220,6 +225,18 @@ class Settings:
     )
     api_keys: tuple[str, ...] = _setting(
         "RECO_API_KEYS", "", "API keys, separated by commas.", _api_keys, is_secret=True
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        "RECO_ALLOWED_HOSTS",
+        "",
+        "Hosts that requests may be for; any by default, but on a loopback address `localhost` and literal addresses.",
+        _list(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]", "host names without ports"),
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        "RECO_CORS_ORIGINS",
+        "",
+        "Origins of pages that may ask from a browser, beside the service's own.",
+        _list(r"https?://[^/,\s]+", "origins such as https://shop.example"),
     )
     open_metrics: bool = _setting(
         "RECO_OPEN_METRICS", "0", "1: `/metrics` needs no key.", _text("0|1", "0 or 1", "1".__eq__)

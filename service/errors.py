@@ -60,6 +60,14 @@ class Unauthorized(ServiceError):
     """A request without a valid API key."""
 
 
+class ForeignHost(ServiceError):
+    """A request for another host."""
+
+
+class ForeignOrigin(ServiceError):
+    """A request from a page of another origin."""
+
+
 class BadRequest(ServiceError):
     """JSON that does not fit the contract, with every fault found."""
 

@@ -84,10 +84,10 @@ def _workers(text: str, environment: Environment) -> Any:
     return workers
 
 
-def _text(pattern: str, requirement: str, convert: Callable[[str], Any] = str) -> Parse:
+def _text(pattern: str, requirement: str = "", convert: Callable[[str], Any] = str) -> Parse:
     def parse(text: str, _environment: Environment) -> Any:
         if not re.fullmatch(pattern, text):
-            raise ValueError(f"must be {requirement}")
+            raise ValueError(f"must be {requirement or pattern.replace('|', ' or ')}")
         return convert(text)
 
     return parse
@@ -122,6 +122,11 @@ def _is_file(environment: Environment) -> bool:
 
 def _max_k(environment: Environment) -> int:
     return int(environment.get("RECO_MAX_K") or 1000)
+
+
+def _list(word: str, requirement: str) -> Parse:
+    words = rf"(?i)({word})(\s*,\s*({word}))*|"
+    return _text(words, f"{requirement}, with commas between them", lambda text: tuple(re.findall(word, text.lower())))
 
 
 _ALIAS = _text("[A-Za-z_][A-Za-z0-9_]{0,99}", "at most 100 letters, digits and underscores, no digit first")
@@ -230,12 +235,22 @@ class Settings:
     api_keys: tuple[str, ...] = _setting(
         "RECO_API_KEYS", "", "API keys, separated by commas.", _api_keys, is_secret=True
     )
+    allowed_hosts: tuple[str, ...] = _setting(
+        "RECO_ALLOWED_HOSTS",
+        "",
+        "Hosts that requests may be for; any by default, but on a loopback address `localhost` and literal addresses.",
+        _list(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]", "host names without ports"),
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        "RECO_CORS_ORIGINS",
+        "",
+        "Origins of pages that may ask from a browser, beside the service's own.",
+        _list(r"https?://[^/,\s]+", "origins such as https://shop.example"),
+    )
     open_metrics: bool = _setting(
-        "RECO_OPEN_METRICS", "0", "1: `/metrics` needs no key.", _text("0|1", "0 or 1", "1".__eq__)
+        "RECO_OPEN_METRICS", "0", "1: `/metrics` needs no key.", _text("0|1", convert="1".__eq__)
     )
-    log_format: str = _setting(
-        "RECO_LOG_FORMAT", "console", "`console` or `json`.", _text("console|json", "console or json")
-    )
+    log_format: str = _setting("RECO_LOG_FORMAT", "console", "`console` or `json`.", _text("console|json"))
     log_level: str = _setting(
         "RECO_LOG_LEVEL",
         "info",
@@ -250,9 +265,7 @@ def _declared(kind: type) -> dict[str, Setting]:
     return {each.name: each.metadata["setting"] for each in fields(kind) if each.metadata}
 
 
-_ENGINE = Setting(
-    "RECO_ENGINE", "faiss", "What searches: `faiss` or `milvus`.", _text("faiss|milvus", "faiss or milvus")
-)
+_ENGINE = Setting("RECO_ENGINE", "faiss", "What searches: `faiss` or `milvus`.", _text("faiss|milvus"))
 SCHEMA = (*_declared(Settings).values(), *_declared(Limits).values(), _ENGINE, *_declared(MilvusSettings).values())
 
 

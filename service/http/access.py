@@ -1,10 +1,22 @@
-"""API keys: which routes need one, and whether a request brings one."""
+"""Who may ask: API keys, the host that a request is for, and the origin of the page that sends it."""
 
 import hmac
+import ipaddress
+from collections.abc import Mapping
+from contextlib import suppress
 
-from service.errors import Unauthorized
-from service.http.openapi import open_routes
+from service.errors import ForeignHost, ForeignOrigin, Unauthorized
+from service.http.openapi import HEALTH_ROUTES, open_routes
 from service.settings import Settings
+
+_CORS = [
+    ("Access-Control-Allow-Methods", "GET, POST"),
+    ("Access-Control-Allow-Headers", "Authorization, Content-Type, Traceparent, X-API-Key, X-Request-ID"),
+    ("Access-Control-Expose-Headers", "Retry-After, X-Batch-Errors, X-Index-Version, X-Request-ID"),
+    ("Access-Control-Max-Age", "600"),
+]
+
+Headers = Mapping[str, str]  # by name in capitals, with underscores
 
 
 class Access:
@@ -13,11 +25,39 @@ class Access:
     def __init__(self, settings: Settings):
         self._keys = [key.encode() for key in settings.api_keys]
         self._open_paths = open_routes(settings)
+        self._hosts, self._origins = settings.allowed_hosts, settings.cors_origins
+        self._is_local = settings.host == "localhost" or _is_loopback(settings.host)
 
-    def check(self, path: str, authorization: str, x_api_key: str) -> None:
-        """Raise Unauthorized unless the path is open or one of the two headers holds a key."""
-        if not self._keys or path in self._open_paths:
+    def check(self, method: str, path: str, headers: Headers) -> None:
+        """Raise ForeignHost, ForeignOrigin or Unauthorized. Probes may ask for health by any name."""
+        if path in HEALTH_ROUTES:
             return
+        host, origin = headers.get("HOST", "").lower(), headers.get("ORIGIN", "").lower()
+        if not self._serves_host(host):
+            raise ForeignHost(f"the service does not serve the host {host[:100]!r}")
+        if origin and origin not in self._origins and origin not in (f"http://{host}", f"https://{host}"):
+            raise ForeignOrigin(f"pages of {origin[:100]!r} may not ask here")
+        is_preflight = method == "OPTIONS" and origin in self._origins  # which browsers send without a key
+        if self._keys and path not in self._open_paths and not is_preflight:
+            self._check_key(headers.get("AUTHORIZATION", ""), headers.get("X_API_KEY", ""))
+
+    def cors_headers(self, headers: Headers) -> list[tuple[str, str]]:
+        """Return the headers by which a browser lets a page of another origin see the answer."""
+        if not self._origins:
+            return []
+        origin = headers.get("ORIGIN", "")
+        allowed = [("Access-Control-Allow-Origin", origin), *_CORS] if origin.lower() in self._origins else []
+        return [*allowed, ("Vary", "Origin")]
+
+    def _serves_host(self, host: str) -> bool:
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        if self._hosts:
+            return name in self._hosts
+        # A page whose name resolves to this machine sends its own name, and so cannot read what is served here.
+        return not self._is_local or name in ("", "localhost") or _is_address(name)
+
+    def _check_key(self, authorization: str, x_api_key: str) -> None:
+        """Raise Unauthorized unless one of the two headers holds a key."""
         scheme, _, token = authorization.partition(" ")
         given = token.strip() if scheme.lower() == "bearer" else x_api_key
         if not given:
@@ -26,3 +66,13 @@ class Access:
         matches = [hmac.compare_digest(given.encode(), key) for key in self._keys]
         if not any(matches):
             raise Unauthorized("the API key is not one of those that this service takes")
+
+
+def _is_address(name: str) -> bool:
+    with suppress(ValueError):
+        return bool(ipaddress.ip_address(name.strip("[]")))
+    return False
+
+
+def _is_loopback(host: str) -> bool:
+    return _is_address(host) and ipaddress.ip_address(host).is_loopback

@@ -62,7 +62,11 @@ def document(recommender: Recommender, settings: Settings) -> dict[str, Any]:
     filled: dict[str, Any] = _filled(_DOCUMENT, _values(recommender, settings.limits))
     del filled["security"]  # Each operation that needs a key says so itself.
     for operation in OPERATIONS.values():
-        _complete(filled["paths"][operation.path][operation.method], operation.needs_key(settings))
+        _complete(
+            filled["paths"][operation.path][operation.method],
+            operation.needs_key(settings),
+            operation.path in HEALTH_ROUTES,
+        )
     return filled
 
 
@@ -101,12 +105,13 @@ def _filled(node: Any, values: Mapping[str, Any]) -> Any:
     return values[whole[1]] if whole else node.format_map(values)
 
 
-def _complete(operation: dict[str, Any], needs_key: bool) -> None:
+def _complete(operation: dict[str, Any], needs_key: bool, is_health: bool) -> None:
     """Add the parameters, headers and problems that all operations have."""
     responses = operation["responses"]
     common_headers = {name: _ref("headers", name) for name in _COMMON_HEADERS}
     responses["200"]["headers"] = common_headers | responses["200"].get("headers", {})
-    statuses = [*_COMMON_PROBLEMS, "401"] if needs_key else _COMMON_PROBLEMS
+    denials = () if is_health else ("403", "421")
+    statuses = [*_COMMON_PROBLEMS, *denials, *(("401",) if needs_key else ())]
     responses |= {status: _ref("responses", f"Problem{status}") for status in statuses}
     operation["responses"] = dict(sorted(responses.items()))
     operation["parameters"] = [_ref("parameters", "RequestId"), *operation.get("parameters", [])]

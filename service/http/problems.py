@@ -17,9 +17,11 @@ RETRY_SECONDS = 1
 UNAVAILABLE = f"the search engine does not answer; try again in {RETRY_SECONDS} s"
 SAFETY_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 _OPEN_INFERENCE = "/v2/"
-_STATUS = {
+STATUS = {
     errors.BadBody: HTTPStatus.BAD_REQUEST,
     errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
+    errors.ForeignOrigin: HTTPStatus.FORBIDDEN,
+    errors.ForeignHost: HTTPStatus.MISDIRECTED_REQUEST,
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.CannotLookUp: HTTPStatus.NOT_IMPLEMENTED,
@@ -34,13 +36,13 @@ def answer_error(error: Exception) -> Response:
     match error:
         case errors.EngineUnavailable():
             log.warning("%s", error)
-            return problem(_STATUS[errors.EngineUnavailable], UNAVAILABLE, headers={"Retry-After": str(RETRY_SECONDS)})
+            return problem(STATUS[errors.EngineUnavailable], UNAVAILABLE, headers={"Retry-After": str(RETRY_SECONDS)})
         case errors.Unauthorized():
-            return problem(_STATUS[errors.Unauthorized], str(error), headers={"WWW-Authenticate": "Bearer"})
+            return problem(STATUS[errors.Unauthorized], str(error), headers={"WWW-Authenticate": "Bearer"})
         case errors.BadRequest():
-            return problem(_STATUS[errors.BadRequest], str(error), error.faults)
+            return problem(STATUS[errors.BadRequest], str(error), error.faults)
         case errors.ServiceError():
-            return problem(_STATUS[type(error)], str(error))
+            return problem(STATUS[type(error)], str(error))
         case HTTPException():
             allowed = error.get_response().headers.get("Allow")
             headers = {"Allow": allowed} if allowed else {}

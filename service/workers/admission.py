@@ -102,16 +102,22 @@ class Admission:
             self._large.submit(self._run, channel)
 
     def _run(self, channel: HTTPChannel) -> None:
+        request = channel.requests[0]
         with self._counting:
             self._running += 1
             self._last_progress = time.monotonic()
+        request.on_answer = self._leave
         try:
             channel.service()
         finally:
-            with self._counting:
-                self._in_flight -= 1
-                self._running -= 1
-                self._last_progress = time.monotonic()
+            request.begin_answer()
+
+    def _leave(self) -> None:
+        """Make room for the next request: before the client has its answer, as it may then send that."""
+        with self._counting:
+            self._in_flight -= 1
+            self._running -= 1
+            self._last_progress = time.monotonic()
 
     def _run_batch(self, channels: Sequence[HTTPChannel], max_seconds: float) -> list[HTTPChannel]:
         """Answer users who wait at the same time by one search, and return the channels that it did not answer."""

@@ -92,7 +92,11 @@ PROVOKE: dict[int, Callable[[Server, str, str], requests.Response]] = {
     401: lambda server, method, path: requests.request(
         method, f"http://127.0.0.1:{server.port}{path}", data=GOOD.get(path), timeout=30
     ),
+    403: lambda server, method, path: raw(server, method, path, "Origin: https://elsewhere.example"),
     413: lambda server, method, path: raw(server, method, path, "Content-Length: 1048577"),
+    421: lambda server, method, path: requests.request(
+        method, f"http://127.0.0.1:{server.port}{path}", headers={"Host": "rebound.example"}, timeout=30
+    ),
     422: lambda server, method, path: raw(server, method, path, length(WRONG.get(path, b"")), WRONG.get(path, b"")),
     431: lambda server, method, path: raw(server, method, path, "X: " + "x" * 262_144),
     501: lambda server, method, path: raw(server, method, path, "Transfer-Encoding: gzip"),

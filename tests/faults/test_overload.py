@@ -24,6 +24,12 @@ def health_seconds(server: Server) -> float:
     return (time.monotonic() - began) / 2
 
 
+def wait_until_in_flight(server: Server) -> None:
+    until = time.monotonic() + 20
+    while "\nreco_in_flight_requests 1.0\n" not in server.send("GET", "/metrics", None, {}).body.decode():
+        assert time.monotonic() < until
+
+
 def goodput(seen: Load, seconds: float) -> float:
     return seen.answered["200"] / seconds
 
@@ -72,6 +78,7 @@ def test_a_refusal_says_when_to_come_back_and_keeps_the_connection(root: Path, p
     with serving(root, RECO_WORKERS="1", RECO_MAX_IN_FLIGHT="1", RECO_THREADS="1") as server:
         busy = server.connect()
         busy.request("POST", "/batch", large)
+        wait_until_in_flight(server)
         waiting = server.connect()
         until = time.monotonic() + 20
         while True:

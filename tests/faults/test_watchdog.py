@@ -11,13 +11,14 @@ import pytest
 from service.recommender import Recommender
 from service.settings import Settings
 from tests.faults.conftest import Publish, questions
-from tests.faults.test_killed_workers import has_build_open, workers
+from tests.faults.test_killed_workers import has_build_open
 from tests.faults.test_reload import metric
 from tests.support.fake_engine import EAST, compass
 from tests.support.figures import record
 from tests.support.load import load
 from tests.support.server import SECONDS, Server, answer_on, serving
 from tests.support.threaded_server import threaded_server
+from tests.support.watched import workers
 
 WATCHDOG_SECONDS = 3  # the least
 TOLERANCE_SECONDS = 6  # beyond it, for a worker to be found out and replaced on a busy machine

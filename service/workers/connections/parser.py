@@ -8,11 +8,11 @@ from waitress.adjustments import Adjustments
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.utilities import Error, RequestEntityTooLarge, RequestHeaderFieldsTooLarge
 
-from service.errors import Unauthorized
+from service.errors import ServiceError, Unauthorized
 from service.http.access import Access
 from service.http.dynamic_batching import BatchedAnswer
 from service.http.openapi import OPERATIONS
-from service.http.problems import RETRY_SECONDS
+from service.http.problems import RETRY_SECONDS, STATUS
 from service.workers.connections.body import Body, ChunkedBody
 from service.workers.connections.budget import MIN_COUNTED_BYTES
 
@@ -23,9 +23,9 @@ _MAX_HEAD_LINES, _HEAD_END = 256, b"\r\n\r\n"
 class Refusal(Error):
     """A refusal of a well-formed request; its connection is kept once the request has come whole."""
 
-    def __init__(self, status: HTTPStatus, detail: str, header: tuple[str, str]):
+    def __init__(self, status: HTTPStatus, detail: str, *headers: tuple[str, str]):
         super().__init__(detail)
-        self.code, self.reason, self.header = status.value, status.phrase, header
+        self.code, self.reason, self.headers = status.value, status.phrase, headers
 
 
 OVERLOADED = Refusal(
@@ -50,7 +50,8 @@ class RequestParser(HTTPRequestParser):
     body_rcv: Body | None
     arrived: float  # when the request was complete, by `time.perf_counter`
     answered: BatchedAnswer | None = None
-    _unauthorized: Refusal | None = None
+    on_answer: Callable[[], None] | None = None
+    _denial: Refusal | None = None
 
     def __init__(
         self,
@@ -61,9 +62,15 @@ class RequestParser(HTTPRequestParser):
         max_body_bytes: int,
     ):
         super().__init__(adjustments)
-        self._access, self._is_full, self._has_room = access, is_full, has_room
+        self.access, self._is_full, self._has_room = access, is_full, has_room
         self._max_body_bytes = max_body_bytes
         self._head, self.arrived = bytearray(), time.perf_counter()
+
+    def begin_answer(self) -> None:
+        """Tell whoever counts the request that its answer is there."""
+        on_answer, self.on_answer = self.on_answer, None
+        if on_answer:
+            on_answer()
 
     @property
     def is_single(self) -> bool:
@@ -87,9 +94,10 @@ class RequestParser(HTTPRequestParser):
         if self.body_rcv is not None:
             self.body_rcv = ChunkedBody() if self.chunked else Body(self.content_length)
         try:
-            self._access.check(self.path, self.headers.get("AUTHORIZATION", ""), self.headers.get("X_API_KEY", ""))
-        except Unauthorized as error:
-            self._unauthorized = Refusal(HTTPStatus.UNAUTHORIZED, str(error), ("WWW-Authenticate", "Bearer"))
+            self.access.check(self.command, self.path, self.headers)
+        except ServiceError as error:
+            headers = [("WWW-Authenticate", "Bearer")] if isinstance(error, Unauthorized) else []
+            self._denial = Refusal(STATUS[type(error)], str(error), *headers)
         if self.content_length > MIN_EARLY_REFUSAL_BYTES and self._is_full():
             self.error = OVERLOADED
         elif self.content_length > MIN_COUNTED_BYTES and not self._has_room(self.content_length):
@@ -105,8 +113,8 @@ class RequestParser(HTTPRequestParser):
         body_bytes = self.body_bytes
         if isinstance(self.error, RequestEntityTooLarge) or (not self.error and body_bytes > self._max_body_bytes):
             self.error = RequestEntityTooLarge(f"the body is larger than the {self._max_body_bytes} bytes allowed")
-        if self._unauthorized and (self.completed or body_bytes > MIN_EARLY_REFUSAL_BYTES):
-            self.error = self.error or self._unauthorized
+        if self._denial and (self.completed or body_bytes > MIN_EARLY_REFUSAL_BYTES):
+            self.error = self.error or self._denial
         if self.error is not None:
             self.completed = True
         return consumed

@@ -36,6 +36,8 @@ class _IdentifiedTask(Task):
 
     def build_response_header(self) -> bytes:
         self.response_headers.append(("X-Request-Id", self.request_id))
+        self.response_headers += self.request.access.cors_headers(self.request.headers)
+        self.request.begin_answer()
         self._observe()  # This comes before the client can have seen the answer.
         return super().build_response_header()
 
@@ -95,7 +97,7 @@ class ProblemTask(_IdentifiedTask, ErrorTask):
         self.response_headers += [("Content-Type", PROBLEM), (INDEX_VERSION, serving.recommender.info.build_id)]
         self.response_headers += SAFETY_HEADERS.items()
         if isinstance(error, Refusal):
-            self.response_headers.append(error.header)
+            self.response_headers += error.headers
         has_come_whole = self.request.body_rcv is None or self.request.body_rcv.completed
         if not isinstance(error, Refusal) or not has_come_whole or serving.draining:
             self.set_close_on_finish()

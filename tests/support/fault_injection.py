@@ -160,6 +160,7 @@ def _logged(fault: _Fault, stage: str, method: Callable[..., None]) -> Callable[
 def _build(spec: FaultSpec, log: int, stderr: int) -> int:
     os.dup2(stderr, 2)
     os.dup2(stderr, 1)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115 (for the end)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if spec.max_file_bytes is not None:
         # The kernel ends a process that writes beyond its limit, unless that ignores the signal: the write fails then.

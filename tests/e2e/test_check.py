@@ -30,7 +30,7 @@ def test_a_sound_build_is_described(
 def test_every_setting_is_printed_with_its_value_unless_that_is_secret(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sample_artifacts: Path
 ) -> None:
-    given = {"RECO_WORKERS": "3", "RECO_MAX_K": "5", "RECO_LOG_LEVEL": "debug"}
+    given = {"RECO_WORKERS": "3", "RECO_MAX_K": "5", "RECO_LOG_LEVEL": "debug", "RECO_MEMORY_MB": "256"}
     secrets = {"RECO_API_KEYS": "a-secret, another", "RECO_MILVUS_TOKEN": "root:a-secret"}
     uri = {"RECO_MILVUS_URI": "http://root:a-secret@milvus:19530"}
     assert check(monkeypatch, sample_artifacts, **given, **secrets, **uri) == 0

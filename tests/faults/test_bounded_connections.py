@@ -52,6 +52,7 @@ def test_five_thousand_idle_connections(root: Path, publish: Publish) -> None:
     idle_connections(root, publish, count=5000)
 
 
+@pytest.mark.slow
 def test_the_longest_idle_make_room_for_new_connections(root: Path, publish: Publish) -> None:
     publish(0)
     with serving(root) as server, ExitStack() as stack:
@@ -65,6 +66,7 @@ def test_the_longest_idle_make_room_for_new_connections(root: Path, publish: Pub
     assert states[200:] == [True] * (len(states) - 200)
 
 
+@pytest.mark.slow
 def test_with_few_descriptors_few_connections_are_served(
     root: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +85,7 @@ def limit_files(count: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
 
 
+@pytest.mark.slow
 def test_an_idle_connection_is_closed_in_time(root: Path, publish: Publish) -> None:
     publish(0)
     with serving(root, RECO_KEEP_ALIVE_SECONDS="1") as server, server.raw() as connection:

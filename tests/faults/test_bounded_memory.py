@@ -49,6 +49,7 @@ def unfinished_bodies(root: Path, publish: Publish, clients: int, body_mb: int, 
     assert peak < 1.2 * budget_mb + SPARE_MB
 
 
+@pytest.mark.slow
 def test_bodies_that_never_come_whole_stay_within_the_budget(root: Path, publish: Publish) -> None:
     unfinished_bodies(root, publish, clients=24, body_mb=BODY_MB, budget_mb=BUDGET_MB)
 
@@ -88,6 +89,7 @@ def closed(connections: list[socket.socket]) -> int:
     return count
 
 
+@pytest.mark.slow
 def test_answers_that_nobody_takes_stay_within_the_budget(root: Path, publish: Publish) -> None:
     publish(0)
     batch = post("/batch", batch_body(800, PRODUCTS))

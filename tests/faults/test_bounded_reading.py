@@ -66,6 +66,7 @@ KINDS = pytest.mark.parametrize("pieces", [one_byte_chunks, line_ends, long_head
 
 
 @KINDS
+@pytest.mark.slow
 def test_odd_framing_costs_little(root: Path, publish: Publish, pieces: Pieces) -> None:
     share_of_a_core(root, publish, pieces, seconds=3)
 
@@ -88,6 +89,7 @@ def test_half_a_minute_of_odd_framing_costs_little(root: Path, publish: Publish,
     ],
     ids=["control line", "bare line feeds", "end of a chunk", "trailer", "announced chunk", "header lines"],
 )
+@pytest.mark.slow
 def test_what_frames_a_request_is_bounded(root: Path, publish: Publish, sent: bytes, status: int, detail: str) -> None:
     publish(0)
     with serving(root) as server, server.raw() as connection:
@@ -95,6 +97,7 @@ def test_what_frames_a_request_is_bounded(root: Path, publish: Publish, sent: by
         check_problem(answer_on(connection), status, detail)
 
 
+@pytest.mark.slow
 def test_a_body_comes_in_no_more_chunks_than_its_bytes_are_worth(root: Path, publish: Publish) -> None:
     publish(0)
     with serving(root) as server, server.raw() as connection:
@@ -104,6 +107,7 @@ def test_a_body_comes_in_no_more_chunks_than_its_bytes_are_worth(root: Path, pub
     assert answer.json["detail"].endswith("bytes are too many")
 
 
+@pytest.mark.slow
 def test_trailers_and_extensions_are_skipped(root: Path, publish: Publish) -> None:
     publish(0)
     body = b'3;name="value"\r\n[{"\r\n2 ; a\r\n":\r\n4\r\n 1}]\r\n0\r\nX: y\r\nZ: z\r\n\r\n'

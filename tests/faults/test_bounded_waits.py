@@ -68,6 +68,7 @@ def test_a_request_behind_a_large_answer_stops_nobody(root: Path, publish: Publi
             assert next(answers) == {"status": "live"}
 
 
+@pytest.mark.slow
 def test_pipelined_requests_are_answered_in_their_order(root: Path, publish: Publish) -> None:
     publish(0)
     sizes = [1, 300, 2, 1, 40]
@@ -92,6 +93,7 @@ def never_read(root: Path, publish: Publish, clients: int) -> None:
     seen.report("clients that never read", clients=clients)
 
 
+@pytest.mark.slow
 def test_clients_that_never_read_keep_no_thread(root: Path, publish: Publish) -> None:
     never_read(root, publish, clients=12)
 
@@ -101,6 +103,7 @@ def test_five_hundred_clients_that_never_read(root: Path, publish: Publish) -> N
     never_read(root, publish, clients=500)
 
 
+@pytest.mark.slow
 def test_a_client_that_expects_to_continue_is_told_to_once(root: Path, publish: Publish) -> None:
     publish(0)
     body = batch_body(1, 3)

@@ -38,6 +38,7 @@ def worst_case_batches(root: Path, publish: Publish, seconds: float) -> None:
     seen.report("worst-case batches", clients=CLIENTS, answered=statuses.count(200))
 
 
+@pytest.mark.slow
 def test_batches_of_few_bytes_and_much_work_hold_nobody_up(root: Path, publish: Publish) -> None:
     worst_case_batches(root, publish, seconds=3)
 
@@ -47,6 +48,7 @@ def test_half_a_minute_of_worst_case_batches(root: Path, publish: Publish) -> No
     worst_case_batches(root, publish, seconds=30)
 
 
+@pytest.mark.slow
 def test_metrics_do_not_queue_behind_batches(root: Path, publish: Publish) -> None:
     publish(0)
     with serving(root, RECO_THREADS="1") as server, server.raw() as busy:

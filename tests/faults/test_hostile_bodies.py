@@ -174,6 +174,7 @@ def check_bounds(found: dict[str, Any], max_peak_mb: int = MAX_PEAK_MB) -> None:
 
 
 @pytest.mark.parametrize("name", BODIES)
+@pytest.mark.slow
 def test_a_hostile_body_is_read_in_bounded_memory(name: str) -> None:
     check_bounds(measure_apart(name, SHORT_MB * MB))
 

@@ -122,6 +122,7 @@ def count_on(root: Path, publish: Publish, kills: int) -> None:
         record("counters of killed workers", kills=kills, files=2 * len(kinds), scrape_seconds=time.monotonic() - began)
 
 
+@pytest.mark.slow
 def test_counters_of_killed_workers_go_on_in_the_same_files(root: Path, publish: Publish) -> None:
     count_on(root, publish, kills=3)
 

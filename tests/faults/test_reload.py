@@ -122,6 +122,7 @@ def first_free_descriptor(process: int) -> int:
     return min(set(range(len(used) + 1)) - used)
 
 
+@pytest.mark.slow
 def test_a_build_that_one_worker_cannot_open_is_served_by_none_until_all_can(root: Path, publish: Publish) -> None:
     first = publish(0)
     second = publish(1)
@@ -147,6 +148,7 @@ def test_a_build_that_one_worker_cannot_open_is_served_by_none_until_all_can(roo
         assert (metric(server, "reco_reloads_total"), metric(server, "reco_failed_reloads_total")) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_in_a_reload_does_not_stop_it(root: Path, publish: Publish) -> None:
     builds = [publish(seed) for seed in range(4)]
     point(root, builds[0])
@@ -174,6 +176,7 @@ def truncate_until_no_worker_serves(root: Path, server: Server, build_id: str) -
     return content
 
 
+@pytest.mark.slow
 def test_a_service_whose_build_was_damaged_serves_again_when_its_files_are_back(root: Path, publish: Publish) -> None:
     build_id = publish(0)
     [question] = questions(root, build_id)[:1]
@@ -188,6 +191,7 @@ def test_a_service_whose_build_was_damaged_serves_again_when_its_files_are_back(
         assert (answer.status, answer.body) == (200, question.answers[build_id])
 
 
+@pytest.mark.slow
 def test_a_service_whose_build_was_damaged_serves_a_new_one(root: Path, publish: Publish) -> None:
     first = publish(0)
     with serving(root, RECO_WORKERS="2") as server:
@@ -197,6 +201,7 @@ def test_a_service_whose_build_was_damaged_serves_a_new_one(root: Path, publish:
         assert server.send("GET", "/index", None, {}).json["build_id"] == second
 
 
+@pytest.mark.slow
 def test_a_build_that_arrives_after_current_is_served(root: Path, publish: Publish, tmp_path: Path) -> None:
     first = publish(0)
     with serving(root) as server:

@@ -65,6 +65,7 @@ def check_is_done(done: subprocess.CompletedProcess[bytes], redirection: str, sa
 
 
 @pytest.mark.parametrize("redirection", REDIRECTIONS)
+@pytest.mark.slow
 def test_a_build_is_published_without_a_stream_to_say_so(products: Path, root: Path, redirection: str) -> None:
     arguments = ("--products", products, "--out", root)
     done = run("index_builder", *arguments, root=root, redirection=REDIRECTIONS[redirection])
@@ -73,6 +74,7 @@ def test_a_build_is_published_without_a_stream_to_say_so(products: Path, root: P
 
 
 @pytest.mark.parametrize("redirection", ["full", "closed"])
+@pytest.mark.slow
 def test_a_rollback_is_done_without_a_stream_to_say_so(root: Path, publish: Publish, redirection: str) -> None:
     first, _ = publish(0), publish(1)
     done = run("service", "rollback", root=root, redirection=REDIRECTIONS[redirection])
@@ -81,6 +83,7 @@ def test_a_rollback_is_done_without_a_stream_to_say_so(root: Path, publish: Publ
 
 
 @pytest.mark.parametrize("redirection", ["full", "reader gone"])
+@pytest.mark.slow
 def test_a_batch_is_complete_without_a_stream_to_say_so(
     root: Path, publish: Publish, users: Path, redirection: str
 ) -> None:
@@ -93,6 +96,7 @@ def test_a_batch_is_complete_without_a_stream_to_say_so(
 
 
 @pytest.mark.parametrize("redirection", [">&-", "| head -c 5"])
+@pytest.mark.slow
 def test_a_check_ends_without_a_trace(root: Path, publish: Publish, redirection: str) -> None:
     publish(0)
     done = run("service", "check", root=root, redirection=redirection)
@@ -100,11 +104,13 @@ def test_a_check_ends_without_a_trace(root: Path, publish: Publish, redirection:
 
 
 @pytest.mark.parametrize("module", ["index_builder", "service"])
+@pytest.mark.slow
 def test_help_ends_without_a_trace(root: Path, module: str) -> None:
     done = run(module, "--help", root=root, redirection=">/dev/full")
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.slow
 def test_a_failure_is_a_status_where_it_cannot_be_said(root: Path) -> None:
     for redirection in ("2>/dev/full", "2>&-"):
         done = run("service", "check", root=root, redirection=redirection)
@@ -112,6 +118,7 @@ def test_a_failure_is_a_status_where_it_cannot_be_said(root: Path) -> None:
 
 
 @pytest.mark.parametrize("variables", ENCODINGS, ids=[" ".join(each) for each in ENCODINGS])
+@pytest.mark.slow
 def test_file_names_may_be_any_bytes(products: Path, tmp_path: Path, variables: dict[str, str]) -> None:
     catalogue, root = (os.path.join(os.fsencode(tmp_path), name) for name in (b"cat\xe1logo", b"arte\xeeacts"))  # noqa: PTH118
     shutil.copy(products, os.fsdecode(catalogue))
@@ -131,6 +138,7 @@ def test_file_names_may_be_any_bytes(products: Path, tmp_path: Path, variables: 
     assert len(Path(os.fsdecode(output)).read_bytes().splitlines()) == 40
 
 
+@pytest.mark.slow
 def test_messages_reach_any_console(tmp_path: Path, root: Path) -> None:
     bad = write_lines(tmp_path / "böse.jsonl", [{"id": "Crème", "vector": [1, 2]}, {"id": "Crème", "vector": [2, 1]}])
     done = run("index_builder", "--products", bad, "--out", root, root=root, variables=ENCODINGS[0])
@@ -139,6 +147,7 @@ def test_messages_reach_any_console(tmp_path: Path, root: Path) -> None:
     assert rb"b\xf6se.jsonl: " in first
 
 
+@pytest.mark.slow
 def test_a_huge_row_does_not_stop_a_build_for_its_picture(root: Path) -> None:
     done = run("index_builder", "--products", DATA / "huge_row.jsonl", "--out", root, root=root)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -130,6 +130,7 @@ def test_requests_are_answered_while_log_lines_are_refused(root: Path, publish: 
     assert serve_without_stderr(root, publish(0), stream, requests=300) >= 300
 
 
+@pytest.mark.slow
 def test_requests_are_answered_and_a_stop_is_obeyed_while_the_log_is_stuck(root: Path, publish: Publish) -> None:
     serve_without_stderr(root, publish(0), "stuck", requests=300)  # fewer than a queue holds
 

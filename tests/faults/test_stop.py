@@ -68,6 +68,7 @@ def test_a_second_signal_stops_at_once(root: Path, publish: Publish) -> None:
 
 
 @pytest.mark.parametrize("drain_seconds", [0, 2])
+@pytest.mark.slow
 def test_a_stop_does_not_wait_for_a_worker_that_hangs(root: Path, publish: Publish, drain_seconds: int) -> None:
     publish(0)
     with serving(root, RECO_WORKERS="2", RECO_DRAIN_SECONDS=str(drain_seconds), RECO_WATCHDOG_SECONDS="0") as server:

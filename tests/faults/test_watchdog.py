@@ -41,7 +41,10 @@ def loop_with_the_interpreter_locked():
 
 signal.signal(signal.SIGUSR1, lambda *_: {name}())
 """
-hangs = pytest.mark.parametrize("hang", ["deadlock", "loop", "loop_with_the_interpreter_locked", "stop"])
+SLOW_HANGS = [
+    pytest.param(hang, marks=pytest.mark.slow) for hang in ("deadlock", "loop", "loop_with_the_interpreter_locked")
+]
+hangs = pytest.mark.parametrize("hang", [*SLOW_HANGS, "stop"])
 
 
 def hanging(directory: Path, hang: str) -> tuple[dict[str, str], int]:
@@ -96,6 +99,7 @@ def test_a_hung_worker_is_replaced_in_twelve_seconds_by_default(root: Path, publ
     record("worker that hangs, by default", watchdog_seconds=10, replaced_in_seconds=round(seconds, 1))
 
 
+@pytest.mark.slow
 def test_a_service_that_was_stopped_as_a_whole_goes_on_with_its_workers(root: Path, publish: Publish) -> None:
     [question] = questions(root, publish(0))[:1]
     with serving(root, RECO_WORKERS="2", RECO_WATCHDOG_SECONDS=str(WATCHDOG_SECONDS)) as server:
@@ -113,6 +117,7 @@ def test_a_service_that_was_stopped_as_a_whole_goes_on_with_its_workers(root: Pa
         assert not [line for line in server.log if "killed" in line]
 
 
+@pytest.mark.slow
 def test_a_watchdog_that_is_off_kills_nobody(root: Path, publish: Publish) -> None:
     publish(0)
     with serving(root, RECO_WORKERS="2", RECO_WATCHDOG_SECONDS="0") as server:
@@ -123,6 +128,7 @@ def test_a_watchdog_that_is_off_kills_nobody(root: Path, publish: Publish) -> No
         os.kill(before[0], signal.SIGCONT)
 
 
+@pytest.mark.slow
 def test_a_worker_whose_threads_are_stuck_says_that_it_is_not_live() -> None:
     engine = compass()
     settings = Settings(log_level="WARNING", threads=1, watchdog_seconds=1)

@@ -32,7 +32,7 @@ build-index: $(VENV)/.runtime ## build and publish an index (PRODUCTS=, QUERIES=
 # Some environments forbid compiled files, without which each of the suite's many processes compiles the code anew.
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.dev ## the whole test suite (ARGS= for pytest)
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 
 test-faults: export PYTHONDONTWRITEBYTECODE =
 test-faults: $(VENV)/.dev ## the faults that take seconds each to show (ARGS= for pytest)
@@ -40,7 +40,7 @@ test-faults: $(VENV)/.dev ## the faults that take seconds each to show (ARGS= fo
 
 coverage: $(VENV)/.dev ## share of lines and branches that the suite runs, worker processes included; never fails
 	$(BIN)/coverage erase
-	-$(BIN)/coverage run -m pytest --numprocesses 4 --dist loadfile $(ARGS)
+	-$(BIN)/coverage run -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

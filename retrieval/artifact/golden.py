@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.artifact.manifest import MANIFEST, GoldenQuery
-from retrieval.artifact.products import parse_prefixes
+from retrieval.artifact.products import Prefixes, parse_prefixes
 from retrieval.errors import BadArtifact
 from retrieval.search.ranking import SIDES, TOLERANCE, Neighbours
 
@@ -15,7 +15,6 @@ _MIN_SHARE_FOUND = 0.95  # Another CPU rounds differently, which can swap near-t
 
 Answers = list[dict[str, float]]  # one side's score for each product id, query by query
 Search = Callable[[NDArray[np.float32], int], tuple[Neighbours, Neighbours]]  # unit vectors (n, d) and k to both sides
-Prefixes = Callable[[NDArray[np.int64]], list[bytes]]  # catalogue positions to JSON prefixes
 
 
 def record(search: Search, prefixes: Prefixes, users: NDArray[np.float32]) -> list[GoldenQuery]:

@@ -3,6 +3,7 @@
 import mmap
 from array import array
 from bisect import bisect_left
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ ROW_STARTS, ROW_PRODUCTS, ROWS = "products.row_starts.npy", "products.by_row.npy
 BY_ID, BY_NAME = "products.by_id.npy", "products.by_name.npy"
 _ARRAYS = (LINE_STARTS, PREFIX_LENGTHS, ROW_STARTS, ROW_PRODUCTS, ROWS, BY_ID, BY_NAME)
 TABLE_FILES = (LINES, *_ARRAYS)
+
+Prefixes = Callable[[NDArray[np.int64]], list[bytes]]  # catalogue positions (m,) to `ProductTable.prefixes`
 
 
 class ProductTable:

@@ -1,7 +1,7 @@
 """Answers to bytes of JSON, made from the JSON prefixes that products are stored with."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -9,11 +9,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from retrieval.artifact.products import Prefixes
 from service.recommender import Answer, Matches, Recommendation
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
 _MAX_MATCHES_AT_ONCE = 20_000
-Prefixes = Callable[[NDArray[np.int64]], list[bytes]]  # `SearchEngine.prefixes`
 
 
 def write_json(value: Any) -> bytes:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from retrieval.artifact.products import Prefixes
 from service.errors import BadBatch
-from service.http.encoding import Prefixes, write_answers, write_lines
+from service.http.encoding import write_answers, write_lines
 from service.recommender import Answer
 
 # Level 1 takes 6 microseconds a user for 19 % of the size, level 6 takes 17 for 16 %.

@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from retrieval.artifact.products import Prefixes
 from service.errors import BadBatch
-from service.http.encoding import Prefixes
 from service.offline.answers import Answerer
 from service.offline.inputs import Block
 from service.offline.record_batches import ANSWERS, answer_batch, read_users, user_columns

@@ -13,8 +13,8 @@ from pathlib import Path
 from threading import Thread
 
 from retrieval.artifact.durable import fsync
+from retrieval.artifact.products import Prefixes
 from service.errors import BadBatch, FailedUser
-from service.http.encoding import Prefixes
 from service.offline.answers import Answerer
 from service.offline.inputs import Block, BlockKey
 from service.offline.parts import PartsDirectory

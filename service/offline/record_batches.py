@@ -8,9 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from retrieval.artifact.products import parse_prefixes
+from retrieval.artifact.products import Prefixes, parse_prefixes
 from service.errors import BadBatch, FailedUser
-from service.http.encoding import Prefixes
 from service.http.user_reader import UserRow, collect_block, in_safe_range
 from service.offline.answers import Answerer
 from service.recommender import Answer, Matches, User, UserBlock

@@ -1,5 +1,6 @@
 """What all routes share: reading a body, answering, and the keys of what they exchange with the server."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -19,15 +20,15 @@ INDEX_VERSION = "X-Index-Version"
 USERS, BUILD, ANSWERED = "reco.users", "reco.build", "reco.answered"
 
 
-class Routes:
+class Routes(ABC):
     """A group of routes."""
 
     def __init__(self, settings: Settings):
         self.settings = settings
 
+    @abstractmethod
     def views(self) -> dict[str, View]:
         """Return the view of each operation, by the operation's id."""
-        raise NotImplementedError
 
     def read_body(self) -> bytes:
         """Return the body of the current request. Raises TooLarge."""

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from retrieval.errors import BadArtifact
 from retrieval.search.kinds import exact_rows, score_rows, search_parameters
 from retrieval.search.ranking import (
+    RANKING_ERROR,
     SIGNS,
+    SPARE_NEIGHBOURS,
     Neighbours,
     RowGroups,
     positions_of,
@@ -21,13 +23,10 @@ from retrieval.search.ranking import (
 )
 from retrieval.search.settings import SearchSettings, SideSettings
 
-# FAISS ranks one query by a scan and many by a matrix product, which round differently in the seventh decimal. So a
-# search fetches a few rows more than k, every score is then computed row by row, and where the rows left out could
-# still tie with the k-th one, it fetches more, twice at most. Where even these could, all rows are scored and
+# FAISS ranks one query by a scan and many by a matrix product, which round differently. Where the rows left out could
+# still tie with the k-th one, a search fetches more, twice at most. Where even these could, all rows are scored and
 # compared, so that thousands of near-identical vectors cost four searches and no more.
-_SPARE_ROWS = 6
 _DEEPER_ROWS = (256, 4096)
-_RANKING_ERROR = 2e-6
 _MAX_CANDIDATES = 1_000_000  # of all queries searched at once, which bounds the memory of a search
 _MAX_CACHED_PARAMETERS = 64
 # Exact scores of rows picked here and there cost several times as much a row as a scan of all in memory order.
@@ -65,13 +64,13 @@ class ProductIndex:
 
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         """Return the k best and k worst products of each of (n, d) unit vectors; all products where k is more."""
-        keys = self._rank_nearest([(side, unit_vectors) for side in self._sides.values()], k, k + _SPARE_ROWS)
+        keys = self._rank_nearest([(side, unit_vectors) for side in self._sides.values()], k, k + SPARE_NEIGHBOURS)
         users = len(unit_vectors)
         return _neighbours("best", keys[:users]), _neighbours("worst", keys[users:])
 
     def search_side(self, side: str, unit_vectors: NDArray[np.float32], k: int) -> Neighbours:
         """Return one of the two halves of `search`: "best" or "worst"."""
-        return _neighbours(side, self._rank_nearest([(self._sides[side], unit_vectors)], k, k + _SPARE_ROWS))
+        return _neighbours(side, self._rank_nearest([(self._sides[side], unit_vectors)], k, k + SPARE_NEIGHBOURS))
 
     def _rank_nearest(
         self, batches: "list[_Batch]", k: int, depth: int, deeper_rows: tuple[int, ...] = _DEEPER_ROWS
@@ -90,7 +89,7 @@ class ProductIndex:
         rows, scores, bounds = nearest[0] if len(nearest) == 1 else map(np.concatenate, zip(*nearest, strict=True))
         keys = rank(rows, to_millionths(scores), self.groups, k)
         if depth < self.groups.row_count:
-            unsettled = scores_of(keys[:, -1]) <= bounds + _RANKING_ERROR
+            unsettled = scores_of(keys[:, -1]) <= bounds + RANKING_ERROR
             if unsettled.any():
                 rest, deeper = _select(batches, unsettled), max([2 * depth, *deeper_rows[:1]])
                 if deeper_rows and deeper * _SCAN_ADVANTAGE < self.groups.row_count:

@@ -10,6 +10,11 @@ SIDES = ("best", "worst")
 SIGNS = {"best": 1.0, "worst": -1.0}  # The first match of a side has the highest score times its sign.
 TOLERANCE = 1e-5  # A product counts as found when its score is within this of the exact k-th score.
 UNITS = 10**6  # Scores are compared and reported in millionths.
+# An index ranks by scores that differ in the seventh decimal with how many queries it is given. So a search fetches a
+# few more than requested and computes their scores one by one. Where what it left out, whose scores may be off by the
+# ranking error, could still tie with the last one requested, it fetches more.
+SPARE_NEIGHBOURS = 6
+RANKING_ERROR = 2e-6
 _POSITION_BITS = 40
 _NO_PRODUCT = np.iinfo(np.int64).max
 
@@ -90,7 +95,7 @@ def rank_all(millionths: NDArray[np.int64], groups: RowGroups, k: int) -> NDArra
     return np.sort(np.partition(keys, k - 1)[:k])
 
 
-def to_millionths(scores: NDArray[np.float32]) -> NDArray[np.int64]:
+def to_millionths(scores: NDArray[np.floating]) -> NDArray[np.int64]:
     """Return scores as they are compared: within [-1, 1], in whole millionths."""
     millionths = scores * np.float64(UNITS)
     np.minimum(millionths, UNITS, out=millionths)  # np.clip takes several times as long

@@ -164,11 +164,13 @@ def prune(root: Path, keep: int) -> list[str]:
             continue
         try:
             with locked(root / build_id, EXCLUSIVE | AT_ONCE):
-                (root / build_id).rename(root / f"{_DRAFT}{build_id}")  # no build any more, even if it is removed half
+                (root / build_id).rename(
+                    root / f"{_DRAFT}{build_id}"
+                )  # It is no build any more, even if it is removed half.
                 removed.append(build_id)
                 shutil.rmtree(root / f"{_DRAFT}{build_id}", ignore_errors=True)
         except OSError:
-            continue  # it is pinned, or it is not ours to remove
+            continue  # It is pinned, or belongs to somebody else.
     return removed
 
 
@@ -268,4 +270,4 @@ def _remove_abandoned_drafts(root: Path) -> None:
             with locked(directory, EXCLUSIVE | AT_ONCE):
                 shutil.rmtree(directory, ignore_errors=True)
         except (FileNotFoundError, BlockingIOError):
-            continue  # just published or given up by its builder, or its builder is at work
+            continue  # Its builder has just published or dropped it, or is at work on it.

@@ -22,9 +22,9 @@ from service.http.openapi import HEALTH_ROUTES, URGENT_ROUTES
 from service.settings import Settings
 from service.workers.connections.parser import OVERLOADED
 
-_MAX_SMALL_BODY_BYTES = 64 * 1024  # of a single user
-_MAX_SLICE_SECONDS = 0.003  # that one user may take of the event loop
-_TURN_SECONDS = 0.005  # how long small requests run before the sockets are polled again
+_MAX_SMALL_BODY_BYTES = 64 * 1024  # A single user with a longer body waits for a thread.
+_MAX_SLICE_SECONDS = 0.003  # One user takes no more of the event loop.
+_TURN_SECONDS = 0.005  # Small requests run so long before the sockets are polled again.
 MAX_BATCHED_USERS = 8
 
 
@@ -38,10 +38,10 @@ class Admission:
         self._in_flight = self._running = 0
         self._counting = threading.Lock()
         self._watchdog_seconds = settings.watchdog_seconds
-        self._last_progress = time.monotonic()  # when a request was begun or ended
+        self._last_progress = time.monotonic()  # A request was then begun or ended.
         self._urgent: deque[HTTPChannel] = deque()
         self._small: deque[HTTPChannel] = deque()
-        self._slow: deque[HTTPChannel] = deque()  # single users for the threads
+        self._slow: deque[HTTPChannel] = deque()  # They ask for single users, and are for the threads.
         self._large = ThreadPoolExecutor(settings.threads, "large")
         self._pages = ThreadPoolExecutor(1, "pages")
         self._last_reported = (0, 0)

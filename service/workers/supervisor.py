@@ -20,11 +20,11 @@ from service.workers.listener import bound_socket
 from service.workers.worker_pool import MAX_OPENING_SECONDS, WorkerPool
 
 _BACKLOG_CONNECTIONS = 1024
-_ENDING_SECONDS = 10  # after draining, for clients that are slow to take their answers
-_HANDSHAKE_SECONDS = 0.05  # in which handshakes that have begun come to their end
-_MAX_WITHOUT_WORKERS_SECONDS = 3.0  # until clients are told; a worker that is started again is sooner back
-_MAX_TURNED_AWAY = 100  # at once
-_TURNED_AWAY_SECONDS = 1.0  # for a client to take the answer
+_ENDING_SECONDS = 10  # Clients that are slow to take their answers have so long after draining.
+_HANDSHAKE_SECONDS = 0.05  # Handshakes that have begun come to their end in this time.
+_MAX_WITHOUT_WORKERS_SECONDS = 3.0  # A worker that is started again is back sooner, so clients wait for it.
+_MAX_TURNED_AWAY = 100  # More clients at once wait in the backlog, so that their sockets stay few.
+_TURNED_AWAY_SECONDS = 1.0  # A client has so long to take the answer.
 _UNAVAILABLE_BODY = (
     b'{"type":"about:blank","title":"Service Unavailable","status":503,'
     b'"detail":"no worker can serve the current build"}'
@@ -130,7 +130,7 @@ class Reloader:
         self._workers, self._served = workers, build
         self._next: PinnedBuild | None = None
         self._prepare_until = math.inf
-        self._replaced: list[PinnedBuild] = []  # which workers may have open
+        self._replaced: list[PinnedBuild] = []  # Workers may still have them open.
 
     def poll(self) -> None:
         """Go on as far as builds and workers are ready."""

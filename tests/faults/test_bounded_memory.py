@@ -1,17 +1,18 @@
 """Requests that never come whole, and answers that nobody takes, stay within a worker's budget of memory."""
 
 import socket
-import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from itertools import repeat
 from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import PRODUCTS, Publish
-from tests.faults.test_bounded_waits import batch_body, narrow_connection, post
+from tests.faults.conftest import PRODUCTS, Publish, batch_body
 from tests.support.api import check_problem
+from tests.support.raw_http import narrow_connection, post
 from tests.support.server import SECONDS, Server, answer_on, serving
 from tests.support.watched import peak_megabytes, watched, workers
 
@@ -38,11 +39,8 @@ def unfinished_bodies(root: Path, publish: Publish, clients: int, body_mb: int, 
         [worker] = workers(server)
         before = peak_megabytes(worker)
         connections = [stack.enter_context(server.raw()) for _ in range(clients)]
-        threads = [threading.Thread(target=send_most_of_a_body, args=(each, body_mb)) for each in connections]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(clients) as executor:
+            list(executor.map(send_most_of_a_body, connections, repeat(body_mb)))
         peak = peak_megabytes(worker) - before
         assert server.send("POST", "/batch", batch_body(3, 3), {}).status == 200
     seen.report("unfinished bodies", clients=clients, budget_mb=budget_mb, peak_mb=round(peak))

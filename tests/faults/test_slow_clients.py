@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.faults.conftest import Publish, questions
+from tests.faults.conftest import Publish, requests_to
 from tests.support.figures import record
 from tests.support.load import load
 from tests.support.server import serving
@@ -16,7 +16,7 @@ HEAD = b"POST /infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\
 
 
 def slow_clients(root: Path, publish: Publish, count: int, seconds: float) -> None:
-    queries = questions(root, publish(0))
+    queries = requests_to(root, publish(0))
     with serving(root, RECO_WORKERS="2") as server:
         with load(server.port, queries, 4) as alone:
             time.sleep(seconds / 2)

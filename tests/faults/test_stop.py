@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Publish, questions
+from tests.faults.conftest import Publish, requests_to
 from tests.support.figures import record
 from tests.support.load import load
 from tests.support.server import serving
@@ -16,8 +16,8 @@ from tests.support.watched import workers
 
 def stop_under_load(root: Path, publish: Publish, stops: int, connections: int) -> None:
     build_id = publish(0)
-    small = questions(root, build_id)
-    large = questions(root, build_id, users_at_once=200, k=500)  # answers of several megabytes
+    small = requests_to(root, build_id)
+    large = requests_to(root, build_id, users_at_once=200, k=500)  # answers of several megabytes
     answered = 0
     for _ in range(stops):
         with serving(root, RECO_WORKERS="2", RECO_DRAIN_SECONDS="1") as server:
@@ -44,15 +44,15 @@ def test_no_answer_is_lost_in_twenty_stops_under_sixty_four_connections(root: Pa
 
 
 def test_a_draining_server_says_so_and_closes_its_connections(root: Path, publish: Publish) -> None:
-    [question] = questions(root, publish(0))[:1]
+    [request] = requests_to(root, publish(0))[:1]
     with serving(root, RECO_DRAIN_SECONDS="2") as server:
         assert server.send("GET", "/health/ready", None, {}).status == 200
         server.process.terminate()
         time.sleep(0.5)
         ready, live = (server.send("GET", f"/health/{name}", None, {}) for name in ("ready", "live"))
         assert (ready.status, ready.json["detail"]) == (503, "the service is stopping")
-        answer = server.send("POST", "/infer", question.body, {})
-        assert (live.status, answer.status, answer.body) == (200, 200, next(iter(question.answers.values())))
+        answer = server.send("POST", "/infer", request.body, {})
+        assert (live.status, answer.status, answer.body) == (200, 200, next(iter(request.answers.values())))
         assert {each.headers["Connection"] for each in (ready, live, answer)} == {"close"}
         assert server.process.wait(10) == 0
 

@@ -10,7 +10,7 @@ import pytest
 
 from service.recommender import Recommender
 from service.settings import Settings
-from tests.faults.conftest import Publish, questions
+from tests.faults.conftest import Publish, requests_to
 from tests.faults.test_killed_workers import has_build_open
 from tests.faults.test_reload import metric
 from tests.support.fake_engine import EAST, compass
@@ -67,12 +67,12 @@ def seconds_until_replaced(server: Server, victim: int, count: int) -> float:
 
 @hangs
 def test_a_worker_that_hangs_is_replaced(root: Path, publish: Publish, tmp_path: Path, hang: str) -> None:
-    asked = questions(root, publish(0))
+    requests = requests_to(root, publish(0))
     environment, number = hanging(tmp_path, hang)
     with serving(
         root, RECO_WORKERS="2", RECO_WATCHDOG_SECONDS=str(WATCHDOG_SECONDS), PYTHONUNBUFFERED="1", **environment
     ) as server:
-        with load(server.port, asked, connections=8) as seen:
+        with load(server.port, requests, connections=8) as seen:
             time.sleep(0.5)
             victim = workers(server)[0]
             os.kill(victim, number)
@@ -101,7 +101,7 @@ def test_a_hung_worker_is_replaced_in_twelve_seconds_by_default(root: Path, publ
 
 @pytest.mark.slow
 def test_a_service_that_was_stopped_as_a_whole_goes_on_with_its_workers(root: Path, publish: Publish) -> None:
-    [question] = questions(root, publish(0))[:1]
+    [request] = requests_to(root, publish(0))[:1]
     with serving(root, RECO_WORKERS="2", RECO_WATCHDOG_SECONDS=str(WATCHDOG_SECONDS)) as server:
         before = workers(server)
         for process in (server.process.pid, *before):
@@ -111,7 +111,7 @@ def test_a_service_that_was_stopped_as_a_whole_goes_on_with_its_workers(root: Pa
         time.sleep(0.5)  # the supervisor looks at workers that are still stopped
         for worker in before:
             os.kill(worker, signal.SIGCONT)
-        assert server.send("POST", "/infer", question.body, {}).status == 200
+        assert server.send("POST", "/infer", request.body, {}).status == 200
         time.sleep(1)
         assert workers(server) == before
         assert not [line for line in server.log if "killed" in line]
@@ -141,7 +141,7 @@ def test_a_worker_whose_threads_are_stuck_says_that_it_is_not_live() -> None:
             return answer_on(probe).status
 
         with server.connection() as first, server.connection() as second:
-            with engine.held():
+            with engine.paused():
                 first.sendall(head + batch)
                 time.sleep(1.5)
                 assert live() == 200  # a long search alone keeps nobody waiting

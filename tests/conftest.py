@@ -1,5 +1,6 @@
 """Builds that tests share."""
 
+import fcntl
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ from index_builder.pipeline import BuildRequest, build
 from retrieval.artifact.store import Build, open_current
 
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp()  # before anything imports prometheus_client
+os.environ["OMP_NUM_THREADS"] = "1"  # in child processes too: threads of small searches only wait for each other
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # before pymilvus: its handlers abort processes that tests fork later
 
 DATA = Path(__file__).parent.parent / "data"
@@ -24,7 +26,7 @@ PRODUCTS, USERS, USERS_BATCH = DATA / "products.jsonl.gz", DATA / "users.json", 
 
 @pytest.fixture(scope="session", autouse=True)
 def light_builds() -> Iterator[None]:
-    """One thread a search, as small ones only wait for each other, few searches timed, and no picture.
+    """One thread a search, few searches timed, and no picture.
 
     Timing and drawing would take longer than all the rest of a small build.
     """
@@ -37,9 +39,14 @@ def light_builds() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def sample_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifacts root with a build of the sample catalogue."""
-    root = tmp_path_factory.mktemp("sample") / "artifacts"
-    build(BuildRequest(products=PRODUCTS, out=root, queries=USERS_BATCH))
+    """An artifacts root with a build of the sample catalogue, which pytest's worker processes share."""
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    directory = tmp_path_factory.getbasetemp().parent if is_worker else tmp_path_factory.mktemp("sample")
+    root = directory / "sample artifacts"
+    with (directory / "sample.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / "CURRENT").exists():
+            build(BuildRequest(products=PRODUCTS, out=root, queries=USERS_BATCH))
     return root
 
 

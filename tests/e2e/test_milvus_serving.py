@@ -26,9 +26,10 @@ ALONE = {"RECO_PORT": "0", "RECO_HOST": "127.0.0.1", "RECO_WORKERS": "1"}
 USER = user_json(vector=list(range(1, 1 + DIMENSION)), k=4, exclude=["p5"])
 
 
-@pytest.fixture
-def milvus(tmp_path: Path) -> Iterator[MilvusServer]:
-    with milvus_server(tmp_path / "milvus") as server:
+@pytest.fixture(scope="module")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    """A server for all tests: who kills it starts it again."""
+    with milvus_server(tmp_path_factory.mktemp("milvus")) as server:
         yield server
 
 
@@ -46,14 +47,18 @@ def publish_build(tmp_path: Path, milvus: MilvusServer) -> Callable[[int], str]:
     return publish_build
 
 
-@pytest.fixture
-def settings(milvus: MilvusServer) -> dict[str, str]:
+def settings_of(uri: str) -> dict[str, str]:
     return {
         "RECO_ENGINE": "milvus",
-        "RECO_MILVUS_URI": milvus.uri,
+        "RECO_MILVUS_URI": uri,
         "RECO_MILVUS_TIMEOUT": str(TIMEOUT),
         "RECO_WORKERS": "2",
     }
+
+
+@pytest.fixture
+def settings(milvus: MilvusServer) -> dict[str, str]:
+    return settings_of(milvus.uri)
 
 
 def ask(server: Server) -> Answer:
@@ -172,10 +177,8 @@ def test_health_answers_at_once_while_milvus_hangs(
     assert max(seconds for _, seconds in answers) < 2 * TIMEOUT + 5.0
 
 
-def test_a_start_without_milvus_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], settings: dict[str, str]
-) -> None:
-    for name, value in {**settings, **ALONE, "RECO_MILVUS_URI": "http://127.0.0.1:9"}.items():
+def test_a_start_without_milvus_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in {**settings_of("http://127.0.0.1:9"), **ALONE}.items():
         monkeypatch.setenv(name, value)
     assert main(["serve"]) == 1
     message = capsys.readouterr().err.splitlines()[-1]
@@ -186,10 +189,10 @@ def test_a_start_without_milvus_is_refused(
 def test_an_alias_that_nothing_was_published_to_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], settings: dict[str, str]
 ) -> None:
-    for name, value in {**settings, **ALONE}.items():
+    for name, value in {**settings, **ALONE, "RECO_MILVUS_ALIAS": "unpublished"}.items():
         monkeypatch.setenv(name, value)
     assert main(["serve"]) == 1
-    assert "reco: Milvus has no such alias; `python -m service publish` makes it" in capsys.readouterr().err
+    assert "unpublished: Milvus has no such alias; `python -m service publish` makes it" in capsys.readouterr().err
 
 
 def children(process: int) -> list[int]:

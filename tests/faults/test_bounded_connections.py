@@ -19,7 +19,7 @@ MAX_CONNECTIONS = 1000
 
 
 def idle_connections(root: Path, publish: Publish, count: int) -> None:
-    [request, *_] = requests_to(root, publish(0))
+    [request] = requests_to(root, publish(0), users=1)
     with serving(root) as server, ExitStack() as stack:
         seconds = []
         for _ in range(2):

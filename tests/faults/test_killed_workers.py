@@ -92,7 +92,7 @@ def metrics_directory(worker: int) -> Path:
 
 def count_on(root: Path, publish: Publish, kills: int) -> None:
     """Kill a worker again and again: the others' files and its own are all there is to count with."""
-    [request] = requests_to(root, publish(0))[:1]
+    [request] = requests_to(root, publish(0), users=1)
     with serving(root, RECO_WORKERS="2") as server:
 
         def requests_counted() -> float:

@@ -179,7 +179,7 @@ def truncate_until_no_worker_serves(root: Path, server: Server, build_id: str) -
 @pytest.mark.slow
 def test_a_service_whose_build_was_damaged_serves_again_when_its_files_are_back(root: Path, publish: Publish) -> None:
     build_id = publish(0)
-    [request] = requests_to(root, build_id)[:1]
+    [request] = requests_to(root, build_id, users=1)
     with serving(root, RECO_WORKERS="2") as server:
         content = truncate_until_no_worker_serves(root, server, build_id)
         ready = server.send("GET", "/health/ready", None, {})

@@ -35,7 +35,7 @@ def stop_under_load(root: Path, publish: Publish, stops: int, connections: int) 
 
 
 def test_no_answer_is_lost_when_the_server_stops(root: Path, publish: Publish) -> None:
-    stop_under_load(root, publish, stops=2, connections=16)
+    stop_under_load(root, publish, stops=1, connections=16)
 
 
 @pytest.mark.soak
@@ -44,7 +44,7 @@ def test_no_answer_is_lost_in_twenty_stops_under_sixty_four_connections(root: Pa
 
 
 def test_a_draining_server_says_so_and_closes_its_connections(root: Path, publish: Publish) -> None:
-    [request] = requests_to(root, publish(0))[:1]
+    [request] = requests_to(root, publish(0), users=1)
     with serving(root, RECO_DRAIN_SECONDS="2") as server:
         assert server.send("GET", "/health/ready", None, {}).status == 200
         server.process.terminate()

@@ -101,7 +101,7 @@ def test_a_hung_worker_is_replaced_in_twelve_seconds_by_default(root: Path, publ
 
 @pytest.mark.slow
 def test_a_service_that_was_stopped_as_a_whole_goes_on_with_its_workers(root: Path, publish: Publish) -> None:
-    [request] = requests_to(root, publish(0))[:1]
+    [request] = requests_to(root, publish(0), users=1)
     with serving(root, RECO_WORKERS="2", RECO_WATCHDOG_SECONDS=str(WATCHDOG_SECONDS)) as server:
         before = workers(server)
         for process in (server.process.pid, *before):

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,15 +26,16 @@ DETAIL = "the search engine does not answer; try again in 1 s"
 USER = unit_vectors(np.arange(1.0, 1 + DIMENSION)[None])
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[MilvusServer]:
-    """A server with a published build, for this test alone."""
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    """A server with a published build. Who kills it starts it again, but for the last test."""
     from service.engines.milvus_publish import Layout
     from service.engines.milvus_publish import publish as publish_to_milvus
 
-    publish(tmp_path / "artifacts")
-    with milvus_server(tmp_path / "milvus") as server:
-        publish_to_milvus(tmp_path / "artifacts", MilvusSettings(server.uri, timeout=20.0), Layout("FLAT"))
+    directory = tmp_path_factory.mktemp("outage")
+    publish(directory / "artifacts")
+    with milvus_server(directory / "milvus") as server:
+        publish_to_milvus(directory / "artifacts", MilvusSettings(server.uri, timeout=20.0), Layout("FLAT"))
         yield server
 
 
@@ -78,6 +78,32 @@ def test_a_search_that_gets_no_answer_ends_with_the_timeout(server: MilvusServer
     assert len(found_by(engine, USER, 3)[0]["best"]) == 3
 
 
+def test_clients_are_told_to_come_back_and_readiness_follows(server: MilvusServer, engine: Any) -> None:
+    client = create_app(Serving(Recommender(engine)), Settings()).test_client()
+    body = user_json(vector=USER[0].tolist(), k=2)
+
+    def ask(method: str, path: str) -> Answer:
+        response = client.open(path, method=method, data=body)
+        return Answer(response.status_code, response.headers, response.data)
+
+    good = ask("POST", "/infer")
+    assert good.status == 200
+    server.kill()
+    for path, sent in (("/infer", body), ("/batch", b"[" + body + b"]")):
+        body = sent
+        answer = ask("POST", path)
+        check_problem(answer, 503, DETAIL)
+        assert answer.headers["Retry-After"] == "1"
+    assert engine.latest() is engine
+    check_problem(ask("GET", "/health/ready"), 503, DETAIL)
+    assert ask("GET", "/health/live").status == 200
+    server.start()
+    _until(lambda: engine.latest().is_available)
+    body = user_json(vector=USER[0].tolist(), k=2)
+    assert ask("POST", "/infer").body == good.body
+    assert ask("GET", "/health/ready").json == {"status": "ready"}
+
+
 def test_searches_under_way_when_the_server_dies_answer_or_fail_in_time(server: MilvusServer, engine: Any) -> None:
     expected = found_by(engine, USER, 3)
     outcomes: list[tuple[Any, float]] = []
@@ -106,32 +132,6 @@ def test_searches_under_way_when_the_server_dies_answer_or_fail_in_time(server: 
     assert len(answers) > 8
     assert all(answer == expected for answer in answers)
     assert max(seconds for _, seconds in outcomes) < 2 * TIMEOUT + SLACK
-
-
-def test_clients_are_told_to_come_back_and_readiness_follows(server: MilvusServer, engine: Any) -> None:
-    client = create_app(Serving(Recommender(engine)), Settings()).test_client()
-    body = user_json(vector=USER[0].tolist(), k=2)
-
-    def ask(method: str, path: str) -> Answer:
-        response = client.open(path, method=method, data=body)
-        return Answer(response.status_code, response.headers, response.data)
-
-    good = ask("POST", "/infer")
-    assert good.status == 200
-    server.kill()
-    for path, sent in (("/infer", body), ("/batch", b"[" + body + b"]")):
-        body = sent
-        answer = ask("POST", path)
-        check_problem(answer, 503, DETAIL)
-        assert answer.headers["Retry-After"] == "1"
-    assert engine.latest() is engine
-    check_problem(ask("GET", "/health/ready"), 503, DETAIL)
-    assert ask("GET", "/health/live").status == 200
-    server.start()
-    _until(lambda: engine.latest().is_available)
-    body = user_json(vector=USER[0].tolist(), k=2)
-    assert ask("POST", "/infer").body == good.body
-    assert ask("GET", "/health/ready").json == {"status": "ready"}
 
 
 def _until(condition: Callable[[], bool]) -> None:

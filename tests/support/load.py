@@ -10,6 +10,7 @@ from time import monotonic
 
 _SECONDS = 30  # after which an answer is taken to be lost
 _RETRY_SECONDS = 0.05  # how soon a client that was refused comes back
+_THINK_SECONDS = 0.02  # between two requests of a client, so that a few of them leave a machine time for other tests
 
 
 @dataclass
@@ -40,14 +41,23 @@ class ExpectedRequest:
 
 @contextmanager
 def load(
-    port: int, requests: Sequence[ExpectedRequest], connections: int, slow_readers: bool = False
+    port: int,
+    requests: Sequence[ExpectedRequest],
+    connections: int,
+    slow_readers: bool = False,
+    think_seconds: float = _THINK_SECONDS,
 ) -> Iterator[Load]:
     """Keep so many connections busy with the requests in turn, from another thread, until the block ends.
 
     A client reconnects when it is told that the connection closes; when the server is gone, it stops.
     """
     seen = Load()
-    clients = threading.Thread(target=lambda: asyncio.run(_run(seen, port, requests, connections, slow_readers)))
+
+    async def run() -> None:
+        parts = (requests[first::connections] or requests for first in range(connections))
+        await asyncio.gather(*(_client(seen, port, part, slow_readers, think_seconds) for part in parts))
+
+    clients = threading.Thread(target=lambda: asyncio.run(run()))
     clients.start()
     try:
         yield seen
@@ -57,15 +67,7 @@ def load(
         assert not clients.is_alive(), "clients hang"
 
 
-async def _run(
-    seen: Load, port: int, requests: Sequence[ExpectedRequest], connections: int, slow_readers: bool
-) -> None:
-    await asyncio.gather(
-        *(_client(seen, port, requests[first::connections] or requests, slow_readers) for first in range(connections))
-    )
-
-
-async def _client(seen: Load, port: int, requests: Sequence[ExpectedRequest], slow: bool) -> None:
+async def _client(seen: Load, port: int, requests: Sequence[ExpectedRequest], slow: bool, think_seconds: float) -> None:
     turn = 0
     while not seen.stopping.is_set():
         try:
@@ -80,6 +82,7 @@ async def _client(seen: Load, port: int, requests: Sequence[ExpectedRequest], sl
                 if not await _send(seen, reader, writer, request, fresh, slow):
                     break
                 fresh = False
+                await asyncio.sleep(think_seconds)
         finally:
             writer.close()
 

@@ -66,13 +66,13 @@ STREAMS = {"full": _full, "closed": _closed, "reader gone": _gone, "stuck": _stu
 
 @contextmanager
 def serving_with_stderr(artifacts: Path, descriptor: int | None, **settings: str) -> Iterator[Server]:
-    """A server of two workers whose stderr is a descriptor, or closed; it must end by SIGTERM, with exit code 0."""
+    """A server whose stderr is a descriptor, or closed; it must end by SIGTERM, with exit code 0."""
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
         COMMAND,
         cwd=ROOT,
-        env=environment(artifacts, RECO_PORT=str(port), RECO_WORKERS="2", **settings),
+        env=environment(artifacts, RECO_PORT=str(port), **settings),
         stdout=subprocess.DEVNULL,
         stderr=descriptor,
         text=True,

@@ -15,8 +15,8 @@ from retrieval.vectors import BadVector, json_type, read_vector
 from service.errors import BadBody, BadRequest, Fault, TooLarge
 from service.settings import Limits
 
-# Of a text that is parsed at once, and of what it may become in memory: 800,000 empty objects. While it is parsed, up to
-# 0.1 s, no other thread of the process runs. Longer bodies are read in parts: lines, users of a batch, rows of a tensor.
+# Of a text that is parsed at once, and of what it may become in memory: 800,000 empty objects. While it is parsed, for
+# up to 0.1 s, no other thread of the process runs. Longer bodies are read in parts: lines, users, rows of a tensor.
 MAX_TEXT_BYTES, MAX_VALUE_BYTES = 4 * 2**20, 64 * 2**20
 _SMALL_BYTES = 2**19  # Texts up to here fit for certain.
 _MAX_ID_FAULTS = 20
@@ -105,7 +105,7 @@ def read_json_and_array(body: bytes, name: str, max_bytes: int) -> tuple[Any, li
 
     The array is empty in the value then.
     """
-    text, members = unwrap(body), []
+    text, members = unwrap(body), list[Any]()
     if len(text) > MAX_TEXT_BYTES and value_bytes(text) <= max_bytes:
         try:
             text, members = take_array(text, name)

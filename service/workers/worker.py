@@ -69,8 +69,8 @@ class _CommandRunner:
     """Does what the supervisor commands, and puts the server to run into `servers`, or None if there is none.
 
     The server comes with the first build once connections may be accepted. The supervisor sends ("prepare", build id),
-    ("drop",), ("serve", build id), ("accept",), ("count", event), ("drain",) and ("end",). It gets ("prepared", build
-    id) or ("refused", build id, message), and ("serving", build id). At most two builds are open at a time.
+    ("drop",), ("serve", build id), ("accept",), ("count", event, times), ("drain",) and ("end",). It gets ("prepared",
+    build id) or ("refused", build id, message), and ("serving", build id). At most two builds are open at a time.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class _CommandRunner:
             "drop": self._drop,
             "serve": self._serve,
             "accept": self._accept,
-            "count": lambda event: metrics.EVENTS[event].inc(),
+            "count": lambda event, times: metrics.EVENTS[event].inc(times),
             "drain": self._drain,
         }
         try:

@@ -116,10 +116,10 @@ class WorkerPool:
         for worker in self._workers.values():
             worker.command(self._commands[command])
 
-    def count(self, event: str) -> None:
-        """Have one worker count an event of the supervisor's."""
+    def count(self, event: str, times: int = 1) -> None:
+        """Have one worker count events of the supervisor's."""
         for worker in list(self._workers.values())[:1]:
-            worker.send(("count", event))
+            worker.send(("count", event, times))
 
     def all_prepared(self, build_id: str) -> bool:
         """Whether no worker is left that would have to open a build first; those that are not running will."""

@@ -2,15 +2,18 @@
 
 import socket
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.faults.conftest import Publish, questions
+from tests.faults.test_bounded_waits import batch_body, narrow_connection, post
 from tests.support.figures import record
 from tests.support.load import load
 from tests.support.server import serving
+from tests.support.watched import watched
 
 HEAD = b"POST /infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n{"
 
@@ -41,6 +44,24 @@ def slow_clients(root: Path, publish: Publish, count: int, seconds: float) -> No
 
 def test_slow_clients_do_not_keep_others_from_their_answers(root: Path, publish: Publish) -> None:
     slow_clients(root, publish, count=100, seconds=2)
+
+
+@pytest.mark.soak
+def test_clients_that_take_their_answers_by_drops(root: Path, publish: Publish) -> None:
+    publish(0)
+    batch = post("/batch", batch_body(800, 200))
+    with serving(root, RECO_WORKERS="2") as server, ExitStack() as stack, watched(server) as seen:
+        readers = [stack.enter_context(narrow_connection(server)) for _ in range(200)]
+        for reader in readers:
+            reader.sendall(batch)
+            reader.setblocking(False)
+        until = time.monotonic() + 40
+        while time.monotonic() < until:
+            for reader in readers:
+                with suppress(OSError):
+                    reader.recv(100)
+            time.sleep(0.2)
+    seen.report("clients that read by drops", clients=200)
 
 
 @pytest.mark.soak

@@ -89,14 +89,18 @@ def test_a_worker_that_hangs_is_replaced(root: Path, publish: Publish, tmp_path:
 
 
 @pytest.mark.soak
-def test_a_hung_worker_is_replaced_in_twelve_seconds_by_default(root: Path, publish: Publish) -> None:
+@pytest.mark.parametrize("hang", ["deadlock", "loop", "loop_with_the_interpreter_locked", "stop"])
+def test_a_hung_worker_is_replaced_in_twelve_seconds_by_default(
+    root: Path, publish: Publish, tmp_path: Path, hang: str
+) -> None:
     publish(0)
-    with serving(root, RECO_WORKERS="2") as server:
+    environment, number = hanging(tmp_path, hang)
+    with serving(root, RECO_WORKERS="2", **environment) as server:
         victim = workers(server)[0]
-        os.kill(victim, signal.SIGSTOP)
+        os.kill(victim, number)
         seconds = seconds_until_replaced(server, victim, 2)
-    assert 9 < seconds < 12
-    record("worker that hangs, by default", watchdog_seconds=10, replaced_in_seconds=round(seconds, 1))
+    record(f"worker that hangs, by default, {hang}", watchdog_seconds=10, replaced_in_seconds=round(seconds, 1))
+    assert 9 < seconds < 12 + 3  # the aim, and what a busy machine takes to start a process
 
 
 @pytest.mark.slow

@@ -4,7 +4,9 @@ import json
 import os
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,6 +132,37 @@ def test_a_watchdog_that_is_off_kills_nobody(root: Path, publish: Publish) -> No
         time.sleep(WATCHDOG_SECONDS + 1)
         assert workers(server) == before
         os.kill(before[0], signal.SIGCONT)
+
+
+@pytest.mark.slow
+def test_a_worker_whose_batches_are_long_is_live_while_others_wait() -> None:
+    engine = compass()
+    recommender, settings = Recommender(engine), Settings(log_level="WARNING", threads=1, watchdog_seconds=1)
+    user = json.dumps({"name": "ann", "vector": EAST}).encode()
+    body = b"[" + b",".join([user] * 1000) + b"]"
+    request = b"POST /batch HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    search_at_once = engine.search
+
+    def search(*arguments: Any) -> Any:
+        time.sleep(0.4)
+        return search_at_once(*arguments)
+
+    engine.search = search  # type: ignore[method-assign]
+    with threaded_server(recommender, settings) as server, ExitStack() as stack:
+        probe, first, second = (stack.enter_context(server.connection()) for _ in range(3))
+        for each in (first, second):
+            each.sendall(request)
+        statuses = []
+        for _ in range(12):
+            probe.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            statuses.append(answer_on(probe).status)
+            time.sleep(0.2)
+        second.setblocking(False)
+        with pytest.raises(BlockingIOError):  # It still waits for the first.
+            second.recv(1)
+        second.setblocking(True)
+        assert statuses == [200] * 12
+        assert [len(answer_on(each).json) for each in (first, second)] == [1000, 1000]
 
 
 @pytest.mark.slow

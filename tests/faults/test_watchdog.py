@@ -147,7 +147,7 @@ def test_a_worker_whose_batches_are_long_is_live_while_others_wait() -> None:
         time.sleep(0.4)
         return search_at_once(*arguments)
 
-    engine.search = search  # type: ignore[method-assign]
+    engine.search = search  # type: ignore[assignment, method-assign]
     with threaded_server(recommender, settings) as server, ExitStack() as stack:
         probe, first, second = (stack.enter_context(server.connection()) for _ in range(3))
         for each in (first, second):

@@ -1,6 +1,7 @@
 """A worker process, `python -m service.workers.worker`, started and commanded by the supervisor."""
 
 import logging
+import os
 import resource
 import signal
 import socket
@@ -28,6 +29,7 @@ from service.workers.server import Server
 if TYPE_CHECKING:
     from service.engines.milvus_engine import MilvusEngine
 
+_MAX_ENDING_SECONDS = 12.0  # longer than a supervisor that lives gives a worker
 _FOLLOW_SECONDS = 1.0  # between two looks at the cluster
 # How long a thread with a search to begin or to end waits for one that reads a large batch.
 _THREAD_SWITCH_SECONDS = 0.0005
@@ -106,6 +108,8 @@ class _CommandRunner:
             if self._server:
                 self._server.end()
             self.servers.put(None)
+        time.sleep(_MAX_ENDING_SECONDS)  # Usually the process ends before.
+        os._exit(1)  # Its supervisor has died, and so kills no worker that computes on and on.
 
     def _prepare(self, build_id: str) -> None:
         self._drop()

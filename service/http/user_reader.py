@@ -202,7 +202,7 @@ def _group_texts(texts: Iterable[bytes]) -> Iterator[list[bytes]]:
 def _read_text(text: bytes) -> Any:
     """Return the value of a text, or the BadJson in its place."""
     try:
-        return loads(text) if fits(text) else BadJson("too large: it holds more values than one user may bring")
+        return loads(text) if fits(text) else BadJson("larger, or of more values, than one user may bring")
     except BadJson as error:
         return error
 

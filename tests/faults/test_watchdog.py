@@ -23,7 +23,7 @@ from tests.support.threaded_server import threaded_server
 from tests.support.watched import workers
 
 WATCHDOG_SECONDS = 3  # the least
-TOLERANCE_SECONDS = 6  # beyond it, for a worker to be found out and replaced on a busy machine
+TOLERANCE_SECONDS = 10  # beyond it, for a worker to be found out and replaced on a busy machine
 # On SIGUSR1 a process does with its main thread, which runs a worker's event loop, what a test injects.
 SITE = """
 import re, signal, threading
@@ -99,10 +99,19 @@ def test_a_hung_worker_is_replaced_in_twelve_seconds_by_default(
     environment, number = hanging(tmp_path, hang)
     with serving(root, RECO_WORKERS="2", **environment) as server:
         victim = workers(server)[0]
+        began = time.monotonic()
         os.kill(victim, number)
-        seconds = seconds_until_replaced(server, victim, 2)
-    record(f"worker that hangs, by default, {hang}", watchdog_seconds=10, replaced_in_seconds=round(seconds, 1))
-    assert 9 < seconds < 12 + 3  # the aim, and what a busy machine takes to start a process
+        while victim in workers(server):
+            assert time.monotonic() - began < SECONDS, "".join(server.log)
+            time.sleep(0.05)
+        killed = time.monotonic() - began
+        replaced = killed + seconds_until_replaced(server, victim, 2)
+    times = {"killed_in_seconds": round(killed, 1), "replaced_in_seconds": round(replaced, 1)}
+    record(f"worker that hangs, by default, {hang}", watchdog_seconds=10, **times)
+    assert 9 < killed < 12
+    assert (
+        replaced < killed + TOLERANCE_SECONDS
+    )  # The aim is 12 s in all; a busy machine takes long to start a process.
 
 
 @pytest.mark.slow

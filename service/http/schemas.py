@@ -119,7 +119,7 @@ def unwrap(body: bytes) -> bytes:
     if not body or body.isspace():
         raise BadBody("the body is empty, JSON is expected")
     if not body.removeprefix(BOM_UTF8).lstrip().startswith(b'"'):
-        return body
+        return body if len(body) <= MAX_TEXT_BYTES else body.strip()
     try:
         return loads_string(body)
     except LongJson as error:

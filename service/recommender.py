@@ -1,5 +1,6 @@
 """The use case: users in, their best and worst products out. Knows no HTTP and no JSON."""
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -70,11 +71,15 @@ Convert = Callable[[list[Recommendation]], Sequence[Any]]
 
 
 class Recommender:
-    """Asks an engine for the matches of users."""
+    """Asks an engine for the matches of users.
+
+    `last_progress` is when it last began some users or had some read, as `time.monotonic` has it.
+    """
 
     def __init__(self, engine: SearchEngine):
         self.engine = engine
         self.info, self.prefixes = engine.info, engine.prefixes
+        self.last_progress = time.monotonic()
         self._threads = ThreadPoolExecutor(max(1, engine.concurrency - 1), "search")  # The calling thread searches too.
 
     @property
@@ -107,7 +112,7 @@ class Recommender:
         searches: list[tuple[_Search, Future[list[tuple[int, Any]]]]] = []
         found: dict[int, Any] = {}
         try:
-            for search in _plan_searches(blocks, items, self.engine.concurrency):
+            for search in _plan_searches(self._noticed(blocks), items, self.engine.concurrency):
                 searches.append((search, self._threads.submit(self._run, search, convert)))
             for search, future in searches:
                 if future.cancel():  # No thread has begun it yet.
@@ -120,8 +125,14 @@ class Recommender:
                 future.cancel()
         return [found[index] if isinstance(item, User) else item for index, item in enumerate(items)]
 
+    def _noticed(self, blocks: Iterable[UserBlock]) -> Iterator[UserBlock]:
+        for block in blocks:
+            self.last_progress = time.monotonic()
+            yield block
+
     def _run(self, search: "_Search", convert: Convert) -> list[tuple[int, Any]]:
         """Return each user's index among all items, and answer."""
+        self.last_progress = time.monotonic()
         best, worst = self.engine.search(unit_vectors(search.vectors), search.users[0].depth)
         answers = [
             Recommendation(user.name, self._select(best, i, user), self._select(worst, i, user))

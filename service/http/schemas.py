@@ -1,6 +1,6 @@
 """What a valid request is, as marshmallow fields whose errors are faults with codes."""
 
-import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -10,17 +10,16 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from marshmallow.exceptions import SCHEMA
 from numpy.typing import NDArray
 
-from retrieval.records.lenient_json import BadJson, loads, value_bytes
+from retrieval.records.lenient_json import BadJson, LongJson, loads, loads_string, take_array, value_bytes
 from retrieval.vectors import BadVector, json_type, read_vector
 from service.errors import BadBody, BadRequest, Fault, TooLarge
 from service.settings import Limits
 
-# Of what one text may become in memory: 800,000 empty objects, or a million numbers of 20 digits. While it is parsed,
-# up to 0.1 s, no other thread of the process runs.
-MAX_VALUE_BYTES = 64 * 2**20
+# Of a text that is parsed at once, and of what it may become in memory: 800,000 empty objects. While it is parsed, for
+# up to 0.1 s, no other thread of the process runs. Longer bodies are read in parts: lines, users, rows of a tensor.
+MAX_TEXT_BYTES, MAX_VALUE_BYTES = 4 * 2**20, 64 * 2**20
 _SMALL_BYTES = 2**19  # Texts up to here fit for certain.
 _MAX_ID_FAULTS = 20
-_JSON_STRING = re.compile(rb'(?:\xef\xbb\xbf)?\s*"')
 _MAX_SHOWN_INTEGER = 10**18
 _MESSAGES: dict[str, Any] = {
     "required": [Fault("missing", "is missing", "")],
@@ -91,6 +90,8 @@ def read_json(body: bytes, max_bytes: int = MAX_VALUE_BYTES) -> Any:
 
 def parse_json(text: bytes, max_bytes: int = MAX_VALUE_BYTES) -> Any:
     """Do what `read_json` does with a text that holds the value itself."""
+    if len(text) > MAX_TEXT_BYTES:
+        raise TooLarge(f"the body has a value of {len(text):,} bytes, {MAX_TEXT_BYTES:,} are allowed")
     if not fits(text, max_bytes):
         raise TooLarge(f"the body holds more values than fit in the {max_bytes:,} bytes of memory allowed")
     try:
@@ -99,21 +100,37 @@ def parse_json(text: bytes, max_bytes: int = MAX_VALUE_BYTES) -> Any:
         raise BadBody(f"the body is {error}") from error
 
 
+def read_json_and_array(body: bytes, name: str, max_bytes: int) -> tuple[Any, list[Any]]:
+    """Do what `read_json` does, but return apart what the array `name` holds in a body too long to be parsed at once.
+
+    The array is empty in the value then.
+    """
+    text, members = unwrap(body), list[Any]()
+    if len(text) > MAX_TEXT_BYTES and value_bytes(text) <= max_bytes:
+        try:
+            text, members = take_array(text, name)
+        except BadJson as error:
+            raise BadBody(f"the body is {error}") from error
+    return parse_json(text, max_bytes), members
+
+
 def unwrap(body: bytes) -> bytes:
-    """Return the text in a body that is a JSON string, and any other body as it is. Raises BadBody."""
+    """Return the text in a body that is a JSON string, and any other body as it is. Raises BadBody or TooLarge."""
     if not body or body.isspace():
         raise BadBody("the body is empty, JSON is expected")
-    if not _JSON_STRING.match(body):
-        return body
+    if not body.removeprefix(BOM_UTF8).lstrip().startswith(b'"'):
+        return body if len(body) <= MAX_TEXT_BYTES else body.strip()
     try:
-        return str(loads(body)).encode(errors="surrogatepass")
+        return loads_string(body)
+    except LongJson as error:
+        raise TooLarge(f"the body is {error}") from error
     except BadJson as error:
         raise BadBody(f"the body is {error}") from error
 
 
 def fits(text: bytes, max_bytes: int = MAX_VALUE_BYTES) -> bool:
-    """Tell whether the value of a JSON text is sure to take at most `max_bytes` of memory."""
-    return len(text) <= _SMALL_BYTES or value_bytes(text) <= max_bytes
+    """Tell whether a JSON text may be parsed at once, and its value is sure to take at most `max_bytes` of memory."""
+    return len(text) <= _SMALL_BYTES or (len(text) <= MAX_TEXT_BYTES and value_bytes(text) <= max_bytes)
 
 
 def load(request: Schema, value: Any, subject: str, pointer: str = "") -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Reads the users of request bodies into blocks: their options, and their vectors as one matrix."""
 
-import re
 import struct
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice
@@ -20,7 +20,6 @@ from service.settings import Limits
 _COMMA = ord(",")
 _MAX_GROUP_BYTES = 2**20  # of the texts that are parsed together
 _MAX_BLANK_LINES = 1_000_000
-_ARRAY_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[")
 _EMPTY: frozenset[str] = frozenset()
 # Of the largest number of a vector that is for certain neither zero nor out of range.
 _MIN_MAGNITUDE, _MAX_MAGNITUDE = 1e-100, 1e100
@@ -72,7 +71,7 @@ class UserReader:
 
     def _read_odd_array(self, text: bytes, first: int) -> Iterator[UserBlock]:
         """Yield the users from position `first` on of an array: parsed whole if that is small, or else one by one."""
-        if fits(text) or not _ARRAY_START.match(text):
+        if fits(text) or not text.removeprefix(BOM_UTF8).lstrip().startswith(b"["):
             value = parse_json(text)
             if not isinstance(value, list):
                 raise BadRequest([Fault("type", "a batch must be an array of users", "")])
@@ -203,7 +202,7 @@ def _group_texts(texts: Iterable[bytes]) -> Iterator[list[bytes]]:
 def _read_text(text: bytes) -> Any:
     """Return the value of a text, or the BadJson in its place."""
     try:
-        return loads(text) if fits(text) else BadJson("too large: it holds more values than one user may bring")
+        return loads(text) if fits(text) else BadJson("larger, or of more values, than one user may bring")
     except BadJson as error:
         return error
 

@@ -19,6 +19,7 @@ from waitress.channel import HTTPChannel
 from service.http import metrics
 from service.http.dynamic_batching import DynamicBatcher
 from service.http.openapi import HEALTH_ROUTES, URGENT_ROUTES
+from service.recommender import Serving
 from service.settings import Settings
 from service.workers.connections.parser import OVERLOADED
 
@@ -31,8 +32,8 @@ MAX_BATCHED_USERS = 8
 class Admission:
     """Holds the requests that wait; waitress calls `add_task` for each that has arrived."""
 
-    def __init__(self, batcher: DynamicBatcher, settings: Settings):
-        self._batcher = batcher
+    def __init__(self, serving: Serving, settings: Settings):
+        self._serving, self._batcher = serving, DynamicBatcher(serving, settings.limits)
         self._max_in_flight = max(1, settings.max_in_flight // settings.workers)
         self._engine_is_remote = settings.milvus is not None
         self._in_flight = self._running = 0
@@ -53,8 +54,9 @@ class Admission:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether requests wait, and none has been begun or ended for longer than a worker may hang."""
-        waits, seconds = self._in_flight > self._running, time.monotonic() - self._last_progress
+        """Whether requests wait, and those that run have not come further for longer than a worker may hang."""
+        last_progress = max(self._last_progress, self._serving.recommender.last_progress)
+        waits, seconds = self._in_flight > self._running, time.monotonic() - last_progress
         return waits and 0 < self._watchdog_seconds < seconds
 
     def is_full(self) -> bool:

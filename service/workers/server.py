@@ -20,7 +20,6 @@ from service.cores import never_wait
 from service.http import metrics
 from service.http.access import Access
 from service.http.app import create_app
-from service.http.dynamic_batching import DynamicBatcher
 from service.recommender import Serving
 from service.settings import Settings
 from service.workers.admission import Admission
@@ -65,7 +64,7 @@ class Server(TcpWSGIServer):
         self.on_tick: Callable[[], object] = lambda: None
         self._thread = threading.get_ident()
         self.request_log = RequestLog(settings)
-        self._admission = Admission(DynamicBatcher(serving, settings.limits), settings)
+        self._admission = Admission(serving, settings)
         serving.is_stuck = lambda: self._admission.is_stuck
         self.parser_class = partial(
             RequestParser,
@@ -120,7 +119,7 @@ class Server(TcpWSGIServer):
         for channel in list(self.active_channels.values()):
             if channel.is_too_slow(time.monotonic()):
                 metrics.SLOW_CLIENTS.inc()
-                channel.will_close = True
+                channel.handle_close()  # A client that takes nothing would not let its socket become writable.
             channel.settle()
 
     def readable(self) -> bool:
@@ -207,8 +206,7 @@ class Server(TcpWSGIServer):
             timeout = STOPPING_BUSY_TIMEOUT_SECONDS if channel.is_busy else _STOPPING_IDLE_TIMEOUT_SECONDS
             is_being_answered = channel.requests and not channel.total_outbufs_len
             if not is_being_answered and now - channel.last_activity > timeout:
-                channel.will_close = True
-                channel.settle()
+                channel.handle_close()
 
 
 def _max_connections() -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 
 from retrieval.artifact.watch import BuildWatch, PinnedBuild, start_verifying_current
@@ -37,9 +38,10 @@ _UNAVAILABLE = (
 log = logging.getLogger(__name__)
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, dropped_lines: SimpleQueue[int]) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal stops at once. SIGHUP checks for a new build.
 
+    Log lines of this process that are dropped come in `dropped_lines`, for a worker to count.
     Raises BadSetting for an address that cannot be listened on, BadArtifact where there is no good build to start with,
     and CannotServe where the workers do not start.
     """
@@ -62,7 +64,7 @@ def serve(settings: Settings) -> None:
             host, port = listener.getsockname()[:2]
             listener.setblocking(False)
             log.info("serving build %s on http://%s:%d", build.build_id, f"[{host}]" if ":" in host else host, port)
-            _follow_builds(settings, listener, workers, signals, build)
+            _follow_builds(settings, listener, workers, signals, build, dropped_lines)
         _drain(settings, listener, workers, signals)
 
 
@@ -79,7 +81,12 @@ def _first_build(settings: Settings, workers: WorkerPool, signals: "_Signals") -
 
 
 def _follow_builds(
-    settings: Settings, listener: socket.socket, workers: WorkerPool, signals: "_Signals", build: PinnedBuild
+    settings: Settings,
+    listener: socket.socket,
+    workers: WorkerPool,
+    signals: "_Signals",
+    build: PinnedBuild,
+    dropped_lines: SimpleQueue[int],
 ) -> None:
     """Keep the workers on the newest good build until a signal to stop."""
     reloader = Reloader(workers, BuildWatch(settings.artifacts, settings.reload_seconds), build)
@@ -87,6 +94,8 @@ def _follow_builds(
     while not signals.stops:
         workers.poll()
         substitute.poll(workers.any_serve)
+        while not dropped_lines.empty():
+            workers.count("dropped log line", dropped_lines.get())
         if settings.milvus:
             continue  # Its workers follow the alias by themselves.
         if signals.reloads:

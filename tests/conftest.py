@@ -14,12 +14,18 @@ import pytest
 from index_builder import tuning
 from index_builder.pipeline import BuildRequest, build
 from retrieval.artifact.store import Build, open_current
+from tests.support.milvus import MilvusServer, running_milvus
 
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp()  # before anything imports prometheus_client
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # before pymilvus: its handlers abort processes that tests fork later
 
 DATA = Path(__file__).parent.parent / "data"
 PRODUCTS, USERS, USERS_BATCH = DATA / "products.jsonl.gz", DATA / "users.json", DATA / "users_batch.json"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "run tests on Milvus against the standalone server in the environment of this interpreter, instead of Lite"
+    parser.addoption("--milvus-server", metavar="PYTHON", help=text)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -65,3 +71,19 @@ def build_of(tmp_path: Path) -> Callable[..., Build]:
         return open_current(tmp_path / "artifacts")
 
     return build_of
+
+
+@pytest.fixture(scope="session")
+def milvus_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    interpreter = request.config.getoption("--milvus-server")
+    with running_milvus(tmp_path_factory.mktemp("milvus"), interpreter) as server:
+        yield server
+
+
+@pytest.fixture
+def milvus(milvus_server: MilvusServer) -> MilvusServer:
+    """A server that runs and holds nothing."""
+    if not milvus_server.is_running:
+        milvus_server.start()
+    milvus_server.clear()
+    return milvus_server

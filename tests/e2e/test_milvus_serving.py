@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,16 @@ import pytest
 from service.__main__ import main
 from service.settings import MilvusSettings
 from tests.support.api import Answer, check_problem, user_json
-from tests.support.milvus import MilvusServer, milvus_server, needs_milvus
+from tests.support.milvus import MilvusServer, on_milvus
 from tests.support.published import DIMENSION, publish
 from tests.support.server import SECONDS, Server, serving
 
-pytestmark = needs_milvus
+pytestmark = on_milvus
 
 TIMEOUT = 1.0
 DETAIL = "the search engine does not answer; try again in 1 s"
 ALONE = {"RECO_PORT": "0", "RECO_HOST": "127.0.0.1", "RECO_WORKERS": "1"}
 USER = user_json(vector=list(range(1, 1 + DIMENSION)), k=4, exclude=["p5"])
-
-
-@pytest.fixture
-def milvus(tmp_path: Path) -> Iterator[MilvusServer]:
-    with milvus_server(tmp_path / "milvus") as server:
-        yield server
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The engine on Milvus keeps the contract that the embedded one keeps."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +17,15 @@ from tests.support.catalogues import products_of
 from tests.support.engine_contract import EngineContract, Products, positions
 from tests.support.engines import engine_of
 from tests.support.matches import found_by, matches_of, user_row
-from tests.support.milvus import MilvusServer, milvus_server, needs_milvus
+from tests.support.milvus import MilvusServer, on_milvus
 
-pytestmark = needs_milvus
+pytestmark = on_milvus
 
 EngineOver = Callable[..., SearchEngine]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
-    with milvus_server(tmp_path_factory.mktemp("milvus")) as server:
-        yield server
-
-
 @pytest.fixture
-def engine_over(server: MilvusServer, tmp_path: Path, build_of: Callable[..., Build]) -> EngineOver:
+def engine_over(milvus: MilvusServer, tmp_path: Path, build_of: Callable[..., Build]) -> EngineOver:
     """A function that builds, publishes to Milvus, and opens what the alias names."""
     from service.engines.milvus_engine import open_engine
     from service.engines.milvus_publish import Layout, publish
@@ -40,7 +34,7 @@ def engine_over(server: MilvusServer, tmp_path: Path, build_of: Callable[..., Bu
 
     def engine_over(products: Products, index: str = "FLAT") -> SearchEngine:
         build_of(products)
-        settings = MilvusSettings(server.uri, alias=f"{tmp_path.name}_{next(numbers)}", timeout=20.0)
+        settings = MilvusSettings(milvus.uri, alias=f"{tmp_path.name}_{next(numbers)}", timeout=20.0)
         publish(tmp_path / "artifacts", settings, Layout(index))
         return open_engine(settings)
 

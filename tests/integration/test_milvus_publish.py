@@ -1,6 +1,6 @@
 """`python -m service publish`: whole or not at all, and as often as wanted."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,12 @@ from service.__main__ import main
 from service.errors import CannotPublish, EngineUnavailable
 from service.settings import MilvusSettings
 from tests.support.catalogues import products_of, write_lines
-from tests.support.milvus import MilvusServer, milvus_server, needs_milvus
+from tests.support.milvus import MilvusServer, on_milvus
 from tests.support.published import PRODUCTS, publish
 
-pytestmark = needs_milvus
+pytestmark = on_milvus
 
 Publish = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
-    with milvus_server(tmp_path_factory.mktemp("milvus")) as server:
-        yield server
 
 
 @pytest.fixture
@@ -32,10 +26,10 @@ def alias(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def cluster(server: MilvusServer, alias: str) -> Any:
+def cluster(milvus: MilvusServer, alias: str) -> Any:
     from service.engines.milvus_cluster import Cluster
 
-    return Cluster(MilvusSettings(server.uri, alias=alias, timeout=20.0))
+    return Cluster(MilvusSettings(milvus.uri, alias=alias, timeout=20.0))
 
 
 @pytest.fixture
@@ -46,11 +40,11 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(root: Path, server: MilvusServer, alias: str, capsys: pytest.CaptureFixture[str]) -> Publish:
+def run(root: Path, milvus: MilvusServer, alias: str, capsys: pytest.CaptureFixture[str]) -> Publish:
     """The command, with further options: exit code, standard output and error."""
 
     def run(*options: str) -> tuple[int, str, str]:
-        given = ["--artifact", str(root), "--uri", server.uri, "--alias", alias, "--index", "FLAT", *options]
+        given = ["--artifact", str(root), "--uri", milvus.uri, "--alias", alias, "--index", "FLAT", *options]
         code = main(["publish", *given])
         return code, *capsys.readouterr()
 
@@ -176,7 +170,7 @@ def test_a_build_in_use_is_not_given_another_index(run: Publish, cluster: Any, r
     assert cluster.target() == name
 
 
-def test_a_product_whose_name_milvus_cannot_keep_fails_the_publish(server: MilvusServer, tmp_path: Path) -> None:
+def test_a_product_whose_name_milvus_cannot_keep_fails_the_publish(milvus: MilvusServer, tmp_path: Path) -> None:
     from index_builder.pipeline import BuildRequest, build
     from service.engines.milvus_publish import Layout
     from service.engines.milvus_publish import publish as publish_to_milvus
@@ -185,7 +179,7 @@ def test_a_product_whose_name_milvus_cannot_keep_fails_the_publish(server: Milvu
     products[1]["name"] = "x" * 70_000
     build(BuildRequest(products=write_lines(tmp_path / "p.jsonl", products), out=tmp_path / "a"))
     with pytest.raises(CannotPublish, match=r"^product 2: id and name take 70020 bytes, Milvus keeps 65535$"):
-        publish_to_milvus(tmp_path / "a", MilvusSettings(server.uri, alias="long_names"), Layout())
+        publish_to_milvus(tmp_path / "a", MilvusSettings(milvus.uri, alias="long_names"), Layout())
 
 
 def test_a_damaged_build_is_not_published(run: Publish, cluster: Any, root: Path) -> None:

@@ -83,11 +83,12 @@ class MilvusServer:
                 client.drop_collection(collection)
 
     def _is_up(self) -> bool:
-        if self.is_standalone:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._health_port}/healthz") as answer:
-                return b"OK" in answer.read()
+        """Whether it listens; raises OSError where it does not."""
         socket.create_connection(("127.0.0.1", self.port)).close()
-        return True
+        if not self.is_standalone:
+            return True
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._health_port}/healthz") as answer:
+            return b"OK" in answer.read()
 
 
 @contextmanager

@@ -15,10 +15,11 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 # What a standalone server waits for before it does a step. Tests of small collections would spend their time on it.
 FASTER = {
-    "dataCoord.segment.assignmentExpiration": 200,  # milliseconds until a flush takes what was inserted
-    "queryCoord.checkInterval": 100,
-    "queryCoord.distPullInterval": 100,
-    "common.session.ttl": 5,  # seconds until parts of a killed server are given up
+    "DATACOORD_SEGMENT_ASSIGNMENTEXPIRATION": "200",  # milliseconds until a flush takes what was inserted
+    "QUERYCOORD_CHECKCHANNELINTERVAL": "100",
+    "QUERYCOORD_CHECKSEGMENTINTERVAL": "100",
+    "QUERYCOORD_DISTPULLINTERVAL": "100",
+    "COMMON_SESSION_TTL": "5",  # seconds until parts of a killed server are given up
 }
 
 
@@ -37,20 +38,33 @@ def become_standalone(directory: Path, port: str, health_port: str) -> None:
     import milvus
 
     config = milvus.MilvusServerConfig(data_dir=str(directory))
-    names = [name for name in config.configurable_items if name.endswith("_port") and name != "proxy_port"]
-    config.update(proxy_port=port, **dict(zip(names, free_ports(len(names)), strict=True)))
-    for name, value in FASTER.items():
-        config.set(name, value)
-    config.resolve()
+    inner = [name for name in config.configurable_items if name.endswith("_port")]
+    for name, number in {**dict(zip(inner, free_ports(len(inner)), strict=True)), "proxy_port": int(port)}.items():
+        config.set(name, number)
+    config.resolve_storage()
+    config.write_config()
     programs = Path(sys.prefix) / "server" / "bin"
     os.environ.update(
+        FASTER,
         DEPLOY_MODE="STANDALONE",
         METRICS_PORT=health_port,
         MILVUS_RUN_DIR=str(directory / "run"),
+        ETCD_CONFIG_PATH=str(etcd_config(directory)),
         LD_LIBRARY_PATH=str(programs),
     )
     os.chdir(directory)  # It reads configs/milvus.yaml there.
     os.execv(programs / "milvus", ["milvus", "run", "standalone"])
+
+
+def etcd_config(directory: Path) -> Path:
+    """The file that gives the etcd inside ports of its own, the same ones after a restart."""
+    path = directory / "etcd.yaml"
+    if not path.exists():
+        client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
+        lines = [f"listen-client-urls: {client}", f"advertise-client-urls: {client}"]
+        lines += [f"listen-peer-urls: {peer}", f"initial-advertise-peer-urls: {peer}"]
+        path.write_text("\n".join([*lines, f"initial-cluster: default={peer}\n"]))
+    return path
 
 
 def free_ports(count: int) -> list[int]:

@@ -19,8 +19,9 @@ FASTER = {
     "QUERYCOORD_CHECKCHANNELINTERVAL": "100",
     "QUERYCOORD_CHECKSEGMENTINTERVAL": "100",
     "QUERYCOORD_DISTPULLINTERVAL": "100",
-    "COMMON_SESSION_TTL": "5",  # seconds until parts of a killed server are given up
+    "COMMON_SESSION_TTL": "10",  # seconds until parts of a killed server are given up
 }
+PARTS = ("PROXY", "ROOTCOORD", "DATACOORD", "DATANODE", "INDEXCOORD", "INDEXNODE", "QUERYCOORD", "QUERYNODE")
 
 
 def main() -> None:
@@ -35,36 +36,36 @@ def become_lite(directory: Path, port: str, _health_port: str) -> None:
 
 
 def become_standalone(directory: Path, port: str, health_port: str) -> None:
-    import milvus
-
-    config = milvus.MilvusServerConfig(data_dir=str(directory))
-    inner = [name for name in config.configurable_items if name.endswith("_port")]
-    for name, number in {**dict(zip(inner, free_ports(len(inner)), strict=True)), "proxy_port": int(port)}.items():
-        config.set(name, number)
-    config.resolve_storage()
-    config.write_config()
+    if not (directory / "configs").exists():  # A server that starts again looks for its parts where they were.
+        configure(directory, int(port))
     programs = Path(sys.prefix) / "server" / "bin"
     os.environ.update(
         FASTER,
+        **{f"{part}_IP": "127.0.0.1" for part in PARTS},
         DEPLOY_MODE="STANDALONE",
         METRICS_PORT=health_port,
         MILVUS_RUN_DIR=str(directory / "run"),
-        ETCD_CONFIG_PATH=str(etcd_config(directory)),
+        ETCD_CONFIG_PATH=str(directory / "etcd.yaml"),
         LD_LIBRARY_PATH=str(programs),
     )
     os.chdir(directory)  # It reads configs/milvus.yaml there.
     os.execv(programs / "milvus", ["milvus", "run", "standalone"])
 
 
-def etcd_config(directory: Path) -> Path:
-    """The file that gives the etcd inside ports of its own, the same ones after a restart."""
-    path = directory / "etcd.yaml"
-    if not path.exists():
-        client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
-        lines = [f"listen-client-urls: {client}", f"advertise-client-urls: {client}"]
-        lines += [f"listen-peer-urls: {peer}", f"initial-advertise-peer-urls: {peer}"]
-        path.write_text("\n".join([*lines, f"initial-cluster: default={peer}\n"]))
-    return path
+def configure(directory: Path, port: int) -> None:
+    """Write the configuration, with ports that no other server on this machine has."""
+    import milvus
+
+    config = milvus.MilvusServerConfig(data_dir=str(directory))
+    inner = [name for name in config.configurable_items if name.endswith("_port")]
+    *ports, client, peer = free_ports(len(inner) + 2)
+    for name, number in {**dict(zip(inner, ports, strict=True)), "proxy_port": port}.items():
+        config.set(name, number)
+    config.resolve_storage()
+    config.write_config()
+    urls = {"listen-client": client, "advertise-client": client, "listen-peer": peer, "initial-advertise-peer": peer}
+    lines = [f"{name}-urls: http://127.0.0.1:{number}" for name, number in urls.items()]
+    (directory / "etcd.yaml").write_text("\n".join([*lines, f"initial-cluster: default=http://127.0.0.1:{peer}\n"]))
 
 
 def free_ports(count: int) -> list[int]:

@@ -128,7 +128,7 @@ def test_clients_are_told_to_come_back_and_readiness_follows(milvus: MilvusServe
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.1)

@@ -191,6 +191,48 @@ def test_a_damaged_build_is_not_published(run: Publish, cluster: Any, root: Path
     assert (cluster.target(), collections(cluster)) == ("", set())
 
 
+def test_a_published_build_is_said_to_be_even_where_older_ones_cannot_be_dropped(
+    run: Publish, cluster: Any, root: Path, alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from service.engines.milvus_cluster import Cluster
+
+    call = Cluster.call
+
+    def fail(self: Any, method: str, *arguments: Any, **options: Any) -> Any:
+        if method == "list_collections" and self.target():
+            raise EngineUnavailable("Milvus at nowhere: broken")
+        return call(self, method, *arguments, **options)
+
+    monkeypatch.setattr(Cluster, "call", fail)
+    name = collection_of(alias, root)
+    published = f"published   {name}: {PRODUCTS} products, FLAT, named by {alias}"
+    assert run() == (
+        0,
+        f"{published}\nolder collections are dropped by the next publish: Milvus at nowhere: broken\n",
+        "",
+    )
+
+
+def test_more_replicas_than_servers_fail_the_publish(
+    run: Publish, cluster: Any, alias: str, milvus: MilvusServer
+) -> None:
+    if not milvus.is_standalone:
+        pytest.skip("Lite takes any number")
+    code, output, message = run("--replicas", "2")
+    assert (code, output) == (1, "")
+    assert message.startswith(f"error: Milvus at {milvus.uri}: ")
+    assert "Traceback" not in message
+    assert (cluster.target(), collections(cluster)) == ("", set())
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:99999", "http://127.0.0.1:port", "http://[::1"])
+def test_an_address_that_cannot_be_is_said(run: Publish, address: str) -> None:
+    code, _, message = run("--uri", address)
+    assert code == 1
+    assert message.startswith(f"error: Milvus at {address}: ")
+    assert message.endswith("\nnothing was published\n")
+
+
 def test_no_milvus_is_said(run: Publish) -> None:
     code, _, message = run("--uri", "http://127.0.0.1:9", "--timeout", "0.5")
     assert code == 1

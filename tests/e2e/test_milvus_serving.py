@@ -157,7 +157,7 @@ def test_health_answers_at_once_while_milvus_hangs(
 
 
 def hang(server: Server) -> tuple[float, list[tuple[Answer, float]]]:
-    """The slowest answer about health while twenty clients ask, in seconds, and their answers, each with its seconds."""
+    """The seconds of the slowest answer about health while twenty clients ask, and their answers with their seconds."""
     answers: list[tuple[Answer, float]] = []
 
     def ask_once() -> None:

@@ -192,18 +192,14 @@ def test_a_damaged_build_is_not_published(run: Publish, cluster: Any, root: Path
 
 
 def test_a_published_build_is_said_to_be_even_where_older_ones_cannot_be_dropped(
-    run: Publish, cluster: Any, root: Path, alias: str, monkeypatch: pytest.MonkeyPatch
+    run: Publish, root: Path, alias: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from service.engines.milvus_cluster import Cluster
+    from service.engines import milvus_publish
 
-    call = Cluster.call
+    def fail(*arguments: Any) -> None:
+        raise EngineUnavailable("Milvus at nowhere: broken")
 
-    def fail(self: Any, method: str, *arguments: Any, **options: Any) -> Any:
-        if method == "list_collections" and self.target():
-            raise EngineUnavailable("Milvus at nowhere: broken")
-        return call(self, method, *arguments, **options)
-
-    monkeypatch.setattr(Cluster, "call", fail)
+    monkeypatch.setattr(milvus_publish, "_drop_others", fail)
     name = collection_of(alias, root)
     published = f"published   {name}: {PRODUCTS} products, FLAT, named by {alias}"
     assert run() == (

@@ -44,7 +44,7 @@ test-faults: $(VENV)/.dev ## the faults that take seconds each to show (ARGS= fo
 
 test-milvus: export PYTHONDONTWRITEBYTECODE =
 test-milvus: $(VENV)/.dev $(MILVUS_VENV)/.server-$(MILVUS_VERSION) ## all tests on Milvus against a standalone server instead of Lite (ARGS= for pytest)
-	$(BIN)/python -m pytest -m milvus --milvus-server $(MILVUS_VENV)/bin/python --numprocesses 3 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest tests -m milvus --milvus-server=$(MILVUS_VENV)/bin/python --numprocesses 3 --dist loadfile $(ARGS)
 
 coverage: $(VENV)/.dev ## share of lines and branches that the suite runs, worker processes included; never fails
 	$(BIN)/coverage erase

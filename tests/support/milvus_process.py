@@ -1,7 +1,7 @@
 """Becomes a Milvus server that dies with the process that started it.
 
-`python -P milvus_process.py lite|standalone DIRECTORY PORT HEALTH_PORT`; with `-P`, as no module beside this one is to be
-imported for a package of its name. Standalone is the whole server, as `make test-milvus` installs it.
+`python -P milvus_process.py lite|standalone DIRECTORY PORT HEALTH_PORT`; with `-P`, no module beside this one is taken
+for a package of its name. Standalone is the whole server, as `make test-milvus` installs it.
 """
 
 import ctypes

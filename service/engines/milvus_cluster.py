@@ -20,7 +20,6 @@ POSITION, PREFIX, VECTOR = "position", "head", "vector"  # Published collections
 STORED = [POSITION, PREFIX, VECTOR]  # Servers name the primary key in a hit only where it is requested.
 MAX_PREFIX_BYTES = 65_535  # Milvus takes no longer strings.
 _CONNECT_SECONDS = 10.0
-_MAX_EF = 32_768  # Servers refuse more.
 _SEARCHED_PER_FOUND = 4  # An approximate index looks at so many products for each of the `depth` that it is to find.
 
 
@@ -43,7 +42,7 @@ BUILD_PARAMETERS: dict[str, Callable[[int], dict[str, int]]] = {
 # other: finding them takes several times the effort that is usual for the best side.
 SEARCH_PARAMETERS: dict[str, Callable[[int, int], dict[str, int]]] = {
     "FLAT": lambda _products, _depth: {},
-    "HNSW": lambda _products, depth: {"ef": min(_MAX_EF, max(2048, _SEARCHED_PER_FOUND * depth))},
+    "HNSW": lambda _products, depth: {"ef": max(2048, _SEARCHED_PER_FOUND * depth)},
     "IVF_FLAT": lambda products, depth: {"nprobe": _probes(products, depth)},
 }
 

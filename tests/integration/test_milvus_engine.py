@@ -102,9 +102,9 @@ def test_an_approximate_index_finds_nearly_all_and_scores_them_exactly(engine_ov
     assert recall_of(engine, vectors, draw.normal(size=(3, 32)), 1500) >= 0.98  # more than a third of the lists hold
 
 
-def test_the_deepest_search_of_a_graph_is_one_that_servers_take(engine_over: EngineOver, milvus: MilvusServer) -> None:
+def test_a_deep_search_of_a_graph_finds_nearly_all(engine_over: EngineOver, milvus: MilvusServer) -> None:
     if not milvus.is_standalone:
-        pytest.skip("Lite takes any, and minutes to build a graph")
+        pytest.skip("Lite takes minutes to build a graph of so many")
     draw = np.random.default_rng(8)
     vectors = draw.normal(size=(12_000, 4))
     engine = engine_over(products_of(vectors), "HNSW")

@@ -16,6 +16,7 @@ import pytest
 from index_builder import tuning
 from index_builder.pipeline import BuildRequest, build
 from retrieval.artifact.store import Build, open_current
+from tests.support.milvus import MilvusServer, running_milvus
 
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp()  # before anything imports prometheus_client
 os.environ["OMP_NUM_THREADS"] = "1"  # in child processes too: threads of small searches only wait for each other
@@ -30,6 +31,11 @@ PRODUCTS, USERS, USERS_BATCH = DATA / "products.jsonl.gz", DATA / "users.json", 
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "run tests on Milvus against the standalone server in the environment of this interpreter, instead of Lite"
+    parser.addoption("--milvus-server", metavar="PYTHON", help=text)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -80,3 +86,19 @@ def build_of(tmp_path: Path) -> Callable[..., Build]:
         return open_current(tmp_path / "artifacts")
 
     return build_of
+
+
+@pytest.fixture(scope="session")
+def milvus_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    interpreter = request.config.getoption("--milvus-server")
+    with running_milvus(tmp_path_factory.mktemp("milvus"), interpreter) as server:
+        yield server
+
+
+@pytest.fixture
+def milvus(milvus_server: MilvusServer) -> MilvusServer:
+    """A server that runs and holds nothing."""
+    if not milvus_server.is_running:
+        milvus_server.start()
+    milvus_server.clear()
+    return milvus_server

@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from retrieval.search.ranking import RANKING_ERROR, SPARE_NEIGHBOURS, UNITS, Neighbours, to_millionths
 from service.engines.base import IndexInfo
-from service.engines.milvus_cluster import METRIC, POSITION, PREFIX, SEARCH_PARAMETERS, VECTOR, Cluster, build_id_of
+from service.engines.milvus_cluster import (
+    METRIC,
+    POSITION,
+    PREFIX,
+    SEARCH_PARAMETERS,
+    STORED,
+    VECTOR,
+    Cluster,
+    build_id_of,
+)
 from service.errors import EngineUnavailable, TooLarge
 from service.settings import MILVUS_MAX_MATCHES, MilvusSettings
 
@@ -27,6 +36,9 @@ def open_engine(settings: MilvusSettings) -> "MilvusEngine":
     target = cluster.target()
     if not target:
         raise EngineUnavailable(f"{cluster.alias}: Milvus has no such alias; `python -m service publish` makes it")
+    if not build_id_of(cluster.alias, target):
+        problem = f"names the collection {target}, which `python -m service publish` has not made"
+        raise EngineUnavailable(f"{cluster.alias}: {problem}")
     return MilvusEngine(cluster, target)
 
 
@@ -57,7 +69,7 @@ class MilvusEngine:
         """Return this engine, or one of the collection that the alias names by now; probes whether Milvus answers."""
         try:
             target = self._cluster.target()
-            if target not in ("", self._collection):
+            if target != self._collection and build_id_of(self._cluster.alias, target):
                 return MilvusEngine(self._cluster, target)
             self._load()
             self.is_available = True
@@ -114,7 +126,7 @@ class MilvusEngine:
             data=list(queries),
             anns_field=VECTOR,
             limit=depth,
-            output_fields=[POSITION, PREFIX, VECTOR],
+            output_fields=STORED,
             search_params={"metric_type": METRIC, "params": self._search_parameters(depth)},
         )
         ranked = []
@@ -134,7 +146,7 @@ class MilvusEngine:
         for start in range(0, len(positions), rows_at_once):
             part = positions[start : start + rows_at_once]
             expression = f"{POSITION} in {[*part]}"
-            rows += self._cluster.call("query", self._collection, filter=expression, output_fields=[PREFIX, VECTOR])
+            rows += self._cluster.call("query", self._collection, filter=expression, output_fields=STORED)
         return rows
 
     def _hits(self, rows: list[dict[str, Any]]) -> "_Hits":

@@ -1,135 +1,133 @@
-"""Compare the builder's choice of index with an exact scan, one-pass NumPy and HNSW, and print one table a size.
+"""Compare the builder's choice with exact scans, HNSW, usearch and ScaNN at equal recall, on many kinds of catalogue.
 
-python -m benchmarks.index [2000 20000 200000 1000000]
+python -m benchmarks.index [--data sample gaussian:8 …] [--sizes 20000 …] [--contestants …] [--write]
 """
 
-import resource
+import argparse
+import json
+import subprocess
 import sys
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
+from typing import Any
 
-import faiss
-import numpy as np
-from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
-from benchmarks.catalogues import draw_users, sample_products, sources, vectors_of
-from benchmarks.processes import build
-from benchmarks.report import print_header, print_machine, print_row, seconds
-from retrieval.artifact.store import open_current
-from retrieval.vectors import unit_vectors
+from benchmarks.index.catalogues.kinds import KINDS, parse
+from benchmarks.index.contestants import BASELINE, CHOICE, CONTESTANTS, EXACT, PROJECT, RIVALS, Facts
+from benchmarks.index.tables import Result, overview, section, update
+from benchmarks.processes import ROOT
+from benchmarks.report import print_machine
 
-SIZES = (2_000, 20_000, 200_000)
-HNSW_SIZES = (20_000, 200_000)
-K = 10
-TIMED_USERS, BATCH_USERS = 100, 1000
-ROUNDS = 3
+_DATA = ("sample", "words", "texts", "factors", "clustered:1536", "gaussian", "gaussian:8")
+_SIZES = (20_000,)
+_ROUNDS = 5
+_GRAPHS, _MAX_GRAPH_PRODUCTS = ("hnsw", "usearch"), 200_000  # Larger ones take a quarter of an hour to build.
+_MIN_TREE_PRODUCTS = 100_000
+_REPORT = Path(__file__).parent.parent / "INDEX.md"
 
 
 @dataclass
-class Row:
-    """One way to search, and the seconds that it takes for both sides; `built` are the cells about its build."""
+class Running:
+    """A contestant's process, its facts, and the seconds of each round's searches."""
 
-    label: str
-    search: Callable[[NDArray[np.float32]], object]
-    built: tuple[str, ...] = ("1 / 1", "1 / 1", "", "", "")
-    seconds: list[float] = field(default_factory=list)
-    batch_seconds: list[float] = field(default_factory=list)
+    process: subprocess.Popen[str]
+    facts: Facts
+    rounds: list[list[float]] = field(default_factory=list)
+
+    def take_times(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        self.rounds.append(_answer(self.process))
 
 
 def main() -> None:
-    sizes = [int(argument) for argument in sys.argv[1:]] or SIZES
-    print_machine(f", faiss {faiss.__version__}")
-    print(f"variance of the sample's vectors kept by the first directions: {kept_variance()}")
-    print(
-        f"both sides of a user, k = {K}; times on one thread, users/s for {BATCH_USERS:,} users at once on all cores\n"
+    options = _options()
+    print_machine()
+    for size in options.sizes:
+        results = []
+        for data in options.data:
+            results.append(measure(data, size, options.contestants))
+            publish(*section(results[-1]), options.write)
+        if results[1:]:
+            publish(*overview(size, results), options.write)
+
+
+def suitable(size: int) -> list[str]:
+    """Return the contestants for a number of products: graphs of small catalogues, and trees of large ones."""
+    left_out = (_GRAPHS if size > _MAX_GRAPH_PRODUCTS else ()) + (("scann-tree",) if size < _MIN_TREE_PRODUCTS else ())
+    return [name for name in CONTESTANTS if name not in (*left_out, "compact")]
+
+
+def measure(data: str, size: int, contestants: list[str] | None) -> Result:
+    """Build all contestants, one after the other, and then time them in turns, so that what else runs meets all."""
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        subprocess.run(
+            [_python(RIVALS), "-m", "benchmarks.index.sources", data, str(size), directory], cwd=ROOT, check=True
+        )
+        progress = tqdm(contestants or suitable(size), desc=f"{data}, {size:,}", disable=None, leave=False)
+        running = {name: _start(name, directory, stack) for name in progress}
+        for turn in range(_ROUNDS):
+            order = list(running)
+            for name in order[turn % len(order) :] + order[: turn % len(order)]:
+                running[name].take_times()
+        facts = {name: each.facts for name, each in running.items()}
+        arguments = f"--contestants {' '.join(contestants)}" if contestants else ""
+        return Result(
+            data, size, parse(data)[1], arguments, facts, {name: each.rounds for name, each in running.items()}
+        )
+
+
+def publish(heading: str, text: str, write: bool) -> None:
+    print(f"\n## {heading}\n\n{text}", flush=True)
+    if write:
+        _REPORT.write_text(update(_REPORT.read_text(), heading, text))
+
+
+def _start(name: str, directory: str, stack: ExitStack) -> Running:
+    """Start a contestant's process, and wait for it to be built."""
+    process = stack.enter_context(
+        subprocess.Popen(
+            [_python(CONTESTANTS[name][0]), "-m", "benchmarks.index.worker", name, directory],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
     )
-    for size in sizes:
-        with sources(size) as directory:
-            measure(size, directory)
+    stack.callback(process.terminate)
+    return Running(process, Facts(**_answer(process)))
 
 
-def measure(size: int, directory: Path) -> None:
-    users = unit_vectors(draw_users(BATCH_USERS, seed=3))
-    with np.load(directory / "products.npz") as arrays:
-        products = unit_vectors(arrays["vectors"])
-    flat = faiss.IndexFlatIP(products.shape[1])
-    flat.add(products)
-    rows = [
-        Row("FAISS Flat", lambda queries: (flat.search(queries, K), flat.search(-queries, K))),
-        Row("NumPy, one pass", lambda queries: both_ends(queries, products)),
-    ]
-    if size in HNSW_SIZES:
-        rows.append(built("HNSW32", directory, "--index", "HNSW32", "--allow-low-recall"))
-    rows.append(built("builder's choice", directory))
-    rows.append(built("fp16, shared", directory, "--storage", "fp16", "--worst", "shared"))
-    for _ in range(ROUNDS):  # in turns, so that whatever else the machine does meets them all
-        for row in rows:
-            take_times(row, users)
-    show(size, rows, products.nbytes)
+def _answer(process: "subprocess.Popen[str]") -> Any:
+    assert process.stdout
+    line = process.stdout.readline()
+    if not line:
+        raise SystemExit(f"{process.args!r} ended with status {process.wait()}")
+    return json.loads(line)
 
 
-def built(label: str, directory: Path, *options: str) -> Row:
-    """Build an index, and open it."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as parent:
-        build_seconds, peak_bytes = parent.submit(cost_of_build, directory, label, *options).result()
-    opened = open_current(directory / label)
-    opened.index.warm()
-    recall = opened.manifest.recall
-    cells = [
-        *(f"{best.mean:.4f} / {worst.mean:.4f}" for best, worst in zip(recall.best, recall.worst, strict=True)),
-        f"{build_seconds:.1f}",
-        *(f"{size / 1e6:,.0f}" for size in (peak_bytes, opened.manifest.size_bytes)),
-    ]
-    return Row(f"{label}: {opened.manifest.index.factory}", lambda queries: opened.index.search(queries, K), (*cells,))
+def _python(environment: str) -> str:
+    return sys.executable if environment == PROJECT else str(ROOT / environment / "bin" / "python")
 
 
-def cost_of_build(directory: Path, label: str, *options: str) -> tuple[float, int]:
-    """Return the seconds of a build, and the most memory that its builder had.
-
-    To be called in a small process: what a large one starts would count that one's memory as its own peak.
-    """
-    taken = seconds(partial(build, directory, label, *options))
-    return taken, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-
-
-def take_times(row: Row, users: NDArray[np.float32]) -> None:
-    """Some users one by one on one thread, and all of them at once on all cores."""
-    with threadpool_limits(1):
-        for _ in range(10):
-            row.search(users[:1])
-        row.seconds += [seconds(partial(row.search, users[i : i + 1])) for i in range(TIMED_USERS)]
-    row.batch_seconds.append(seconds(partial(row.search, users)))
-
-
-def both_ends(queries: NDArray[np.float32], products: NDArray[np.float32]) -> None:
-    """The plain way: one product with the catalogue, both ends partitioned; in blocks that fit the memory."""
-    for start in range(0, len(queries), 64):
-        scores = queries[start : start + 64] @ products.T
-        np.argpartition(scores, (K, scores.shape[1] - K), axis=1)
-
-
-def kept_variance() -> str:
-    variances = np.linalg.eigvalsh(np.cov(unit_vectors(vectors_of(sample_products())).T))[::-1]
-    shares = variances.cumsum() / variances.sum()
-    return ", ".join(f"{count}: {shares[count - 1]:.1%}" for count in (64, 80, 96, 128))
-
-
-def show(size: int, rows: list[Row], raw_bytes: int) -> None:
-    print(f"### {size:,} products, {raw_bytes / 1e6:,.0f} MB as float32\n")
-    recalls = [f"recall@{k} best / worst" for k in (10, 100)]
-    print_header("index", "median ms", "p99 ms", "x Flat", "users/s", *recalls, "build s", "peak MB", "artifact MB")
-    flat = median(rows[0].seconds)
-    for row in rows:
-        middle, slow = np.quantile(row.seconds, (0.5, 0.99))
-        speeds = f"{flat / middle:.1f}", f"{BATCH_USERS / median(row.batch_seconds):,.0f}"
-        print_row(row.label, f"{middle * 1e3:.3f}", f"{slow * 1e3:.3f}", *speeds, *row.built)
-    print(flush=True)
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.index", description=__doc__)
+    parser.add_argument("--data", nargs="+", default=_DATA, metavar="KIND[:DIMENSION]", help=f"of {', '.join(KINDS)}")
+    parser.add_argument("--sizes", nargs="+", type=int, default=_SIZES, metavar="PRODUCTS")
+    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, help="default: those that suit the size")
+    parser.add_argument("--write", action="store_true", help=f"replace these catalogues' sections of {_REPORT.name}")
+    options = parser.parse_args()
+    try:
+        list(map(parse, options.data))
+    except ValueError as error:
+        parser.error(str(error))
+    if options.contestants and not {BASELINE, EXACT, CHOICE} <= set(options.contestants):
+        parser.error(f"--contestants: {BASELINE}, {EXACT} and {CHOICE} are what the others are compared with")
+    return options
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.index.kinds import make
+from benchmarks.index.catalogues.kinds import make
 from benchmarks.index.recall import KS, kth_scores
 from retrieval.search.ranking import SIDES, SIGNS
 from retrieval.vectors import unit_vectors
@@ -18,7 +18,7 @@ from retrieval.vectors import unit_vectors
 PRODUCTS, QUERIES = "products.npz", "queries.npz"
 _UNITS, _EXACT = "unit_vectors.npy", "exact.npz"
 _BUILDER_USERS, _HELD_OUT_USERS = 5000, 1000
-_TUNING_USERS = 2000
+_TUNING_USERS = 1000
 _SEED = 1
 _BLOCK_ROWS = 65_536
 

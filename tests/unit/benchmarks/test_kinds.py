@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.index.factors import draw_likes
-from benchmarks.index.kinds import Vectors, make, parse
-from benchmarks.index.packages import split_definitions
+from benchmarks.index.catalogues.factors import draw_likes
+from benchmarks.index.catalogues.kinds import Vectors, make, parse
+from benchmarks.index.catalogues.packages import split_definitions
+from benchmarks.index.catalogues.words import means_of_words
 from benchmarks.index.recall import kth_scores, recall
 from benchmarks.index.sources import PRODUCTS, QUERIES, read_products, read_users, write_sources
-from benchmarks.index.words import means_of_words
 from retrieval.vectors import unit_vectors
 
 
@@ -21,12 +21,11 @@ def words(seed: int) -> tuple[Vectors, Vectors]:
 
 
 MAKERS = {
-    "sample": lambda seed: make("sample", 90, 40, seed),
     "gaussian:8": lambda seed: make("gaussian:8", 90, 40, seed),
     "clustered:12": lambda seed: make("clustered:12", 90, 40, seed),
     "words": words,
 }
-DIMENSIONS = {"sample": 300, "gaussian:8": 8, "clustered:12": 12, "words": 12}
+DIMENSIONS = {"gaussian:8": 8, "clustered:12": 12, "words": 12}
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -45,6 +44,11 @@ def test_every_product_and_user_has_a_direction_of_its_own(name: str) -> None:
     together = unit_vectors(np.concatenate([products, users]))
     cosines = together @ together.T - np.eye(len(together))
     assert cosines.max() < 1 - 1e-6
+
+
+def test_a_kind_with_data_of_its_own_has_no_other_dimension() -> None:
+    with pytest.raises(ValueError, match="the sample has 300 dimensions, not 8"):
+        make("sample:8", 90, 40, 1)
 
 
 def test_a_name_may_say_the_dimension() -> None:
@@ -78,20 +82,25 @@ def test_each_product_is_liked_by_a_training_user_and_some_by_many() -> None:
     assert counts[-40:].sum() > 0.3 * counts.sum()
 
 
-def test_recall_is_reported_with_users_that_nothing_is_tuned_with(tmp_path: Path) -> None:
-    write_sources("gaussian:8", 300, tmp_path)
-    tuning, held_out = (read_users(tmp_path, group).vectors for group in ("tuning", "held_out"))
-    with np.load(tmp_path / PRODUCTS) as products, np.load(tmp_path / QUERIES) as queries:
-        np.testing.assert_array_equal(read_products(tmp_path), unit_vectors(products["vectors"]))
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("sources")
+    write_sources("gaussian:8", 300, directory)
+    return directory
+
+
+def test_recall_is_reported_with_users_that_nothing_is_tuned_with(written: Path) -> None:
+    tuning, held_out = (read_users(written, group).vectors for group in ("tuning", "held_out"))
+    with np.load(written / PRODUCTS) as products, np.load(written / QUERIES) as queries:
+        np.testing.assert_array_equal(read_products(written), unit_vectors(products["vectors"]))
         for_builder = unit_vectors(queries["vectors"])
         assert [len(names) for names in (products["ids"], queries["names"])] == [300, len(for_builder)]
     np.testing.assert_array_equal(tuning, for_builder[: len(tuning)])
     assert not set(map(bytes, for_builder)) & set(map(bytes, held_out))
 
 
-def test_recall_is_measured_against_exact_scores(tmp_path: Path) -> None:
-    write_sources("gaussian:8", 300, tmp_path)
-    products, users = read_products(tmp_path), read_users(tmp_path, "held_out")
+def test_recall_is_measured_against_exact_scores(written: Path) -> None:
+    products, users = read_products(written), read_users(written, "held_out")
     scores = users.vectors.astype(np.float64) @ products.T
     order = np.argsort(-scores, axis=1)
     for side, ranked, sign in (("best", order, 1), ("worst", order[:, ::-1], -1)):

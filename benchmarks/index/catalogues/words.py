@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.index.packages import word_vectors
+from benchmarks.index.catalogues.packages import word_vectors
 from retrieval.vectors import unit_vectors
 
 _THEMES, _WORDS_OF_A_THEME, _MAX_WORDS = 2_000, 60, 6

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.catalogues import mixtures, sample_products, sample_users
-from benchmarks.index.factors import factors
-from benchmarks.index.texts import texts
-from benchmarks.index.words import words
+from benchmarks.index.catalogues.factors import factors
+from benchmarks.index.catalogues.texts import texts
+from benchmarks.index.catalogues.words import words
 
 Vectors = NDArray[np.float32]
 _CLUSTER_SPREAD = 0.6  # of a cluster's members, against that of the clusters' centres

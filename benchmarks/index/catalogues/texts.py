@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.index.packages import definitions
+from benchmarks.index.catalogues.packages import definitions
 
 Vectors = NDArray[np.float32]
 

@@ -29,5 +29,5 @@ def _folder(package: str) -> Path:
     """Return the folder of a package without importing it, which would take what it depends on."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(f"{package} is not installed: make .venv-bench")
+        raise ModuleNotFoundError(f"{package} is not installed: make .venv-bench/.installed")
     return Path(spec.submodule_search_locations[0])

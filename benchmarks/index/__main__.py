@@ -19,7 +19,6 @@ from benchmarks.index.catalogues.kinds import KINDS, parse
 from benchmarks.index.contestants import BASELINE, CHOICE, CONTESTANTS, EXACT, PROJECT, RIVALS, Facts
 from benchmarks.index.tables import Result, overview, section, update
 from benchmarks.processes import ROOT
-from benchmarks.report import print_machine
 
 _DATA = ("sample", "words", "texts", "factors", "clustered:1536", "gaussian", "gaussian:8")
 _SIZES = (20_000,)
@@ -46,7 +45,6 @@ class Running:
 
 def main() -> None:
     options = _options()
-    print_machine()
     for size in options.sizes:
         results = []
         for data in options.data:

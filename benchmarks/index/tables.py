@@ -9,6 +9,8 @@ import numpy as np
 
 from benchmarks.index.contestants import BASELINE, CHOICE, EXACT, RIVAL_NAMES, Facts
 from benchmarks.index.tuned import TARGET
+from benchmarks.report import machine
+from retrieval.search.kinds import FAISS_VERSION
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def _against(result: Result, rival: str | None, named: bool = False) -> str:
 def _command(results: list[Result]) -> str:
     data, arguments = " ".join(result.data for result in results), results[0].arguments
     more = f' ARGS="{arguments}"' if arguments else ""
-    return f'`make bench-index DATA="{data}" SIZES={results[0].products}{more}`'
+    return f'`make bench-index DATA="{data}" SIZES={results[0].products}{more}`; {machine(f", FAISS {FAISS_VERSION}")}'
 
 
 def _table(header: list[str], rows: Iterable[list[str]]) -> list[str]:

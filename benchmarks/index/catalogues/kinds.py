@@ -30,11 +30,11 @@ class Kind:
 
 def sample(products: int, users: int, dimension: int, draw: np.random.Generator) -> tuple[Vectors, Vectors]:
     """Mix the sample's products and users, as the other benchmarks do."""
-    rows = sample_products(), sample_users()
-    if dimension != len(rows[0][0]["vector"]):
-        raise ValueError(f"the sample has {len(rows[0][0]['vector'])} dimensions, not {dimension}")
+    rows = sample_products()
+    if dimension != len(rows[0]["vector"]):
+        raise ValueError(f"the sample has {len(rows[0]['vector'])} dimensions, not {dimension}")
     one, other = draw.integers(0, 2**32, 2)
-    return mixtures(rows[0], products, int(one)), mixtures(rows[1], users, int(other))
+    return mixtures(rows, products, int(one)), mixtures(sample_users(), users, int(other))
 
 
 def gaussian(products: int, users: int, dimension: int, draw: np.random.Generator) -> tuple[Vectors, Vectors]:

@@ -34,4 +34,4 @@ def recall(products: Vectors, queries: Vectors, found: NDArray[np.integer], kth:
 
 def _highest(scores: Vectors, count: int) -> Vectors:
     """Return the highest scores (u, count) of each row, in any order; all where there are fewer."""
-    return scores if scores.shape[1] <= count else -np.partition(-scores, count - 1, axis=1)[:, :count]
+    return scores if scores.shape[1] <= count else np.partition(scores, -count, axis=1)[:, -count:]

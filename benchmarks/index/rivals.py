@@ -13,7 +13,8 @@ from benchmarks.index.recall import KS
 from benchmarks.index.sources import read_products
 from benchmarks.report import CORES
 
-_CANDIDATES = [round(12 * 1.2**step) for step in range(32)]  # 12 to 3419
+_CANDIDATES = [round(12 * 1.2**step) for step in range(41)]  # 12 to 17637
+_MAX_GRAPH_CANDIDATES = 3500  # To walk farther takes longer than an exact scan.
 _DIMENSIONS_OF_A_HASH = 2
 _ANISOTROPY = 0.2  # the threshold of ScaNN's documentation
 _TREE_TRAINING_ROWS = 250_000
@@ -27,7 +28,7 @@ class Graph:
     """
 
     label = "usearch i8, re-ranked"
-    ladders = (_CANDIDATES,)
+    ladders = ([count for count in _CANDIDATES if count <= _MAX_GRAPH_CANDIDATES],)
 
     def __init__(self, products: Vectors):
         self._products = np.array(products)

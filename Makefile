@@ -78,8 +78,8 @@ bench-serve: $(VENV)/.dev ## drive the service with wrk (BASE= compares a revisi
 	@command -v wrk >/dev/null || { echo "wrk is not installed: apt-get install wrk"; exit 1; }
 	$(BIN)/python -m benchmarks.serve $(if $(BASE),--base $(BASE)) $(ARGS)
 
-bench-index: $(VENV)/.dev ## compare index kinds at 2k, 20k and 200k products (SIZES= for others, such as 1000000)
-	$(BIN)/python -m benchmarks.index $(SIZES)
+bench-index: $(VENV)/.dev .venv-bench/.installed ## the builder's choice against others (DATA="words gaussian:8", SIZES="20000 200000", ARGS=--write)
+	$(BIN)/python -m benchmarks.index $(if $(DATA),--data $(DATA)) $(if $(SIZES),--sizes $(SIZES)) $(ARGS)
 
 bench-storage: $(VENV)/.dev ## bytes that a build takes by storage and worst side
 	$(BIN)/python -m benchmarks.storage $(ARGS)
@@ -106,7 +106,12 @@ docker-run: docker ## build and run the image (PORT=)
 	docker run --rm --publish $(PORT):5000 $(IMAGE)
 
 clean: ## remove virtual environments, caches and built indexes
-	rm -rf $(VENV) $(MILVUS_VENV) .venv-data artifacts .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(MILVUS_VENV) .venv-bench .venv-data artifacts .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+.venv-bench/.installed: benchmarks/requirements.txt
+	test -d .venv-bench || $(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check --requirement benchmarks/requirements.txt
+	touch $@
 
 artifacts/CURRENT: | $(VENV)/.runtime
 	$(MAKE) build-index OUT=artifacts

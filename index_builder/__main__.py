@@ -43,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     shared = "worst side: an index of its own, or the best side's searched with negated queries (default: negated)"
     add("--worst", choices=["negated", "shared"], help=shared)
     add("--on-bad-row", choices=["fail", "drop"], help="what a bad row does (default: fail)")
+    only = "fields to filter by, separated by commas, or none (default: all that can be)"
+    add("--filterable", type=_field_names, metavar="FIELDS|none", help=only)
     add("--keep", type=_count, metavar="N", help="newest builds to keep, this one included (default: 5)")
     add("--embedding-model", type=readable, metavar="LABEL", help="embedding model's label, kept in the manifest")
     return parser
@@ -53,6 +55,10 @@ def _share(text: str) -> float:
     if not 0.0 <= share <= 1.0:
         raise argparse.ArgumentTypeError(f"{text} is no share from 0 to 1")
     return share
+
+
+def _field_names(text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(text.split(","))
 
 
 def _count(text: str) -> int:
@@ -69,6 +75,7 @@ def _summary(root: Path, manifest: Manifest, seconds: float) -> str:
 published   {root / manifest.build_id}
 products    {manifest.products:,} x {manifest.dimension} dimensions from {manifest.source.file}{dropped}
 index       {index.factory}, {index.storage}, worst side {index.worst}, {manifest.distinct_vectors:,} distinct vectors
+filterable  {", ".join(f"{field.name} ({field.type})" for field in manifest.filterable) or "no field"}
 {_recall_line("best", recall.best, index.search.best)}
 {_recall_line("worst", recall.worst, index.search.worst)}
 promise     {"kept" if recall.kept else "NOT KEPT"}: recall@10 of at least {recall.target} on each side, \

@@ -13,12 +13,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from retrieval.artifact.products import ProductTable
 from retrieval.errors import BadArtifact
 from retrieval.search.filters.facts import FieldFacts
 from retrieval.search.filters.language import Vocabulary
 from retrieval.search.filters.masks import FilterIndex
 from retrieval.search.filters.postings import Numbers, Postings, Texts
-from retrieval.search.ranking import RowGroups
 
 DIRECTORY, ARRAYS = "fields.json", "fields.bin"
 FIELD_FILES = (DIRECTORY, ARRAYS)
@@ -55,20 +55,21 @@ class ArrayWriter:
         return dtype, start, count
 
 
-def open_filters(directory: Path, facts: Iterable[FieldFacts], groups: RowGroups) -> FilterIndex:
+def open_filters(directory: Path, facts: Iterable[FieldFacts], products: ProductTable) -> FilterIndex:
     """Map the fields of a build with these filterable ones. Raises BadArtifact where its files do not fit together."""
     path = directory / DIRECTORY
     if not path.exists():
-        return FilterIndex(Vocabulary({}, {}, ()), {}, groups)
+        return FilterIndex(Vocabulary({}, {}, ()), {}, products.groups, products.row_of_product)
     try:
         found = orjson.loads(path.read_bytes())
         with (directory / ARRAYS).open("rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         filterable = {each.name: each for each in facts}
         places = {name: _map_arrays(content, found[FILTERABLE][name]) for name in filterable}
-        postings = {name: _postings(arrays, groups.product_count) for name, arrays in places.items()}
+        postings = {name: _postings(arrays, len(products)) for name, arrays in places.items()}
         names = _texts(_map_arrays(content, found[NAMES]))
-        return FilterIndex(Vocabulary(filterable, found[NOT_FILTERABLE], names), postings, groups)
+        vocabulary = Vocabulary(filterable, found[NOT_FILTERABLE], names)
+        return FilterIndex(vocabulary, postings, products.groups, products.row_of_product)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadArtifact(f"{path}: does not describe {ARRAYS}: {error!r}") from error
 

@@ -121,7 +121,7 @@ def open_build(root: Path, build_id: str, verified: bool = False) -> Build:
             check(directory / name, manifest.files[name])
     try:
         products = open_products(directory)
-        filters = open_filters(directory, manifest.filterable, products.groups)
+        filters = open_filters(directory, manifest.filterable, products)
         worst = open_index(directory / WORST) if manifest.index.worst == "negated" else None
         index = ProductIndex(open_index(directory / BEST), worst, products.groups, manifest.index.search)
         for subject, count, found in (

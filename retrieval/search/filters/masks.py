@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from retrieval.search.ranking import RowGroups
 
 MAX_LISTED_ROWS = 2**15  # More rows are not scored one by one, and need no list.
 _MAX_CACHE_BYTES = 32 * 2**20
+_FEW = 16  # A product looked up on its own takes about so many times as long as one of all.
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +53,16 @@ class Mask:
 class FilterIndex:
     """Reads filters over the products of one build, and compiles them. Safe to use from many threads."""
 
-    def __init__(self, vocabulary: Vocabulary, postings: Mapping[str, Postings], groups: RowGroups):
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        postings: Mapping[str, Postings],
+        groups: RowGroups,
+        row_of_product: NDArray[np.integer],
+    ):
         """`postings` are those of each filterable field."""
         self.vocabulary, self._postings, self._groups = vocabulary, postings, groups
-        self._count = groups.product_count
+        self._row_of_product, self._count = row_of_product, groups.product_count
         self._cache = MaskCache(_MAX_CACHE_BYTES)
 
     def parse(self, value: Any) -> Filter:
@@ -89,11 +96,26 @@ class FilterIndex:
                 return reduce(np.bitwise_and, map(self._evaluate, members), pack(np.ones(self._count, np.bool_)))
 
     def _rows_of(self, products: Bitmap) -> Bitmap:
+        """Return the rows of products: found one by one where they are few, or else by the first product of each."""
         groups = self._groups
         if groups.row_count == groups.product_count:
             return products
-        chosen = np.unpackbits(products, count=self._count, bitorder="little")
-        return pack(np.bitwise_or.reduceat(chosen[groups.products], groups.starts[:-1]) == 1)
+        if count_of(products) * _FEW < self._count:
+            rows = np.zeros(groups.row_count, np.bool_)
+            rows[self._row_of_product[members_of(products)]] = True
+        else:
+            first, others = self._first_and_other_products
+            chosen = np.unpackbits(products, count=self._count, bitorder="little").view(np.bool_)
+            rows = chosen[first]
+            rows[self._row_of_product[others[chosen[others]]]] = True
+        return pack(rows)
+
+    @cached_property
+    def _first_and_other_products(self) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+        """The first product of each row, and the products that share a row with an earlier one."""
+        is_other = np.ones(self._count, np.bool_)
+        is_other[self._groups.starts[:-1]] = False
+        return self._groups.products[self._groups.starts[:-1]], self._groups.products[is_other]
 
 
 class MaskCache:

@@ -37,16 +37,16 @@ def complement_of(bitmap: Bitmap, count: int) -> Bitmap:
 
 def members_of(bitmap: Bitmap) -> NDArray[np.int64]:
     """Return what a bitmap holds, in rising order; it takes little time where it is little."""
-    filled = np.flatnonzero(bitmap)
-    byte, bit = np.nonzero(np.unpackbits(bitmap[filled], bitorder="little").reshape(-1, 8))
-    return filled[byte] * 8 + bit
+    filled = np.flatnonzero(bitmap != 0)  # Of booleans, it takes a third of the time.
+    bits = np.flatnonzero(np.unpackbits(bitmap[filled], bitorder="little").view(np.bool_))
+    return filled[bits >> 3] * 8 + (bits & 7)
 
 
 class Texts(Container[str]):
     """Texts in UTF-8, one behind the other: text i is `content[starts[i]:starts[i + 1]]`, in rising order."""
 
     def __init__(self, content: NDArray[np.uint8], starts: NDArray[np.unsignedinteger]):
-        self._content, self._starts = content.data, starts
+        self._content, self._starts = content.data, starts.data  # NumPy's own look-ups of one number are slow.
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -62,13 +62,13 @@ class Numbers:
     """Numbers in rising order, as Python's, which compare exactly whatever their size."""
 
     def __init__(self, numbers: NDArray[Any]):
-        self._numbers = numbers
+        self._numbers = numbers.data
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def __getitem__(self, i: int) -> Any:
-        return self._numbers.item(i)
+        return self._numbers[i]
 
 
 class Postings:
@@ -87,7 +87,7 @@ class Postings:
         bitmaps: NDArray[np.uint8],
         product_count: int,
     ):
-        self._values, self._starts, self._products, self._bitmaps = values, starts, products, bitmaps
+        self._values, self._starts, self._products, self._bitmaps = values, starts.data, products, bitmaps
         self._product_count, self._block = product_count, block_size(product_count)
 
     def one_of(self, values: Iterable[Value]) -> Bitmap:
@@ -107,15 +107,17 @@ class Postings:
 
     def _bitmap(self, ranks: list[tuple[int, int]]) -> Bitmap:
         """Return the products of ranges of ranks, which rise and do not overlap."""
-        found, chosen = np.zeros(-(-self._product_count // 8), np.uint8), np.zeros(self._product_count, np.bool_)
+        found, loose = np.zeros(-(-self._product_count // 8), np.uint8), [self._products[:0]]
         for first, last in _merged(ranks):
-            start, end = int(self._starts[first]), int(self._starts[last])
+            start, end = self._starts[first], self._starts[last]
             first_block, last_block = -(-start // self._block), end // self._block
             if first_block < last_block:
                 found |= np.bitwise_or.reduce(self._bitmaps[first_block:last_block], axis=0)
-                chosen[self._products[start : first_block * self._block]] = True
+                loose.append(self._products[start : first_block * self._block])
                 start = last_block * self._block
-            chosen[self._products[start:end]] = True
+            loose.append(self._products[start:end])
+        chosen = np.zeros(self._product_count, np.bool_)
+        chosen[np.concatenate(loose)] = True
         return found | pack(chosen)
 
 

@@ -70,16 +70,17 @@ def _count(text: str) -> int:
 
 def _summary(root: Path, manifest: Manifest, seconds: float) -> str:
     index, recall = manifest.index, manifest.recall
+    names = ", ".join(f"{field.name} ({field.type})" for field in manifest.filterable)
+    fields = names and f"\nfilterable  {names}"
     dropped = f" ({manifest.dropped_rows:,} bad rows dropped)" if manifest.dropped_rows else ""
     return f"""\
 published   {root / manifest.build_id}
 products    {manifest.products:,} x {manifest.dimension} dimensions from {manifest.source.file}{dropped}
 index       {index.factory}, {index.storage}, worst side {index.worst}, {manifest.distinct_vectors:,} distinct vectors
-filterable  {", ".join(f"{field.name} ({field.type})" for field in manifest.filterable) or "no field"}
 {_recall_line("best", recall.best, index.search.best)}
 {_recall_line("worst", recall.worst, index.search.worst)}
 promise     {"kept" if recall.kept else "NOT KEPT"}: recall@10 of at least {recall.target} on each side, \
-measured on {recall.users_from}
+measured on {recall.users_from}{fields}
 size        {manifest.size_bytes / 1e6:.1f} MB, built in {seconds:.1f} s"""
 
 

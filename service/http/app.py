@@ -16,6 +16,7 @@ from service.settings import Settings
 def create_app(serving: Serving, settings: Settings) -> Flask:
     """Return the application over what is served."""
     app = Flask(__name__, static_folder=None)
+    app.url_map.merge_slashes = False  # An id may have any.
     add_routes(app, views_of(serving, settings), serving)
     app.register_error_handler(Exception, answer_error)
 
@@ -33,8 +34,9 @@ def add_routes(app: Flask, views: Mapping[str, View], serving: Serving) -> None:
     if unmatched:
         raise ValueError(f"operations without a view, or views without an operation: {sorted(unmatched)}")
     for name, operation in OPERATIONS.items():
-        app.add_url_rule(operation.path, name, partial(_answer, views[name], serving), methods=[operation.method])
+        path = operation.path.replace("{", "<path:").replace("}", ">")
+        app.add_url_rule(path, name, partial(_answer, views[name], serving), methods=[operation.method])
 
 
-def _answer(view: View, serving: Serving) -> Response:
+def _answer(view: View, serving: Serving, **_: str) -> Response:
     return view(serving.recommender)  # Taken once, as a new build may replace it at any time.

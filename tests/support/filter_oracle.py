@@ -1,6 +1,7 @@
 """What a filter means, in plain Python over parsed JSON: product by product, without types, indexes or bitmaps."""
 
 import random
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 Product = dict[str, Any]
@@ -49,7 +50,7 @@ def _operator_holds(values: list[Any], operator: str, operand: Any) -> bool:
         return bool(values) is operand
     if operator in ("$ne", "$nin"):
         return not _operator_holds(values, {"$ne": "$eq", "$nin": "$in"}[operator], operand)
-    tests = {
+    tests: dict[str, Callable[[Any], bool]] = {
         "$eq": lambda value: value == operand,
         "$in": lambda value: value in operand,
         "$gt": lambda value: value > operand,

@@ -40,9 +40,10 @@ class Mask:
         own_rows = 0 if self.rows is self.products else self.rows.nbytes
         return self.products.nbytes + own_rows + (0 if self.row_ids is None else self.row_ids.nbytes)
 
-    def holds(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def holds(self, positions: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Tell which products match, in the shape of `positions`."""
-        bits: NDArray[np.bool_] = (self.products[positions >> 3] >> (positions & 7)).astype(np.uint8) & 1 == 1
+        bytes_of = self.products[positions >> 3]
+        bits: NDArray[np.bool_] = (bytes_of >> (positions & 7).astype(np.uint8)) & 1 == 1
         return bits
 
     def positions(self) -> NDArray[np.int64]:

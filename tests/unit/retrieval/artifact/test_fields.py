@@ -88,7 +88,12 @@ def test_a_field_that_is_not_filterable_says_why(tmp_path: Path, values: list[An
 
 
 def test_members_of_objects_are_fields_with_dotted_names(tmp_path: Path) -> None:
-    products = [{"shop": {"city": "Roma", "at": {"floor": 2}}}, {"shop": {"city": None}}, {"shop": None}, {"more": 1}]
+    products: list[dict[str, Any]] = [
+        {"shop": {"city": "Roma", "at": {"floor": 2}}},
+        {"shop": {"city": None}},
+        {"shop": None},
+        {"more": 1},
+    ]
     report = write_fields(tmp_path, products)
     assert types_of(report) == {"shop.city": "keyword", "shop.at.floor": "number", "more": "number"}
     assert report.not_filterable == {"shop": OBJECTS, "shop.at": OBJECTS}
@@ -152,7 +157,7 @@ def test_products_without_further_fields_cost_no_file(tmp_path: Path) -> None:
 
 
 def test_chosen_fields_alone_are_filterable(tmp_path: Path) -> None:
-    products = [{"a": 1, "b": "x", "c": {"d": True}, "mixed": 1}, {"mixed": "x"}]
+    products: list[dict[str, Any]] = [{"a": 1, "b": "x", "c": {"d": True}, "mixed": 1}, {"mixed": "x"}]
     for chosen in ([], ["b"], ["c.d", "a"]):
         report = write_fields(tmp_path, products, chosen)
         assert sorted(types_of(report)) == sorted(chosen)
@@ -161,11 +166,12 @@ def test_chosen_fields_alone_are_filterable(tmp_path: Path) -> None:
         assert {name for name in ("a", "b", "c", "c.d", "mixed", "x") if name in filters.vocabulary.names} == {
             *("a", "b", "c", "c.d", "mixed")
         }
-    for name, reason in {
+    reasons = {
         "else": "no product has such a field",
         "prise": "no product has such a field; the nearest is 'price'",
         "mixed": "mixes number and keyword, first in product 'p1'",
-    }.items():
+    }
+    for name, reason in reasons.items():
         with pytest.raises(BadCatalogue) as caught:
             write_fields(tmp_path, [*products, {"price": 1}], ["b", name])
         assert str(caught.value) == f"--filterable {name}: {reason}"
@@ -173,8 +179,8 @@ def test_chosen_fields_alone_are_filterable(tmp_path: Path) -> None:
 
 
 def test_a_refused_product_leaves_no_value_behind(tmp_path: Path) -> None:
-    rows = [{"id": "a", "vector": [1, 2], "f": 1}, {"id": "b", "vector": [0, 0], "f": "x"}, {"id": "a", "f": "y"}]
-    source = write_lines(tmp_path / "p.jsonl", [{"name": "n", **row} for row in rows])
+    rows: list[dict[str, Any]] = [{"id": "a", "vector": [1, 2], "f": 1}, {"id": "b", "vector": [0, 0], "f": "x"}]
+    source = write_lines(tmp_path / "p.jsonl", [{"name": "n", **row} for row in [*rows, {"id": "a", "f": "y"}]])
     assert read(source, on_bad_row="drop").filterable == [FieldFacts("f", "number", 1, 1.0)]
 
 
@@ -191,7 +197,7 @@ def test_parquet_npz_and_json_lines_give_the_same_fields(tmp_path: Path) -> None
     columns = zip("xyz", vectors, *fields.values(), strict=True)
     rows = [dict(zip(["name", "vector", *fields], row, strict=True)) for row in columns]
     pq.write_table(pa.table({"name": [*"xyz"], "vector": vectors, **fields}), tmp_path / "p.parquet")
-    np.savez(tmp_path / "p.npz", names=[*"xyz"], vectors=vectors, **{name: np.array(fields[name]) for name in fields})
+    np.savez(tmp_path / "p.npz", **{"names": [*"xyz"], "vectors": vectors, **fields})  # type: ignore[arg-type]
     reports = [read(path) for path in (write_lines(tmp_path / "p", rows), tmp_path / "p.parquet", tmp_path / "p.npz")]
     assert types_of(reports[0]) == {
         **{"brand": "keyword", "price": "number", "count": "number", "stock": "boolean"},

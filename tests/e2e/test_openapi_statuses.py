@@ -80,14 +80,18 @@ def raw(server: Server, method: str, path: str, head: str, body: bytes = b"") ->
     return response
 
 
+def good(server: Server, method: str, path: str, product_id: str) -> requests.Response:
+    body, whole = GOOD.get(path, b""), path.replace("{id}", product_id) + GOOD_QUERY.get(path, "")
+    return raw(server, method, whole, length(body), body)
+
+
 def length(body: bytes) -> str:
     return f"Content-Length: {len(body)}"
 
 
 PROVOKE: dict[int, Callable[[Server, str, str], requests.Response]] = {
-    200: lambda server, method, path: raw(
-        server, method, path + GOOD_QUERY.get(path, ""), length(GOOD.get(path, b"")), GOOD.get(path, b"")
-    ),
+    200: lambda server, method, path: good(server, method, path, "pizza-01"),
+    404: lambda server, method, path: good(server, method, path, "no-such-id"),
     400: lambda server, method, path: raw(server, method, path, "Content-Length: ten"),
     401: lambda server, method, path: requests.request(
         method, f"http://127.0.0.1:{server.port}{path}", data=GOOD.get(path), timeout=30

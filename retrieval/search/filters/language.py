@@ -59,9 +59,12 @@ class BadFilter(ValueError):
         self.faults = faults
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """The fields of a build: the filterable ones, why others are not filterable, and the names of all."""
+    """The fields of a build: the filterable ones, why others are not filterable, and the names of all.
+
+    It equals itself alone, so that what is kept for a build can be found by it.
+    """
 
     filterable: Mapping[str, FieldFacts]
     reasons: Mapping[str, str]

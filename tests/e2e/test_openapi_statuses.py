@@ -31,6 +31,7 @@ CONFORMANCE = [
     response_schema_conformance,
 ]
 KEY = "sesame"
+PRODUCT = "pizza-01"
 GOOD = {
     "/infer": user_json(),
     "/batch": b"[" + user_json() + b"]",
@@ -90,7 +91,7 @@ def length(body: bytes) -> str:
 
 
 PROVOKE: dict[int, Callable[[Server, str, str], requests.Response]] = {
-    200: lambda server, method, path: good(server, method, path, "pizza-01"),
+    200: lambda server, method, path: good(server, method, path, PRODUCT),
     404: lambda server, method, path: good(server, method, path, "no-such-id"),
     400: lambda server, method, path: raw(server, method, path, "Content-Length: ten"),
     401: lambda server, method, path: requests.request(
@@ -109,7 +110,7 @@ IN_OTHER_TESTS = {429, 500, 503}
 
 
 def check(api: dict[str, Any], path: str, method: str, response: requests.Response) -> None:
-    case = schemathesis.openapi.from_dict(api)[path][method].Case()
+    case = schemathesis.openapi.from_dict(api)[path][method].Case(path_parameters={"id": PRODUCT})
     case.validate_response(response, checks=CONFORMANCE)
 
 

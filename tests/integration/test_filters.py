@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from service.offline.matcher import BatchMatcher
 from service.recommender import Recommender
 from tests.integration.conftest import ApiOver
 from tests.support.api import NDJSON, Api, Fault, array
@@ -222,6 +224,33 @@ def test_the_index_lists_the_fields_to_filter_by(filtered: Api, products: Filter
     for name, field in listed.items():
         assert field["coverage"] == len(matching(products.fields, {name: {"$exists": True}})) / 90
     assert listed["price"]["values"] == 5  # of -1.5, 0, 0.0, 2, 2.5 and 1e300
+
+
+def test_columns_of_an_offline_batch_filter_and_bound_as_requests_do(
+    products: FilteredProducts, filtered: Api, tmp_path: Path
+) -> None:
+    artifacts = products.build(tmp_path, index="Flat") and tmp_path / "artifacts"
+    options: list[dict[str, Any]] = [
+        {},
+        {"filter": {"stock": True, "tags": {"$nin": ["hot"]}}},
+        {"min_score": 0.25, "max_score": -0.5},
+        {"filter": {"price": {"$gt": 0}}, "min_score": 0.0, "k": 3},
+    ]
+    rows = [
+        {"name": "ann", "vector": USER, "k": None, "min_score": None, "max_score": None, **each}
+        | {"filter": json.dumps(each["filter"]) if "filter" in each else None}
+        for each in options
+    ]
+    bad = [{**rows[0], "filter": text} for text in ("{", '{"prise": 1}', "[]")]
+    found = BatchMatcher(str(artifacts))(pa.Table.from_pylist([*rows, *bad])).to_pylist()
+    for row, each in zip(found, options, strict=False):
+        answer = infer(filtered, **each)
+        assert (row["best"], row["worst"], row["error_code"]) == (answer["best"], answer["worst"], None)
+    assert [(row["error_code"], row["error_detail"]) for row in found[4:]] == [
+        ("type", "filter must be an object, not a string"),
+        ("unknown_field", "filter.prise is no field of this build; the nearest is 'price'"),
+        ("type", "filter must be an object, not a list"),
+    ]
 
 
 def test_an_engine_without_fields_says_that_it_cannot(api_over: ApiOver) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_MAX_EXACT = 2**53  # A 64-bit float holds every integer up to here.
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
 
 Chunk = tuple[list[int], list[Any]]  # catalogue positions, and the value of each product or its list of values
@@ -70,7 +69,7 @@ def _exact_array(numbers: list[Any]) -> NDArray[Any]:
     """Return booleans as uint8, and numbers as int64 where all are whole, or else as float64."""
     if type(numbers[0]) is bool:
         return np.array(numbers, np.uint8)
-    if all(type(number) is int or (number.is_integer() and abs(number) <= _MAX_EXACT) for number in numbers):
+    if all(type(number) is int or number.is_integer() for number in numbers):
         whole = [*map(int, numbers)]
         if min(whole) >= _MIN_INTEGER and max(whole) <= _MAX_INTEGER:
             return np.array(whole, np.int64)

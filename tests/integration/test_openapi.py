@@ -36,7 +36,7 @@ def sample_document(recommender: Recommender) -> dict[str, Any]:
 
 def routes_of(app: Flask) -> set[tuple[str, str]]:
     return {
-        (rule.rule.replace("<path:id>", "{id}"), method)
+        (rule.rule.replace("<text:id>", "{id}"), method)
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - AUTOMATIC
     }

@@ -15,6 +15,7 @@ import orjson
 
 from retrieval.artifact import golden
 from retrieval.artifact.durable import AT_ONCE, EXCLUSIVE, SHARED, fsync, locked, replace_text
+from retrieval.artifact.fields import FIELD_FILES, open_filters
 from retrieval.artifact.manifest import (
     MANIFEST,
     Manifest,
@@ -29,6 +30,7 @@ from retrieval.artifact.projection import Projection, open_projection
 from retrieval.artifact.sample_users import open_sample_users
 from retrieval.errors import BadArtifact
 from retrieval.search.files import open_index
+from retrieval.search.filters.masks import FilterIndex
 from retrieval.search.index import ProductIndex
 
 CURRENT, HISTORY = "CURRENT", "HISTORY"
@@ -39,11 +41,12 @@ _DRAFT = ".draft-"
 
 @dataclass(frozen=True)
 class Build:
-    """An open build: the manifest as published, the index, the products, the projection, and users to try it with."""
+    """An open build: the manifest as published, what searches, filters and shows its products, and users to try it."""
 
     manifest: Manifest
     index: ProductIndex
     products: ProductTable
+    filters: FilterIndex
     projection: Projection
     sample_users: list[dict[str, Any]]
 
@@ -112,12 +115,13 @@ def open_build(root: Path, build_id: str, verified: bool = False) -> Build:
     manifest = read_manifest(directory)
     _check_names(directory, manifest)
     # All sizes come first: they cost nothing, and a file that is too short would end the process that maps it.
-    names = [name for name in manifest.files if not verified or name in (*TABLE_FILES, BEST, WORST)]
+    names = [name for name in manifest.files if not verified or name in (*TABLE_FILES, *FIELD_FILES, BEST, WORST)]
     for check in (check_size,) if verified else (check_size, check_contents):
         for name in names:
             check(directory / name, manifest.files[name])
     try:
         products = open_products(directory)
+        filters = open_filters(directory, manifest.filterable, products)
         worst = open_index(directory / WORST) if manifest.index.worst == "negated" else None
         index = ProductIndex(open_index(directory / BEST), worst, products.groups, manifest.index.search)
         for subject, count, found in (
@@ -132,7 +136,7 @@ def open_build(root: Path, build_id: str, verified: bool = False) -> Build:
             golden.replay(manifest.golden_queries, index.search, products.prefixes, "{side}.faiss")
     except (BadArtifact, OSError) as error:
         raise BadArtifact(f"{directory}: {error}") from error
-    return Build(manifest, index, products, projection, sample_users)
+    return Build(manifest, index, products, filters, projection, sample_users)
 
 
 def roll_back(root: Path) -> str:
@@ -214,6 +218,7 @@ def _check_names(directory: Path, manifest: Manifest) -> None:
     if manifest.build_id != directory.name:
         raise BadArtifact(f"{directory / MANIFEST}: is of build {manifest.build_id}")
     needed = {*TABLE_FILES, BEST, *([WORST] if manifest.index.worst == "negated" else [])}
+    needed.update(FIELD_FILES if manifest.filterable else ())
     if unlisted := needed - manifest.files.keys():
         raise BadArtifact(f"{directory / MANIFEST}: lists no {', '.join(sorted(unlisted))}")
 

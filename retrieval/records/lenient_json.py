@@ -12,6 +12,7 @@ import orjson
 
 _MAX_FLOAT_DIGITS = 309  # The greatest float has so many decimal digits.
 _WINDOW_BYTES = 2**20
+_NEVER_ESCAPED = (b",", b":", b"[", b"{")
 _ARRAY_OF_KEY, _CLOSING = re.compile(rb"\s{0,9}:\s{0,9}\[\s{0,999}"), re.compile(rb"\s{0,999}\]")
 # Bytes of memory that each byte of JSON stands for at most: what CPython takes for an empty object or list, for a key
 # with its place in the table, for a string's head (half of it a quote), and for a number in a list.
@@ -60,19 +61,26 @@ def value_bytes(text: bytes) -> int:
 
 
 def loads_string(text: bytes) -> bytes:
-    """Return the UTF-8 of a JSON string, however long, decoded in windows that end behind commas. Raises BadJson.
+    """Return the UTF-8 of a JSON string, however long, decoded in windows that end behind a comma, colon or bracket. Raises BadJson.
 
     A lone surrogate is encoded as if it were a character.
     """
     text = text.removeprefix(codecs.BOM_UTF8).strip()
     start, stop, parts = 1, len(text) - 1, []
-    while stop - start > _WINDOW_BYTES and (cut := text.rfind(b",", start, start + _WINDOW_BYTES) + 1):
+    while stop - start > _WINDOW_BYTES and (cut := _cut_between_escapes(text, start, start + _WINDOW_BYTES)):
         parts.append(_decode_string(b'"%b"' % text[start:cut]))
         start = cut
     if stop - start > _WINDOW_BYTES:
-        raise LongJson(f"a string without a comma in the {_WINDOW_BYTES:,} bytes from byte {start} on")
+        raise LongJson(
+            f"a string without a comma, colon or bracket in the {_WINDOW_BYTES:,} bytes from byte {start} on"
+        )
     parts.append(_decode_string(b'"' + text[start:]))
     return b"".join(parts)
+
+
+def _cut_between_escapes(text: bytes, start: int, stop: int) -> int:
+    """Return the position behind the last character, from start to stop, that is no part of an escape; 0 for none."""
+    return max(text.rfind(mark, start, stop) for mark in _NEVER_ESCAPED) + 1
 
 
 def _decode_string(text: bytes) -> bytes:

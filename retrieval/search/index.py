@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import BadArtifact
+from retrieval.search.filters.masks import Mask
 from retrieval.search.kinds import exact_rows, score_rows, search_parameters
 from retrieval.search.ranking import (
     RANKING_ERROR,
@@ -62,8 +63,15 @@ class ProductIndex:
             if codes.size():
                 faiss.rev_swig_ptr(codes.data(), codes.size())[::_PAGE_BYTES].max()
 
-    def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
-        """Return the k best and k worst products of each of (n, d) unit vectors; all products where k is more."""
+    def search(
+        self, unit_vectors: NDArray[np.float32], k: int, mask: Mask | None = None
+    ) -> tuple[Neighbours, Neighbours]:
+        """Return the k best and k worst products of each of (n, d) unit vectors; all products where k is more.
+
+        With a mask, they are those of the products that it holds.
+        """
+        if mask and mask.matched < self.groups.product_count:
+            return self._search_masked(unit_vectors, k, mask)
         keys = self._rank_nearest([(side, unit_vectors) for side in self._sides.values()], k, k + SPARE_NEIGHBOURS)
         users = len(unit_vectors)
         return _neighbours("best", keys[:users]), _neighbours("worst", keys[users:])
@@ -71,6 +79,16 @@ class ProductIndex:
     def search_side(self, side: str, unit_vectors: NDArray[np.float32], k: int) -> Neighbours:
         """Return one of the two halves of `search`: "best" or "worst"."""
         return _neighbours(side, self._rank_nearest([(self._sides[side], unit_vectors)], k, k + SPARE_NEIGHBOURS))
+
+    def _search_masked(self, unit_vectors: NDArray[np.float32], k: int, mask: Mask) -> tuple[Neighbours, Neighbours]:
+        """Do what `search` does under a mask, from the scores of all rows."""
+        k, chosen = min(k, mask.matched), mask.holds(self.groups.products)
+        found = []
+        for name, side in self._sides.items():
+            scores = (to_millionths(side.score_all(query)) for query in (unit_vectors if k else ()))
+            keys = [rank_all(millionths, self.groups, k, chosen) for millionths in scores]
+            found.append(_neighbours(name, np.array(keys, np.int64).reshape(len(unit_vectors), k)))
+        return found[0], found[1]
 
     def _rank_nearest(
         self, batches: "list[_Batch]", k: int, depth: int, deeper_rows: tuple[int, ...] = _DEEPER_ROWS

@@ -89,9 +89,15 @@ def rank(rows: NDArray[np.int64], millionths: NDArray[np.int64], groups: RowGrou
     return keys[:, :k]
 
 
-def rank_all(millionths: NDArray[np.int64], groups: RowGroups, k: int) -> NDArray[np.int64]:
-    """Return the k first of all products, from the scores of all rows (row_count,), as sort keys (k,)."""
+def rank_all(
+    millionths: NDArray[np.int64], groups: RowGroups, k: int, chosen: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """Return the k first of all products, or of those `chosen` (n,), which are in the order of `groups.products`.
+
+    They are found from the scores of all rows (row_count,), and returned as sort keys (k,). k is at least 1.
+    """
     keys = _key(np.repeat(millionths, np.diff(groups.starts)), groups.products)
+    keys = keys if chosen is None else keys[chosen]
     return np.sort(np.partition(keys, k - 1)[:k])
 
 

@@ -23,6 +23,8 @@ FILES = [
     "products.rows.npy",
     "products.by_id.npy",
     "products.by_name.npy",
+    "fields.json",
+    "fields.bin",
     "map.json",
     "sample_users.json",
     "recall.json",
@@ -33,6 +35,7 @@ ALIKE = {  # in both of the intact builds
     "products.head_lengths.npy",
     "products.by_id.npy",
     "products.by_name.npy",
+    "fields.json",
     "sample_users.json",
 }
 

@@ -61,9 +61,9 @@ def value_bytes(text: bytes) -> int:
 
 
 def loads_string(text: bytes) -> bytes:
-    """Return the UTF-8 of a JSON string, however long, decoded in windows that end behind a comma, colon or bracket. Raises BadJson.
+    """Return the UTF-8 of a JSON string, however long, decoded in windows that end behind a mark that no escape holds.
 
-    A lone surrogate is encoded as if it were a character.
+    Raises BadJson. A lone surrogate is encoded as if it were a character.
     """
     text = text.removeprefix(codecs.BOM_UTF8).strip()
     start, stop, parts = 1, len(text) - 1, []

@@ -104,11 +104,16 @@ class Recommender:
         while blocks are still being read, so it pays to read them lazily; what that raises is raised here.
         """
         items: list[Item] = []
+        pending: dict[int, _Search] = {}
         searches: list[tuple[_Search, Future[list[tuple[int, Any]]]]] = []
         found: dict[int, Any] = {}
         try:
-            for search in _plan_searches(blocks, items, self.engine.concurrency):
+            for search in _full_searches(blocks, items, pending):
                 searches.append((search, self._threads.submit(self._run, search, convert)))
+            last = [*_divide(pending.values(), self.engine.concurrency)]
+            searches += [(search, self._threads.submit(self._run, search, convert)) for search in last[:-1]]
+            for search in last[-1:]:  # A batch of a few users needs no other thread than the calling one.
+                found.update(self._run(search, convert))
             for search, future in searches:
                 if future.cancel():  # No thread has begun it yet.
                     found.update(self._run(search, convert))
@@ -185,12 +190,11 @@ def _searches_of(block: UserBlock, first: int = 0) -> Iterator[_Search]:
         yield from search.split(_max_users(depth))
 
 
-def _plan_searches(blocks: Iterable[UserBlock], items: list[Item], concurrency: int) -> Iterator[_Search]:
+def _full_searches(blocks: Iterable[UserBlock], items: list[Item], pending: dict[int, _Search]) -> Iterator[_Search]:
     """Yield searches as full as they may be, and add all items to `items`.
 
-    The last search of each depth is held back until all is read, to be divided between the cores.
+    The last search of each depth is left in `pending`, to be divided between the cores once all is read.
     """
-    pending: dict[int, _Search] = {}
     for block in blocks:
         for search in _searches_of(block, len(items)):
             depth = search.users[0].depth
@@ -201,7 +205,11 @@ def _plan_searches(blocks: Iterable[UserBlock], items: list[Item], concurrency: 
                 yield waiting
             pending[depth] = search
         items += block.items
-    for search in pending.values():
+
+
+def _divide(searches: Iterable[_Search], concurrency: int) -> Iterator[_Search]:
+    """Yield searches in parts, one for each core where there are enough users."""
+    for search in searches:
         yield from search.split(max(_MIN_USERS_PER_SEARCH, -(-len(search.users) // concurrency)))
 
 

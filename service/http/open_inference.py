@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from retrieval.artifact.products import parse_prefixes
 from retrieval.search.ranking import SIDES
-from retrieval.vectors import BadVector, read_vector
+from retrieval.vectors import MAX_FAULTS, BadVector, read_vector
 from service import version
 from service.errors import BadBody, BadRequest, Fault, TooLarge
 from service.http.encoding import write_json
@@ -45,7 +45,6 @@ _MEMBERS = {"ids": ("id", TEXT), "scores": ("score", FLOAT), "names": ("name", T
 OUTPUTS = {f"{side}_{column}": (side, *_MEMBERS[column]) for side in SIDES for column in _MEMBERS}
 _FLOAT_BYTES = 4
 _NUMBER_BYTES = 64  # of memory, for a number of JSON and its text
-_MAX_FAULTS = 20
 _ROWS_AT_ONCE = 500
 
 
@@ -223,9 +222,9 @@ def _checked(rows: list[list[Any]] | NDArray[np.float32], d: int, pointer: str) 
         bad = np.flatnonzero(~(np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)))
         suspects = zip(bad.tolist(), vectors[bad], strict=True)
     faults = [fault for row, values in suspects for fault in _first_fault(values, row, d, pointer)]
-    if len(faults) > _MAX_FAULTS:
-        more = f"{len(faults) - _MAX_FAULTS} further rows of {INPUT} are at fault"
-        faults[_MAX_FAULTS:] = [Fault("vector_rows", more, "/inputs/0")]
+    if len(faults) > MAX_FAULTS:
+        more = f"{len(faults) - MAX_FAULTS} further rows of {INPUT} are at fault"
+        faults[MAX_FAULTS:] = [Fault("vector_rows", more, "/inputs/0")]
     if faults or vectors is None:
         raise BadRequest(faults)
     return vectors.astype(np.float64)

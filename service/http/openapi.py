@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from service.http import encoding, lookups, open_inference
+from service.http import encoding, lookups, open_inference, schemas
 from service.http.user_reader import UserReader
 from service.recommender import Recommender
 from service.settings import Limits, Settings
@@ -80,6 +80,7 @@ def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
     return {
         **asdict(limits),
         "dimension": dimension,
+        "base64_length": 4 * math.ceil(dimension * schemas.VECTOR_DTYPE.itemsize / 3),
         "default_completions": lookups.request_schemas(dimension, limits)["ProductsQuery"].fields["limit"].load_default,
         "user": users[0],
         "users": users,

@@ -1,6 +1,7 @@
 """What a valid request is, as marshmallow fields whose errors are faults with codes."""
 
 import re
+from binascii import a2b_base64
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ from marshmallow.exceptions import SCHEMA
 from numpy.typing import NDArray
 
 from retrieval.records.lenient_json import BadJson, loads, value_bytes
-from retrieval.vectors import BadVector, json_type, read_vector
+from retrieval.vectors import MAX_FAULTS, BadVector, json_type, read_vector
 from service.errors import BadBody, BadRequest, Fault, TooLarge
 from service.settings import Limits
 
@@ -19,7 +20,7 @@ from service.settings import Limits
 # up to 0.1 s, no other thread of the process runs.
 MAX_VALUE_BYTES = 64 * 2**20
 _SMALL_BYTES = 2**19  # Texts up to here fit for certain.
-_MAX_ID_FAULTS = 20
+VECTOR_DTYPE = np.dtype("<f4")  # of the numbers in base64
 _JSON_STRING = re.compile(rb'(?:\xef\xbb\xbf)?\s*"')
 _MAX_SHOWN_INTEGER = 10**18
 _MESSAGES: dict[str, Any] = {
@@ -164,19 +165,38 @@ def read_count(most: int, value: Any) -> int:
 
 
 def read_user_vector(dimension: int, value: Any) -> NDArray[np.float64]:
-    """Return a list of numbers that `retrieval.vectors` takes for a vector, as float64 (d,)."""
+    """Return what `retrieval.vectors` takes for a vector, as float64 (d,): a list of numbers, or base64 of float32."""
+    if isinstance(value, str):
+        return _decode_vector(dimension, value)
     try:
         return read_vector(value, dimension)
     except BadVector as error:
-        places = ["" if fault.element is None else f"/{fault.element}" for fault in error.faults]
-        faults = [Fault(fault.code, fault.detail, place) for fault, place in zip(error.faults, places, strict=True)]
+        pointers = ["" if fault.element is None else f"/{fault.element}" for fault in error.faults]
+        faults = [Fault(fault.code, fault.detail, where) for fault, where in zip(error.faults, pointers, strict=True)]
+        raise ValidationError(faults) from error
+
+
+def _decode_vector(dimension: int, text: str) -> NDArray[np.float64]:
+    """Do what `read_user_vector` does with base64, whose numbers no pointer can name."""
+    expected = f"base64 of {dimension} little-endian float32"
+    try:
+        decoded = a2b_base64(text, strict_mode=True)
+    except ValueError as error:
+        raise invalid("vector_type", f"must be a list of numbers, or {expected}") from error
+    if len(decoded) != (size := dimension * VECTOR_DTYPE.itemsize):
+        raise invalid("vector_dimension", f"has {len(decoded)} bytes, {size} are expected ({expected})")
+    try:
+        return read_vector(np.frombuffer(decoded, VECTOR_DTYPE), dimension)
+    except BadVector as error:
+        details = [f.detail if f.element is None else f"element {f.element} {f.detail}" for f in error.faults]
+        faults = [Fault(fault.code, detail, "") for fault, detail in zip(error.faults, details, strict=True)]
         raise ValidationError(faults) from error
 
 
 def read_ids(value: Any) -> list[str]:
     if type(value) is not list:
         raise _wrong_type("a list of product ids", value)
-    others = [i for i, member in enumerate(value) if not isinstance(member, str)][:_MAX_ID_FAULTS]
+    others = [i for i, member in enumerate(value) if not isinstance(member, str)][:MAX_FAULTS]
     if others:
         raise ValidationError([Fault("type", f"must be a string, not {json_type(value[i])}", f"/{i}") for i in others])
     return value

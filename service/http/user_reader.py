@@ -2,7 +2,9 @@
 
 import re
 import struct
+from binascii import a2b_base64
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 
 from retrieval.records.lenient_json import BadJson, LongJson, iterate_array, loads
 from service.errors import BadBody, BadRequest, FailedUser, Fault, TooLarge
-from service.http.schemas import fits, load, parse_json, read_json, unwrap, user_schema
+from service.http.schemas import VECTOR_DTYPE, fits, load, parse_json, read_json, unwrap, user_schema
 from service.recommender import MAX_USERS_PER_SEARCH, User, UserBlock
 from service.settings import Limits
 
@@ -37,7 +39,7 @@ class UserReader:
 
     def __init__(self, dimension: int, limits: Limits):
         self._dimension, self._limits = dimension, limits
-        self._floats, self._zeros = struct.Struct(f"{dimension}d"), bytes(8 * dimension)
+        self._doubles, self._zeros = struct.Struct(f"{dimension}d"), bytes(8 * dimension)
         self._schema = user_schema(dimension, limits)
 
     def read_user(self, body: bytes) -> UserRow:
@@ -53,7 +55,7 @@ class UserReader:
                 values.append(orjson.loads(body) if fits(body) else None)
             except orjson.JSONDecodeError:
                 values.append(None)
-        return self._parse_fast(values, bodies)
+        return self._parse_fast(values)
 
     def read_array(self, body: bytes) -> Iterator[UserBlock]:
         """Yield the users of an array; raises BadBody, BadRequest or TooLarge, perhaps only after some blocks."""
@@ -64,7 +66,7 @@ class UserReader:
             if BadJson in map(type, values):  # A text is no member: the guess of where members end was wrong.
                 break
             if len(texts) <= max_users:
-                yield self._read_block(values, some, count)
+                yield self._read_block(values, count)
             count += len(some)
         if not count or count < len(texts):
             yield from self._read_odd_array(text, count if len(texts) <= max_users else 0)
@@ -104,7 +106,7 @@ class UserReader:
     def read_some_lines(self, lines: Sequence[bytes], first: int = 0) -> Iterator[UserBlock]:
         """Yield the users of any number of lines, the first of which is at position `first` of all."""
         for some in _group_texts(lines):
-            yield self._read_block([*map(_read_text, some)], some, first)
+            yield self._read_block([*map(_read_text, some)], first)
             first += len(some)
 
     def read(self, value: Any, pointer: str = "") -> UserRow:
@@ -123,41 +125,49 @@ class UserReader:
             name = value.get("name") if isinstance(value, dict) else None
             return FailedUser(name if isinstance(name, str) else None, error.faults[0])
 
-    def _read_block(self, values: Sequence[Any], texts: Sequence[bytes], first: int) -> UserBlock:
-        users, vectors = self._parse_fast(values, texts)
+    def _read_block(self, values: Sequence[Any], first: int) -> UserBlock:
+        users, vectors = self._parse_fast(values)
         if len(vectors) == len(users):
             return UserBlock(users, vectors)  # type: ignore[arg-type]  # none of them is None
         rows, members = iter(vectors), enumerate(zip(users, values, strict=True), first)
         read = [(user, next(rows)) if user else self.read_member(value, i) for i, (user, value) in members]
         return collect_block(read, self._dimension)
 
-    def _parse_fast(
-        self, values: Sequence[Any], texts: Sequence[bytes]
-    ) -> tuple[list[User | None], NDArray[np.float64]]:
+    def _parse_fast(self, values: Sequence[Any]) -> tuple[list[User | None], NDArray[np.float64]]:
         """Return the user in each value, None for anything unusual, valid or not, and the vectors of the others."""
-        parsed = [*map(self._parse_fields, values, texts)]
+        parsed = [*map(self._parse_fields, values)]
         packed = b"".join([fields[1] if fields else self._zeros for fields in parsed])
         vectors = np.frombuffer(packed).reshape(-1, self._dimension)
         in_range = in_safe_range(vectors)
+        # A boolean has been packed as 0 or 1, so no other rows need be searched for one.
+        for row in np.flatnonzero(in_range & ((vectors == 0.0) | (vectors == 1.0)).any(axis=1)).tolist():
+            in_range[row] = bool not in map(type, values[row]["vector"])
         users = [fields[0] if fields and fits else None for fields, fits in zip(parsed, in_range.tolist(), strict=True)]
         return users, vectors if in_range.all() else vectors[in_range]
 
-    def _parse_fields(self, value: Any, text: bytes) -> tuple[User, bytes] | None:
+    def _parse_fields(self, value: Any) -> tuple[User, bytes] | None:
         """Return a user, and the vector as doubles, if all fields have the types of a valid user's."""
-        if type(value) is not dict or b"true" in text or b"false" in text:  # which would be packed as numbers
+        if type(value) is not dict:
             return None
-        name, numbers = value.get("name"), value.get("vector")
+        name, packed = value.get("name"), self._pack(value.get("vector"))
         k, exclude = value.get("k", self._limits.default_k), value.get("exclude", _EMPTY)
-        if type(name) is not str or type(numbers) is not list or len(numbers) != self._dimension:
+        if type(name) is not str or packed is None:
             return None
         if type(k) is not int or not 1 <= k <= self._limits.max_k:
             return None
         if exclude is not _EMPTY and (type(exclude) is not list or not set(map(type, exclude)) <= {str}):
             return None
-        try:
-            return User(name, k, frozenset(exclude)), self._floats.pack(*numbers)
-        except (struct.error, OverflowError):
-            return None
+        return User(name, k, frozenset(exclude)), packed
+
+    def _pack(self, vector: Any) -> bytes | None:
+        """Return the doubles of a list of numbers, among which booleans count, or of base64; None for anything else."""
+        with suppress(ValueError, struct.error, OverflowError):
+            if type(vector) is list:
+                return self._doubles.pack(*vector)
+            if type(vector) is str:
+                floats = np.frombuffer(a2b_base64(vector, strict_mode=True), VECTOR_DTYPE)
+                return floats.astype(np.float64).tobytes() if len(floats) == self._dimension else None
+        return None
 
     def _check_size(self, users: int, is_exact: bool = True) -> None:
         if users > self._limits.max_batch:

@@ -123,9 +123,9 @@ class Admission:
         """Answer users who wait at the same time by one search, and return the channels that it did not answer."""
         answers = self._batcher.run_batch([channel.requests[0].body for channel in channels], max_seconds)
         unanswered = []
-        for channel, answered in zip(channels, answers, strict=True):
-            channel.requests[0].answered = answered
-            if answered:
+        for channel, answer in zip(channels, answers, strict=True):
+            channel.requests[0].batched_answer = answer
+            if answer:
                 self._run(channel)
             else:
                 unanswered.append(channel)

@@ -15,9 +15,7 @@ from service.settings import Settings
 View = Callable[[Recommender], Response]  # It is given what is served as the request comes.
 
 INDEX_VERSION = "X-Index-Version"
-# Keys of the WSGI environment: users in the request, the build that answered it, and the `BatchedAnswer` that was
-# found before the app saw the request.
-USERS, BUILD, ANSWERED = "reco.users", "reco.build", "reco.answered"
+USERS, BUILD = "reco.users", "reco.build"  # Keys of the WSGI environment: users in the request, and who answered it.
 
 
 class Routes(ABC):
@@ -42,8 +40,12 @@ class Routes(ABC):
 def respond(recommender: Recommender, body: bytes, media_type: str = JSON) -> Response:
     """Return the answer to the current request by a recommender, whose build it names."""
     build_id = request.environ[BUILD] = recommender.info.build_id
-    headers = {"Content-Type": media_type, INDEX_VERSION: build_id, **SAFETY_HEADERS}
-    return Response(body, headers=headers, direct_passthrough=True)
+    return Response(body, headers=answer_headers(build_id, media_type), direct_passthrough=True)
+
+
+def answer_headers(build_id: str, media_type: str = JSON) -> dict[str, str]:
+    """Return the headers of every answer by a build."""
+    return {"Content-Type": media_type, INDEX_VERSION: build_id, **SAFETY_HEADERS}
 
 
 def respond_json(recommender: Recommender, value: Any) -> Response:

@@ -49,7 +49,7 @@ class RequestParser(HTTPRequestParser):
     error: Error | None
     body_rcv: Body | None
     arrived: float  # when the request was complete, by `time.perf_counter`
-    answered: BatchedAnswer | None = None
+    batched_answer: BatchedAnswer | None = None
     on_answer: Callable[[], None] | None = None
     _denial: Refusal | None = None
 

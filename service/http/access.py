@@ -12,7 +12,10 @@ from service.settings import Settings
 
 _CORS = [
     ("Access-Control-Allow-Methods", "GET, POST"),
-    ("Access-Control-Allow-Headers", "Authorization, Content-Type, Traceparent, X-API-Key, X-Request-ID"),
+    (
+        "Access-Control-Allow-Headers",
+        "Authorization, Content-Encoding, Content-Type, Traceparent, X-API-Key, X-Request-ID",
+    ),
     ("Access-Control-Expose-Headers", "Retry-After, X-Batch-Errors, X-Index-Version, X-Request-ID"),
     ("Access-Control-Max-Age", "600"),
 ]

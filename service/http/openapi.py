@@ -111,11 +111,13 @@ def _complete(operation: dict[str, Any], needs_key: bool, is_health: bool) -> No
     responses = operation["responses"]
     common_headers = {name: _ref("headers", name) for name in _COMMON_HEADERS}
     responses["200"]["headers"] = common_headers | responses["200"].get("headers", {})
+    codings = ("415",) if "requestBody" in operation else ()
     denials = () if is_health else ("403", "421")
-    statuses = [*_COMMON_PROBLEMS, *denials, *(("401",) if needs_key else ())]
+    statuses = [*_COMMON_PROBLEMS, *codings, *denials, *(("401",) if needs_key else ())]
     responses |= {status: _ref("responses", f"Problem{status}") for status in statuses}
     operation["responses"] = dict(sorted(responses.items()))
-    operation["parameters"] = [_ref("parameters", "RequestId"), *operation.get("parameters", [])]
+    names = ["RequestId", "ContentEncoding"] if codings else ["RequestId"]
+    operation["parameters"] = [*(_ref("parameters", name) for name in names), *operation.get("parameters", [])]
     operation.pop("security", None)
     if needs_key:
         operation["security"] = _DOCUMENT["security"]

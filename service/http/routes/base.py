@@ -9,13 +9,15 @@ from flask import Response, request
 from service.errors import TooLarge
 from service.http.encoding import JSON, write_json
 from service.http.problems import SAFETY_HEADERS
+from service.http.routes.content_coding import decode
 from service.recommender import Recommender
 from service.settings import Settings
 
 View = Callable[[Recommender], Response]  # It is given what is served as the request comes.
 
 INDEX_VERSION = "X-Index-Version"
-USERS, BUILD = "reco.users", "reco.build"  # Keys of the WSGI environment: users in the request, and who answered it.
+# Keys of the WSGI environment: users in the request, the build that answered it, and what is told of decoded bytes.
+USERS, BUILD, RESERVE = "reco.users", "reco.build", "reco.reserve"
 
 
 class Routes(ABC):
@@ -29,12 +31,13 @@ class Routes(ABC):
         """Return the view of each operation, by the operation's id."""
 
     def read_body(self) -> bytes:
-        """Return the body of the current request. Raises TooLarge."""
+        """Return the body of the current request, decoded. Raises BadBody, TooLarge and what `decode` does."""
         limit = self.settings.max_body_bytes
         body: bytes = request.environ["wsgi.input"].read(limit + 1)
         if len(body) > limit:
             raise TooLarge(f"the body is larger than the {limit} bytes allowed")
-        return body
+        content_encoding = request.headers.get("Content-Encoding", "")
+        return decode(body, content_encoding, limit, request.environ.get(RESERVE, int)) if content_encoding else body
 
 
 def respond(recommender: Recommender, body: bytes, media_type: str = JSON) -> Response:

@@ -26,10 +26,14 @@ class Budget:
         """Count what a channel holds from now on; any thread may call this."""
         self._holders.add(channel)
 
-    def has_room(self, more_bytes: int) -> bool:
-        """Tell whether so many bytes more may be held; a request that nothing stands beside always may."""
-        used_bytes = sum(channel.held_bytes for channel in list(self._holders))
-        return not used_bytes or used_bytes + more_bytes <= self._max_bytes
+    def has_room(self, more_bytes: int, channel: Any = None) -> bool:
+        """Tell whether so many bytes more may be held, by a `channel` that is counted or by another.
+
+        A request that nothing stands beside always may.
+        """
+        beside_bytes = sum(each.held_bytes for each in list(self._holders) if each is not channel)
+        own_bytes = channel.held_bytes if channel else 0
+        return not beside_bytes or beside_bytes + own_bytes + more_bytes <= self._max_bytes
 
     def enforce(self) -> None:
         """Close the slowest clients while too much is held, or while untaken answers are more than half of it."""

@@ -14,6 +14,8 @@ from typing import Any
 
 from waitress.channel import ClientDisconnected, HTTPChannel
 
+from service.errors import OutOfMemory
+from service.http.problems import NO_MEMORY
 from service.workers.connections.budget import MIN_COUNTED_BYTES
 from service.workers.connections.tasks import AnswerTask, ProblemTask
 
@@ -155,6 +157,13 @@ class Channel(HTTPChannel):
                 if self.total_outbufs_len > MIN_COUNTED_BYTES:
                     self._budget.watch(self)
         return len(data)
+
+    def reserve(self, more_bytes: int) -> None:
+        """Count bytes that the body of the request under way becomes. Raises OutOfMemory."""
+        self._budget.watch(self)
+        if not self._budget.has_room(more_bytes, self):
+            raise OutOfMemory(NO_MEMORY)
+        self.requests[0].decoded_bytes += more_bytes
 
     def handle_write(self) -> None:
         closing, self.close_when_flushed = self.close_when_flushed, False

@@ -12,7 +12,8 @@ from waitress.task import ErrorTask, Task, WSGITask
 from service.http import metrics
 from service.http.openapi import OPERATIONS
 from service.http.problems import PROBLEM, SAFETY_HEADERS, problem_body
-from service.http.routes.base import BUILD, INDEX_VERSION, USERS, answer_headers
+from service.http.routes.base import BUILD, INDEX_VERSION, RESERVE, USERS, answer_headers
+from service.http.routes.content_coding import compress, should_compress
 from service.workers.connections.parser import Refusal, RequestParser
 from service.workers.logs import request_id
 
@@ -74,8 +75,12 @@ class AnswerTask(_IdentifiedTask, WSGITask):
         if found := self.request.batched_answer:
             self.environ = {USERS: 1, BUILD: found.build_id}
             self.response_headers += answer_headers(found.build_id).items()
-            self.content_length, self.complete = len(found.json), True
-            self.write(found.json)
+            body = found.json
+            if should_compress(len(body), self.request.accept_encoding):
+                body, headers = compress(body)
+                self.response_headers += headers.items()
+            self.content_length, self.complete = len(body), True
+            self.write(body)
         else:
             super().execute()
 
@@ -87,6 +92,11 @@ class AnswerTask(_IdentifiedTask, WSGITask):
         self.wrote_header = True
         self.content_bytes_written = len(data)
         self.channel.write_soon(head + data)
+
+    def get_environment(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environment()
+        environ[RESERVE] = self.channel.reserve
+        return environ
 
     def build_response_header(self) -> bytes:
         if self.channel.server.serving.draining:

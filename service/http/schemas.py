@@ -178,13 +178,16 @@ def read_user_vector(dimension: int, value: Any) -> NDArray[np.float64]:
 
 def _decode_vector(dimension: int, text: str) -> NDArray[np.float64]:
     """Do what `read_user_vector` does with base64, whose numbers no pointer can name."""
-    expected = f"base64 of {dimension} little-endian float32"
+    size = dimension * VECTOR_DTYPE.itemsize
     try:
         decoded = a2b_base64(text, strict_mode=True)
     except ValueError as error:
-        raise invalid("vector_type", f"must be a list of numbers, or {expected}") from error
-    if len(decoded) != (size := dimension * VECTOR_DTYPE.itemsize):
-        raise invalid("vector_dimension", f"has {len(decoded)} bytes, {size} are expected ({expected})")
+        expected = f"must be a list of numbers, or base64 of {dimension} little-endian float32"
+        raise invalid("vector_type", expected) from error
+    if len(decoded) != size:
+        numbers, rest = divmod(len(decoded), VECTOR_DTYPE.itemsize)
+        found = f"{len(decoded)} bytes, {size}" if rest else f"{numbers} numbers, {dimension}"
+        raise invalid("vector_dimension", f"has {found} are expected")
     try:
         return read_vector(np.frombuffer(decoded, VECTOR_DTYPE), dimension)
     except BadVector as error:

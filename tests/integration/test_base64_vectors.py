@@ -2,12 +2,14 @@
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.support.api import NDJSON, VECTOR, Api, Fault, user_json
+from tests.support.offline_runs import run, write_users
 
 EXPECTED = "base64 of 300 little-endian float32"
 FLOATS = np.array(VECTOR, "<f4")
@@ -28,12 +30,17 @@ BAD = {
     "for URLs": (changed(0, -1.0).replace("A", "-"), "vector_type", f"must be a list of numbers, or {EXPECTED}"),
     "cut": (encoded(FLOATS)[:-1], "vector_type", f"must be a list of numbers, or {EXPECTED}"),
     "numbers": ("1,2,3", "vector_type", f"must be a list of numbers, or {EXPECTED}"),
-    "empty": ("", "vector_dimension", f"has 0 bytes, 1200 are expected ({EXPECTED})"),
-    "short": (encoded(FLOATS[1:]), "vector_dimension", f"has 1196 bytes, 1200 are expected ({EXPECTED})"),
+    "empty": ("", "vector_dimension", "has 0 numbers, 300 are expected"),
+    "short": (encoded(FLOATS[1:]), "vector_dimension", "has 299 numbers, 300 are expected"),
+    "a byte short": (
+        base64.b64encode(FLOATS.tobytes()[1:]).decode(),
+        "vector_dimension",
+        "has 1199 bytes, 1200 are expected",
+    ),
     "float64": (
         base64.b64encode(np.array(VECTOR).tobytes()).decode(),
         "vector_dimension",
-        f"has 2400 bytes, 1200 are expected ({EXPECTED})",
+        "has 600 numbers, 300 are expected",
     ),
     "NaN": (changed(7, np.nan), "vector_not_finite", "element 7 is not finite: nan"),
     "infinity": (changed(299, -np.inf), "vector_not_finite", "element 299 is not finite: -inf"),
@@ -59,6 +66,20 @@ def test_every_way_in_gives_the_bytes_of_the_list(api: Api, sample_users: list[d
         assert api.batch(b"[" + b",".join(bodies) + b"]").body == b"[" + b",".join(alone) + b"]"
         assert api.batch(b"\n".join(bodies), content_type=NDJSON).body == b"".join(each + b"\n" for each in alone)
     assert api.post("/map", texts[0]).body == api.post("/map", lists[0]).body
+
+
+def test_an_offline_batch_gives_the_bytes_of_the_list(
+    tmp_path: Path, sample_artifacts: Path, sample_users: list[dict[str, Any]]
+) -> None:
+    zeros = json.dumps({"name": "zoe", "vector": encoded(0 * FLOATS)}).encode()
+    outputs = []
+    for form, users in zip(("text", "list"), both_forms(sample_users[:50]), strict=True):
+        source, output = write_users(tmp_path / f"{form}.jsonl", [*users, zeros]), tmp_path / f"{form}.matches.jsonl"
+        assert run(sample_artifacts, source, output) == f"{output}: 51 users; 1 have an error"
+        outputs.append(output.read_bytes())
+    assert outputs[0] == outputs[1]
+    error = {"code": "vector_zero", "detail": "vector is all zeros, which has no direction", "pointer": "/50/vector"}
+    assert json.loads(outputs[0].splitlines()[-1]) == {"name": "zoe", "error": error}
 
 
 @pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e30])

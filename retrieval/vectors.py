@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MIN_DIMENSION = 2
-MAX_FAULTS = 20  # shown of many of a kind
+MAX_FAULTS = 20  # Of many faults of a kind, so many are named.
 
 
 @dataclass(frozen=True)

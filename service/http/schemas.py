@@ -20,9 +20,9 @@ from service.settings import Limits
 # up to 0.1 s, no other thread of the process runs.
 MAX_VALUE_BYTES = 64 * 2**20
 _SMALL_BYTES = 2**19  # Texts up to here fit for certain.
-VECTOR_DTYPE = np.dtype("<f4")  # of the numbers in base64
+VECTOR_DTYPE = np.dtype("<f4")  # Base64 holds numbers of this type.
 _JSON_STRING = re.compile(rb'(?:\xef\xbb\xbf)?\s*"')
-_MAX_SHOWN_INTEGER = 10**18
+_MAX_DIGITS, _MAX_SHOWN_INTEGER = 18, 10**18
 _MESSAGES: dict[str, Any] = {
     "required": [Fault("missing", "is missing", "")],
     "null": [Fault("null", "must not be null", "")],
@@ -153,14 +153,19 @@ def read_kind(kind: type, expected: str, value: Any) -> Any:
 read_text = partial(read_kind, str, "a string")
 
 
-def read_count(most: int, value: Any) -> int:
-    """Return a whole number from 1 to `most`."""
+def read_digits(text: str) -> int | None:
+    """Return the number that a text of digits means; None for any other text, and for a number beyond 18 digits."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
+
+
+def read_count(maximum: int, value: Any) -> int:
+    """Return a whole number from 1 to `maximum`."""
     is_huge = type(value) is float and abs(value) >= 2**63  # how the JSON reader gives integers of many digits
     if type(value) is not int and not is_huge:
         raise _wrong_type("an integer", value)
-    if not 1 <= value <= most:
+    if not 1 <= value <= maximum:
         far = "a far smaller number" if value < 0 else "a far greater number"
-        raise invalid("range", f"must be from 1 to {most}, not {value if abs(value) < _MAX_SHOWN_INTEGER else far}")
+        raise invalid("range", f"must be from 1 to {maximum}, not {value if abs(value) < _MAX_SHOWN_INTEGER else far}")
     return int(value)
 
 
@@ -209,11 +214,11 @@ def read_id_set(value: Any) -> frozenset[str]:
     return frozenset(read_ids(value))
 
 
-def read_some_ids(least: int, most: int, value: Any) -> tuple[str, ...]:
-    """Return `least` to `most` strings, in order."""
+def read_some_ids(min_ids: int, max_ids: int, value: Any) -> tuple[str, ...]:
+    """Return `min_ids` to `max_ids` strings, in order."""
     ids = tuple(read_ids(value))
-    if not least <= len(ids) <= most:
-        raise invalid("range", f"must have from {least} to {most} product ids, not {len(ids)}")
+    if not min_ids <= len(ids) <= max_ids:
+        raise invalid("range", f"must have from {min_ids} to {max_ids} product ids, not {len(ids)}")
     return ids
 
 

@@ -20,14 +20,14 @@ from service.recommender import MAX_USERS_PER_SEARCH, User, UserBlock
 from service.settings import Limits
 
 _COMMA = ord(",")
-_MAX_GROUP_BYTES = 2**20  # of the texts that are parsed together
+_MAX_GROUP_BYTES = 2**20  # Texts that are parsed together take so many, which bounds their values.
 _MAX_BLANK_LINES = 1_000_000
 _ARRAY_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[")
 _EMPTY: frozenset[str] = frozenset()
-# Of the largest number of a vector that is for certain neither zero nor out of range.
+# A vector whose largest number lies between these is for certain neither zero nor out of range.
 _MIN_MAGNITUDE, _MAX_MAGNITUDE = 1e-100, 1e100
 
-UserRow = tuple[User, NDArray[np.float64]]  # a user and the vector (d,)
+UserRow = tuple[User, NDArray[np.float64]]  # A user and their vector (d,).
 
 
 class UserReader:

@@ -50,7 +50,7 @@ class RequestParser(HTTPRequestParser):
     body_rcv: Body | None
     arrived: float  # when the request was complete, by `time.perf_counter`
     batched_answer: BatchedAnswer | None = None
-    decoded_bytes = 0  # that the body has become
+    decoded_bytes = 0  # The body has become so many.
     on_answer: Callable[[], None] | None = None
     _denial: Refusal | None = None
 

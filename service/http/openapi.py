@@ -116,8 +116,7 @@ def _complete(operation: dict[str, Any], needs_key: bool, is_health: bool) -> No
     statuses = [*_COMMON_PROBLEMS, *codings, *denials, *(("401",) if needs_key else ())]
     responses |= {status: _ref("responses", f"Problem{status}") for status in statuses}
     operation["responses"] = dict(sorted(responses.items()))
-    names = ["RequestId", "ContentEncoding"] if codings else ["RequestId"]
-    operation["parameters"] = [*(_ref("parameters", name) for name in names), *operation.get("parameters", [])]
+    operation["parameters"] = [_ref("parameters", "RequestId"), *operation.get("parameters", [])]
     operation.pop("security", None)
     if needs_key:
         operation["security"] = _DOCUMENT["security"]

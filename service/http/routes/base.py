@@ -36,8 +36,8 @@ class Routes(ABC):
         body: bytes = request.environ["wsgi.input"].read(limit + 1)
         if len(body) > limit:
             raise TooLarge(f"the body is larger than the {limit} bytes allowed")
-        content_encoding = request.headers.get("Content-Encoding", "")
-        return decode(body, content_encoding, limit, request.environ.get(RESERVE, int)) if content_encoding else body
+        reserve = request.environ.get(RESERVE, lambda _more_bytes: None)
+        return decode(body, request.headers.get("Content-Encoding", ""), limit, reserve)
 
 
 def respond(recommender: Recommender, body: bytes, media_type: str = JSON) -> Response:

@@ -19,7 +19,7 @@ _MIN_COMPRESSED_BYTES = 16_000
 _PIECE_BYTES = 2**18
 _MAX_CACHED_HEADERS = 256
 
-Reserve = Callable[[int], object]  # It is told of so many bytes more before they are kept, and raises where it must.
+Reserve = Callable[[int], object]  # Called with a number of bytes before they are kept; raises where there is no room.
 
 
 def decode(body: bytes, content_encoding: str, max_bytes: int, reserve: Reserve) -> bytes:

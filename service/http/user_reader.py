@@ -139,9 +139,10 @@ class UserReader:
         packed = b"".join([fields[1] if fields else self._zeros for fields in parsed])
         vectors = np.frombuffer(packed).reshape(-1, self._dimension)
         in_range = in_safe_range(vectors)
-        # A boolean has been packed as 0 or 1, so no other rows need be searched for one.
-        for row in np.flatnonzero(in_range & ((vectors == 0.0) | (vectors == 1.0)).any(axis=1)).tolist():
-            in_range[row] = bool not in map(type, values[row]["vector"])
+        may_be_boolean = (vectors == 0.0) | (vectors == 1.0)  # A boolean has been packed as one of these.
+        if may_be_boolean.any():
+            for row in np.flatnonzero(in_range & may_be_boolean.any(axis=1)).tolist():
+                in_range[row] = bool not in map(type, values[row]["vector"])
         users = [fields[0] if fields and fits else None for fields, fits in zip(parsed, in_range.tolist(), strict=True)]
         return users, vectors if in_range.all() else vectors[in_range]
 

@@ -8,7 +8,8 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -70,14 +71,16 @@ def main() -> None:
 
 def singles(ours: Service, empty: Service, bodies: Path) -> None:
     latencies = ("p50 ms", "p99 ms", "p99.9 ms")
-    print_header("POST /infer", "connections", "requests/s", "of the empty route", *latencies, "failed")
+    columns = ("connections", "requests/s", "of the empty route", "p50 / the empty route's", *latencies, "failed")
+    print_header("POST /infer", *columns)
     peak = 0.0
     for connections in CONNECTIONS:
         servers = (empty, ours)
         loads = in_turns([partial(wrk, server, connections, bodies) for server in servers])
         for server, load in zip(servers, loads, strict=True):
-            speeds = f"{load.per_second:,.0f}", f"{load.per_second / loads[0].per_second:.2f}"
-            print_row(server.label, connections, *speeds, *(f"{ms:.2f}" for ms in load[1:4]), f"{load.failed:.0f}")
+            ratios = f"{load.per_second / loads[0].per_second:.2f}", f"{load.p50_ms / loads[0].p50_ms:.2f}"
+            times = [f"{ms:.2f}" for ms in load[1:4]]
+            print_row(server.label, connections, f"{load.per_second:,.0f}", *ratios, *times, f"{load.failed:.0f}")
         peak = max(peak, loads[1].per_second)
     print()
     lines = bodies.read_bytes().splitlines()
@@ -107,12 +110,18 @@ def batches(ours: Service, index: ProductIndex, users: NDArray[np.float32], bodi
     times = ("ms", "users/s", "x the search alone", "added us a user")
     print_header("POST /batch, one connection", "users", *times)
     for count in BATCHES:
-        search, ask = partial(index.search, unit_vectors(users[:count]), K), post(ours, bodies, count)
-        rounds = [(median_seconds(search, 1 if count < 8 else CORES), median_seconds(ask)) for _ in range(ROUNDS)]
-        alone, served = np.median(rounds, axis=0)
-        for label, taken in (("the search alone, in process", alone), (ours.label, served)):
-            speeds = f"{taken * 1e3:.2f}", f"{count / taken:,.0f}", f"{taken / alone:.2f}"
-            print_row(label, f"{count:,}", *speeds, f"{(taken - alone) / count * 1e6:.0f}")
+        threads = 1 if count < 8 else CORES
+        search = partial(index.search, unit_vectors(users[:count]), K)
+        calls = {"the search alone, in process": partial(median_seconds, search, threads)}
+        calls[ours.label] = partial(median_seconds, post(ours, bodies, count))
+        calls["vectors as base64"] = partial(median_seconds, post(ours, base64_bodies(bodies), count))
+        calls["answers as gzip"] = partial(median_seconds, post(ours, bodies, count, {"Accept-Encoding": "gzip"}))
+        rounds = np.array([[call() for call in calls.values()] for _ in range(ROUNDS)])
+        for label, taken, ratio in zip(calls, np.median(rounds, 0), np.median(rounds.T / rounds[:, 0], 1), strict=True):
+            added = np.median(rounds.T[[*calls].index(label)] - rounds[:, 0]) / count * 1e6
+            print_row(
+                label, f"{count:,}", f"{taken * 1e3:.2f}", f"{count / taken:,.0f}", f"{ratio:.2f}", f"{added:.0f}"
+            )
     print(flush=True)
 
 
@@ -174,12 +183,23 @@ def median_seconds(call: Callable[[], object], threads: int = CORES) -> float:
     return median(taken)
 
 
-def post(server: Service, bodies: Path, count: int) -> Callable[[], None]:
+def base64_bodies(bodies: Path) -> Path:
+    """Write the same users with base64 vectors beside the bodies, once; return the file."""
+    path = bodies.with_suffix(".base64")
+    if not path.exists():
+        users = map(json.loads, bodies.read_text().splitlines())
+        texts = ((user["name"], np.array(user["vector"], "<f4").tobytes()) for user in users)
+        rows = [{"name": name, "vector": b64encode(numbers).decode()} for name, numbers in texts]
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def post(server: Service, bodies: Path, count: int, headers: Mapping[str, str] = {}) -> Callable[[], None]:
     """Return what posts the first bodies as a batch."""
     batch = b"[" + b",".join(bodies.read_bytes().splitlines()[:count]) + b"]"
 
     def ask() -> None:
-        server.connection.request("POST", "/batch", batch, {"Content-Type": "application/json"})
+        server.connection.request("POST", "/batch", batch, {"Content-Type": "application/json", **headers})
         response = server.connection.getresponse()
         response.read()
         assert response.status == 200

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from index_builder.pipeline import BuildRequest, build
 from retrieval.artifact.manifest import Manifest, RecallAtK
-from retrieval.errors import IndexBuilderError
+from retrieval.errors import RetrievalError
 from retrieval.records.console import print_message, print_result, readable, standard_streams
 from retrieval.search.settings import SearchSettings
 
@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.perf_counter()
     try:
         manifest = build(BuildRequest(**vars(options)))
-    except (IndexBuilderError, OSError) as error:
+    except (RetrievalError, OSError) as error:
         print_message(f"error: {error}\nnothing was published")
         return 1
     print_result(_summary(options.out, manifest, time.perf_counter() - started))

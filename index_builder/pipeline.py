@@ -50,7 +50,7 @@ class BuildRequest:
 def build(request: BuildRequest) -> Manifest:
     """Build, publish and return the manifest.
 
-    Raises an IndexBuilderError, and leaves the build in use alone, where anything is wrong.
+    Raises a RetrievalError, and leaves the build in use alone, where anything is wrong.
     """
     with store.draft(request.out) as directory:
         manifest = store.publish(request.out, directory, _fill(directory, request))

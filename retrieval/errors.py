@@ -1,29 +1,29 @@
 """Errors of catalogues and builds; every message names the file, row or option at fault."""
 
 
-class IndexBuilderError(Exception):
+class RetrievalError(Exception):
     """Base of all errors that a person can act on."""
 
 
-class BadRows(IndexBuilderError):
+class BadRows(RetrievalError):
     """A data file cannot be read as rows."""
 
 
-class BadCatalogue(IndexBuilderError):
+class BadCatalogue(RetrievalError):
     """The product file cannot be read, or holds rows that are not products."""
 
 
-class BadQueries(IndexBuilderError):
+class BadQueries(RetrievalError):
     """The users file cannot be read, or does not fit the catalogue."""
 
 
-class BadIndexKind(IndexBuilderError):
+class BadIndexKind(RetrievalError):
     """The requested index cannot be built for this catalogue."""
 
 
-class BadArtifact(IndexBuilderError):
+class BadArtifact(RetrievalError):
     """A build on disk is missing, damaged, or not what its manifest says."""
 
 
-class LowRecall(IndexBuilderError):
+class LowRecall(RetrievalError):
     """The index finds fewer of the exact matches than the target."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MIN_DIMENSION = 2
-_MAX_ELEMENT_FAULTS = 20
+MAX_FAULTS = 20  # Of many faults of a kind, so many are named.
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _element_faults(values: list[object]) -> list[VectorFault]:
         elif not abs(value) <= sys.float_info.max:
             shown = value if isinstance(value, float) else "an integer beyond float range"
             faults.append(VectorFault("vector_not_finite", f"is not finite: {shown}", i))
-    further = len(faults) - _MAX_ELEMENT_FAULTS
+    further = len(faults) - MAX_FAULTS
     if further > 0:
-        faults[_MAX_ELEMENT_FAULTS:] = [VectorFault("vector_elements", f"has {further} further elements at fault")]
+        faults[MAX_FAULTS:] = [VectorFault("vector_elements", f"has {further} further elements at fault")]
     return faults

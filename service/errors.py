@@ -48,8 +48,16 @@ class BadBody(ServiceError):
     """A request body that is not JSON."""
 
 
+class UnsupportedEncoding(ServiceError):
+    """A request body in a content coding that is not read."""
+
+
 class TooLarge(ServiceError):
     """A request that asks for more than the limits allow."""
+
+
+class OutOfMemory(ServiceError):
+    """A request whose body becomes more than there is room for beside the others."""
 
 
 class CannotLookUp(ServiceError):

@@ -136,11 +136,16 @@ class Recommender:
         while blocks are still being read, so it pays to read them lazily; what that raises is raised here.
         """
         items: list[Item] = []
+        pending: _Pending = {}
         searches: list[tuple[_Search, Future[list[tuple[int, Any]]]]] = []
         found: dict[int, Any] = {}
         try:
-            for search in _plan_searches(self._noticed(blocks), items, self.engine.concurrency):
+            for search in _full_searches(self._noticed(blocks), items, pending):
                 searches.append((search, self._threads.submit(self._run, search, convert)))
+            last = [*_divide(pending.values(), self.engine.concurrency)]
+            searches += [(search, self._threads.submit(self._run, search, convert)) for search in last[:-1]]
+            for search in last[-1:]:  # A batch of a few users needs no other thread than the calling one.
+                found.update(self._run(search, convert))
             for search, future in searches:
                 if future.cancel():  # No thread has begun it yet.
                     found.update(self._run(search, convert))
@@ -247,6 +252,9 @@ class _Search:
             yield _Search(self.indices[part], self.users[part], self.vectors[part])
 
 
+_Pending = dict[tuple[int, Filter | None], _Search]  # the search of each depth and filter
+
+
 def _searches_of(block: UserBlock, first: int = 0) -> Iterator[_Search]:
     """Yield the searches, some for each depth and filter, of a block whose first item is number `first` of all."""
     indices = [index for index, item in enumerate(block.items, first) if isinstance(item, User)]
@@ -260,12 +268,11 @@ def _searches_of(block: UserBlock, first: int = 0) -> Iterator[_Search]:
         yield from search.split(_max_users(depth))
 
 
-def _plan_searches(blocks: Iterable[UserBlock], items: list[Item], concurrency: int) -> Iterator[_Search]:
+def _full_searches(blocks: Iterable[UserBlock], items: list[Item], pending: _Pending) -> Iterator[_Search]:
     """Yield searches as full as they may be, and add all items to `items`.
 
-    The last search of each depth and filter is held back until all is read, to be divided between the cores.
+    The last search of each depth and filter is left in `pending`, to be divided between the cores once all is read.
     """
-    pending: dict[tuple[int, Filter | None], _Search] = {}
     for block in blocks:
         for search in _searches_of(block, len(items)):
             depth, query = search.users[0].depth, search.users[0].filter
@@ -276,7 +283,11 @@ def _plan_searches(blocks: Iterable[UserBlock], items: list[Item], concurrency: 
                 yield waiting
             pending[depth, query] = search
         items += block.items
-    for search in pending.values():
+
+
+def _divide(searches: Iterable[_Search], concurrency: int) -> Iterator[_Search]:
+    """Yield searches in parts, one for each core where there are enough users."""
+    for search in searches:
         yield from search.split(max(_MIN_USERS_PER_SEARCH, -(-len(search.users) // concurrency)))
 
 

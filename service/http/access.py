@@ -4,6 +4,7 @@ import hmac
 import ipaddress
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 
 from service.errors import ForeignHost, ForeignOrigin, Unauthorized
 from service.http.openapi import HEALTH_ROUTES, open_routes
@@ -11,10 +12,14 @@ from service.settings import Settings
 
 _CORS = [
     ("Access-Control-Allow-Methods", "GET, POST"),
-    ("Access-Control-Allow-Headers", "Authorization, Content-Type, Traceparent, X-API-Key, X-Request-ID"),
+    (
+        "Access-Control-Allow-Headers",
+        "Authorization, Content-Encoding, Content-Type, Traceparent, X-API-Key, X-Request-ID",
+    ),
     ("Access-Control-Expose-Headers", "Retry-After, X-Batch-Errors, X-Index-Version, X-Request-ID"),
     ("Access-Control-Max-Age", "600"),
 ]
+_MAX_CACHED_NAMES = 256
 
 Headers = Mapping[str, str]  # by name in capitals, with underscores
 
@@ -68,6 +73,7 @@ class Access:
             raise Unauthorized("the API key is not one of those that this service takes")
 
 
+@lru_cache(_MAX_CACHED_NAMES)
 def _is_address(name: str) -> bool:
     with suppress(ValueError):
         return bool(ipaddress.ip_address(name.strip("[]")))

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from functools import partial
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from werkzeug.routing import BaseConverter
 
 from service.http.openapi import OPERATIONS
 from service.http.problems import answer_error
 from service.http.routes import views_of
 from service.http.routes.base import INDEX_VERSION, View
+from service.http.routes.content_coding import compress_response
 from service.recommender import Serving
 from service.settings import Settings
 
@@ -30,6 +31,7 @@ def create_app(serving: Serving, settings: Settings) -> Flask:
     @app.after_request
     def complete(response: Response) -> Response:
         response.headers.setdefault(INDEX_VERSION, serving.recommender.info.build_id)
+        compress_response(response, request.headers.get("Accept-Encoding", ""))
         return response
 
     return app

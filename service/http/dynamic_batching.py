@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from service.http.encoding import EncodedAnswer, encode_answers
-from service.http.user_reader import reader_for
-from service.recommender import Recommender, Serving, UserBlock
+from service.http import metrics
+from service.http.encoding import encode_answers
+from service.http.requests.user_reader import reader_for
+from service.recommender import Serving, UserBlock
 from service.settings import Limits
 
 _MATCH_SECONDS = 5e-6  # both sides of one match, found and written
@@ -15,14 +16,14 @@ _MATCH_SECONDS = 5e-6  # both sides of one match, found and written
 
 @dataclass(frozen=True, slots=True)
 class BatchedAnswer:
-    """The answer to a user, and the recommender that gave it."""
+    """The JSON of the answer to a user, and the build that gave it."""
 
-    recommender: Recommender
-    answer: EncodedAnswer
+    build_id: str
+    json: bytes
 
 
 class DynamicBatcher:
-    """Answers the bodies of requests before the app sees them."""
+    """Answers the bodies of requests that the app then need not see."""
 
     def __init__(self, serving: Serving, limits: Limits):
         self._serving, self._limits = serving, limits
@@ -40,7 +41,10 @@ class DynamicBatcher:
         users = [user if user and user.depth <= max_depth else None for user in users]
         try:
             block = UserBlock([user for user in users if user], vectors if all(fits) else vectors[fits])
-            answers = iter(recommender.recommend_inline(block, partial(encode_answers, recommender.prefixes)))
+            answers = recommender.recommend_inline(block, partial(encode_answers, recommender.prefixes))
         except Exception:  # noqa: BLE001 (Each request meets it again, and says so in its own answer.)
             return [None] * len(bodies)
-        return [BatchedAnswer(recommender, next(answers)) if user else None for user in users]
+        for answer in answers:
+            metrics.observe_scores([answer.best_score])
+        found, build_id = iter(answers), recommender.info.build_id
+        return [BatchedAnswer(build_id, next(found).json) if user else None for user in users]

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from retrieval.artifact.products import Prefixes
+from retrieval.artifact.products import Prefixes, parse_prefixes
 from service.recommender import Answer, Matches, Recommendation
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
@@ -100,6 +100,19 @@ def _write_group(prefixes: Prefixes, sides: Sequence[Matches]) -> Iterator[bytes
         start = end
 
 
+def gather_matches(
+    prefixes: Prefixes, sides: Sequence[Matches]
+) -> tuple[list[dict[str, str]], NDArray[np.int64], NDArray[np.float64]]:
+    """Return the distinct products of all sides, `id` and `name`, and of each match its product's row and score (m,).
+
+    A product matches many users, and is read once.
+    """
+    positions = np.concatenate([np.empty(0, np.int64), *(side.positions for side in sides)])
+    distinct, rows = np.unique(positions, return_inverse=True)
+    scores = np.concatenate([np.empty(0), *(side.scores for side in sides)])
+    return parse_prefixes(prefixes(distinct)), rows, scores
+
+
 def write_similar(prefixes: Prefixes, ids: Iterable[str], answer: Recommendation) -> bytes:
     best, worst = write_sides(prefixes, [answer.best, answer.worst])
     return b'{"ids":%b,"best":%b,"worst":%b%b}' % (write_json(list(ids)), best, worst, _write_matched(answer))
@@ -112,8 +125,8 @@ def write_products(prefixes: Prefixes, positions: NDArray[np.int64]) -> bytes:
 
 def write_points(prefixes: Prefixes, positions: NDArray[np.int64], points: NDArray[np.float32]) -> bytes:
     """Return an object whose `products` have an `id`, a `name` and a map point (m, 2) as `x` and `y`."""
-    places = zip(prefixes(positions), points.tolist(), strict=True)
-    return b'{"products":%b}' % write_array(b'%b,"x":%.4f,"y":%.4f}' % (prefix, x, y) for prefix, (x, y) in places)
+    products = zip(prefixes(positions), points.tolist(), strict=True)
+    return b'{"products":%b}' % write_array(b'%b,"x":%.4f,"y":%.4f}' % (prefix, x, y) for prefix, (x, y) in products)
 
 
 def write_array(answers: Iterable[bytes]) -> bytes:

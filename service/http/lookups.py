@@ -9,15 +9,23 @@ from marshmallow import Schema
 from numpy.typing import NDArray
 
 from retrieval.search.filters.language import Vocabulary
-from retrieval.vectors import unit_vectors
+from retrieval.vectors import MAX_FAULTS, unit_vectors
 from service.engines.base import Catalogue
 from service.errors import BadRequest, Fault
-from service.http.schemas import Field, option_fields, read_count, read_some_ids, read_text, read_user_vector, schema
+from service.http.requests.schemas import (
+    Field,
+    option_fields,
+    read_count,
+    read_some_ids,
+    read_text,
+    read_user_vector,
+    schema,
+)
 from service.recommender import Recommendation, Recommender, User
 from service.settings import Limits
 
 _DEFAULT_COMPLETIONS = 10
-_MAX_FAULTS, _MAX_CHARACTERS_SHOWN = 20, 60
+_MAX_CHARACTERS_SHOWN = 60
 _MIN_MEAN_LENGTH = 1e-6  # A shorter mean of unit vectors is rounding error and nothing else.
 
 
@@ -91,5 +99,5 @@ def _vectors_of(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArray
             detail = f"{field} element {i} is the id of no product: {product_id[:_MAX_CHARACTERS_SHOWN]!r}"
             faults.append(Fault("unknown_id", detail, f"/{field}/{i}"))
     if faults:
-        raise BadRequest(faults[:_MAX_FAULTS])
+        raise BadRequest(faults[:MAX_FAULTS])
     return np.array(vectors, np.float32)

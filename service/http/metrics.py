@@ -5,7 +5,7 @@ have its number, PROMETHEUS_PROCESS, in their names: one that is started again g
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import prometheus_client
 import prometheus_client.values
@@ -20,6 +20,7 @@ from service.engines.base import IndexInfo
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 _SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 4.0, 8.0)
 _USERS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+_MAX_SCORES_PER_REQUEST = 10
 _SCORE_BUCKETS = tuple(round(0.05 * step, 2) for step in range(-4, 21))
 
 if _process := os.environ.get("PROMETHEUS_PROCESS"):
@@ -55,6 +56,13 @@ EVENTS = {
     "worker restart": WORKER_RESTARTS,
     "dropped log line": DROPPED_LOG_LINES,
 }
+
+
+def observe_scores(best_scores: Sequence[float | None]) -> None:
+    """Count the best scores of the first users of a request; those without a match have None."""
+    for score in best_scores[:_MAX_SCORES_PER_REQUEST]:
+        if score is not None:
+            BEST_SCORE.observe(score)
 
 
 class _Index(Collector):

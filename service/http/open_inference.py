@@ -14,25 +14,24 @@ import numpy as np
 from marshmallow import Schema
 from numpy.typing import NDArray
 
-from retrieval.artifact.products import parse_prefixes
 from retrieval.search.ranking import SIDES
-from retrieval.vectors import BadVector, read_vector
+from retrieval.vectors import MAX_FAULTS, BadVector, read_vector
 from service import version
 from service.errors import BadBody, BadRequest, Fault, TooLarge
-from service.http.encoding import write_json
-from service.http.schemas import (
-    MAX_VALUE_BYTES,
+from service.http.encoding import gather_matches, write_json
+from service.http.requests.schemas import (
     Array,
     Field,
     Object,
     invalid,
     load,
     read_count,
-    read_json_and_array,
+    read_digits,
     read_kind,
     read_text,
     schema,
 )
+from service.http.requests.text import MAX_VALUE_BYTES, read_json_and_array
 from service.recommender import Answer, Matches, Recommender, User, UserBlock
 from service.settings import Limits
 
@@ -45,8 +44,8 @@ _MEMBERS = {"ids": ("id", TEXT), "scores": ("score", FLOAT), "names": ("name", T
 OUTPUTS = {f"{side}_{column}": (side, *_MEMBERS[column]) for side in SIDES for column in _MEMBERS}
 _FLOAT_BYTES = 4
 _NUMBER_BYTES = 64  # of memory, for a number of JSON and its text
-_MAX_FAULTS = 20
 _ROWS_AT_ONCE = 500
+_NO_PRODUCT = {"id": "", "name": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +94,12 @@ def write_tensors(
 ) -> tuple[bytes, int | None]:
     """Return the body of the answer, and how many bytes of it are JSON if not all are.
 
-    The tensors are (n, k), or (n, products) where k is more.
+    The tensors are (n, k), or (n, products) where k is more. Where an engine has found fewer matches, ids and names are
+    empty and scores are 0.
     """
-    shape = [len(answers), min(request.k, recommender.info.products)]
+    shape = len(answers), min(request.k, recommender.info.products)
     sides = {OUTPUTS[name][0] for name, _ in request.outputs}
-    columns = {side: _Columns([getattr(answer, side) for answer in answers], recommender) for side in sides}
+    columns = {side: _Columns([getattr(answer, side) for answer in answers], shape, recommender) for side in sides}
     outputs, buffers = [], []
     for name, binary in request.outputs:
         side, member, datatype = OUTPUTS[name]
@@ -182,9 +182,9 @@ def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
     """Return the JSON of a body, and what follows it. Raises BadBody."""
     if header_length is None:
         return body, memoryview(b"")
-    if not (header_length.isascii() and header_length.isdigit() and len(header_length) < 19):
+    length = read_digits(header_length)
+    if length is None:
         raise BadBody(f"{HEADER_LENGTH} must be a number of bytes, not {header_length[:40]!r}")
-    length = int(header_length)
     if not 1 <= length <= len(body):
         raise BadBody(f"{HEADER_LENGTH} is {length}, it must be from 1 to the {len(body)} bytes of the body")
     return body[:length], memoryview(body)[length:]
@@ -225,9 +225,9 @@ def _checked(rows: list[list[Any]] | NDArray[np.float32], d: int, pointer: str) 
         bad = np.flatnonzero(~(np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)))
         suspects = zip(bad.tolist(), vectors[bad], strict=True)
     faults = [fault for row, values in suspects for fault in _first_fault(values, row, d, pointer)]
-    if len(faults) > _MAX_FAULTS:
-        more = f"{len(faults) - _MAX_FAULTS} further rows of {INPUT} are at fault"
-        faults[_MAX_FAULTS:] = [Fault("vector_rows", more, "/inputs/0")]
+    if len(faults) > MAX_FAULTS:
+        more = f"{len(faults) - MAX_FAULTS} further rows of {INPUT} are at fault"
+        faults[MAX_FAULTS:] = [Fault("vector_rows", more, "/inputs/0")]
     if faults or vectors is None:
         raise BadRequest(faults)
     return vectors.astype(np.float64)
@@ -271,16 +271,18 @@ def _as_floats(rows: list[list[Any]], dimension: int) -> NDArray[np.float32] | N
 class _Columns:
     """The columns of all matches of a side. A product matches many users, and is read and packed once."""
 
-    def __init__(self, sides: Sequence[Matches], recommender: Recommender):
-        positions = np.concatenate([np.empty(0, np.int64), *(side.positions for side in sides)])
-        distinct, rows = np.unique(positions, return_inverse=True)
-        self._products, self._rows = parse_prefixes(recommender.prefixes(distinct)), rows.tolist()
-        self._scores = np.concatenate([np.empty(0), *(side.scores for side in sides)])
+    def __init__(self, sides: Sequence[Matches], shape: tuple[int, int], recommender: Recommender):
+        """Place the matches of each side in a row of the shape (n, k)."""
+        products, rows, scores = gather_matches(recommender.prefixes, sides)
+        is_found = np.arange(shape[1]) < np.array([[len(side.positions)] for side in sides]).reshape(-1, 1)
+        rows_of_cells, self._scores = np.full(shape, len(products)), np.zeros(shape)
+        rows_of_cells[is_found], self._scores[is_found] = rows, scores
+        self._products, self._rows = [*products, _NO_PRODUCT], rows_of_cells.ravel().tolist()
 
     def values(self, member: str) -> list[Any]:
         """Return the `id`, `name` or `score` of each match."""
         if member == "score":
-            return self._scores.tolist()
+            return self._scores.ravel().tolist()
         texts = [product[member] for product in self._products]
         return [texts[row] for row in self._rows]
 

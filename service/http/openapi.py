@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 
 from service.http import encoding, lookups, open_inference
-from service.http.user_reader import UserReader
+from service.http.requests import schemas
+from service.http.requests.user_reader import UserReader
 from service.recommender import Recommender
 from service.settings import Limits, Settings
 
@@ -93,6 +94,7 @@ def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
         **asdict(limits),
         "dimension": dimension,
         "default_completions": limit.load_default,
+        "base64_length": 4 * math.ceil(dimension * schemas.VECTOR_DTYPE.itemsize / 3),
         "user": users[0],
         "users": users,
         "user_lines": encoding.write_lines(map(encoding.write_json, users)).decode(),
@@ -122,8 +124,9 @@ def _complete(operation: dict[str, Any], needs_key: bool, is_health: bool) -> No
     responses = operation["responses"]
     common_headers = {name: _ref("headers", name) for name in _COMMON_HEADERS}
     responses["200"]["headers"] = common_headers | responses["200"].get("headers", {})
+    codings = ("415",) if "requestBody" in operation else ()
     denials = () if is_health else ("403", "421")
-    statuses = [*_COMMON_PROBLEMS, *denials, *(("401",) if needs_key else ())]
+    statuses = [*_COMMON_PROBLEMS, *codings, *denials, *(("401",) if needs_key else ())]
     responses |= {status: _ref("responses", f"Problem{status}") for status in statuses}
     operation["responses"] = dict(sorted(responses.items()))
     operation["parameters"] = [_ref("parameters", "RequestId"), *operation.get("parameters", [])]

@@ -14,6 +14,7 @@ from service.http.encoding import write_json
 
 PROBLEM = "application/problem+json"
 RETRY_SECONDS = 1
+NO_MEMORY = f"requests and answers take all the memory that they may; try again in {RETRY_SECONDS} s"
 UNAVAILABLE = f"the search engine does not answer; try again in {RETRY_SECONDS} s"
 SAFETY_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 _OPEN_INFERENCE = "/v2/"
@@ -22,6 +23,8 @@ STATUS = {
     errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
     errors.ForeignOrigin: HTTPStatus.FORBIDDEN,
     errors.ForeignHost: HTTPStatus.MISDIRECTED_REQUEST,
+    errors.UnsupportedEncoding: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.OutOfMemory: HTTPStatus.TOO_MANY_REQUESTS,
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.UnknownProduct: HTTPStatus.NOT_FOUND,
@@ -41,6 +44,10 @@ def answer_error(error: Exception) -> Response:
             return problem(STATUS[errors.EngineUnavailable], UNAVAILABLE, headers={"Retry-After": str(RETRY_SECONDS)})
         case errors.Unauthorized():
             return problem(STATUS[errors.Unauthorized], str(error), headers={"WWW-Authenticate": "Bearer"})
+        case errors.OutOfMemory():
+            return problem(STATUS[errors.OutOfMemory], str(error), headers={"Retry-After": str(RETRY_SECONDS)})
+        case errors.UnsupportedEncoding():
+            return problem(STATUS[errors.UnsupportedEncoding], str(error), headers={"Accept-Encoding": "gzip"})
         case errors.BadRequest():
             return problem(STATUS[errors.BadRequest], str(error), error.faults)
         case errors.ServiceError():

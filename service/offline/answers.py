@@ -6,7 +6,7 @@ from pathlib import Path
 from retrieval.artifact.store import current_build_id, open_build
 from service.cores import Cores, shared_cores
 from service.engines.faiss_engine import FaissEngine
-from service.http.user_reader import UserReader
+from service.http.requests.user_reader import UserReader
 from service.recommender import Answer, Recommender, User, UserBlock
 from service.settings import Limits
 

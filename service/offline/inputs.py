@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 
 from retrieval.records.rows import PARQUET, first_character, open_decompressed, peek
 from service.errors import BadBatch
-from service.http.user_reader import split_lines
+from service.http.requests.user_reader import split_lines
 from service.offline.answers import Answerer
 from service.recommender import UserBlock
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from service.errors import BadBatch
-from service.http.user_reader import collect_block
+from service.http.requests.user_reader import collect_block
 from service.offline.answers import Answerer
 from service.offline.record_batches import ANSWERS, USER_COLUMNS, answer_batch, as_json, read_users
 from service.recommender import UserBlock

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from retrieval.artifact.products import Prefixes, parse_prefixes
+from retrieval.artifact.products import Prefixes
 from retrieval.records.lenient_json import BadJson, loads
 from service.errors import BadBatch, FailedUser
-from service.http.user_reader import UserRow, collect_block, in_safe_range
+from service.http.encoding import gather_matches
+from service.http.requests.user_reader import UserRow, collect_block, in_safe_range
 from service.offline.answers import Answerer
 from service.recommender import Answer, Matches, User, UserBlock
 from service.settings import Limits
@@ -117,15 +118,11 @@ def _fast_vectors(column: pa.Array, dimension: int) -> tuple[list[bool], NDArray
 
 
 def _matches(sides: Sequence[Matches | None], prefixes: Prefixes) -> pa.Array:
-    """Return lists of {id, name, score}. A product matches many users, and is read once."""
-    found = [side for side in sides if side is not None]
-    positions = np.concatenate([np.empty(0, np.int64), *(side.positions for side in found)])
-    distinct, rows = np.unique(positions, return_inverse=True)
-    products = parse_prefixes(prefixes(distinct))
+    """Return lists of {id, name, score}."""
+    products, rows, scores = gather_matches(prefixes, [side for side in sides if side is not None])
     columns = [
         pa.array([product[name] for product in products], pa.string()).take(pa.array(rows)) for name in ("id", "name")
     ]
-    scores = np.concatenate([np.empty(0), *(side.scores for side in found)])
     values = pa.StructArray.from_arrays([*columns, pa.array(scores)], fields=list(_MATCHES.value_type))
     ends = np.cumsum([0, *(0 if side is None else len(side.positions) for side in sides)], dtype=np.int32)
     missing = pa.array([side is None for side in sides], pa.bool_())

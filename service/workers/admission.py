@@ -19,6 +19,7 @@ from waitress.channel import HTTPChannel
 from service.http import metrics
 from service.http.dynamic_batching import DynamicBatcher
 from service.http.openapi import HEALTH_ROUTES, URGENT_ROUTES
+from service.http.routes.content_coding import should_compress
 from service.recommender import Serving
 from service.settings import Settings
 from service.workers.connections.parser import OVERLOADED
@@ -125,12 +126,15 @@ class Admission:
         """Answer users who wait at the same time by one search, and return the channels that it did not answer."""
         answers = self._batcher.run_batch([channel.requests[0].body for channel in channels], max_seconds)
         unanswered = []
-        for channel, answered in zip(channels, answers, strict=True):
-            channel.requests[0].answered = answered
-            if answered:
-                self._run(channel)
-            else:
+        for channel, answer in zip(channels, answers, strict=True):
+            request = channel.requests[0]
+            request.batched_answer = answer
+            if answer is None:
                 unanswered.append(channel)
+            elif should_compress(len(answer.json), request.accept_encoding):
+                self._large.submit(self._run, channel)  # The event loop does not compress.
+            else:
+                self._run(channel)
         return unanswered
 
     def _run_slow(self) -> None:

@@ -89,7 +89,6 @@ class Server(TcpWSGIServer):
             self._open_count.report(len(self.active_channels))
             self._poll()
             self._parse()
-            self.budget.enforce()
             clients_connect, self._clients_connect = self._clients_connect, False
             self._admission.run_waiting(clients_connect)
             for channel in list(self.lingering):
@@ -154,7 +153,9 @@ class Server(TcpWSGIServer):
         if accepts != self._accepts and self.accepting:
             self._accepts = accepts
             self.epoll.modify(self.socket, select.EPOLLIN if accepts else 0)
-        for descriptor, events in self.epoll.poll(self._poll_seconds, _MAX_EVENTS):
+        ready_sockets = self.epoll.poll(self._poll_seconds, _MAX_EVENTS)
+        self.budget.enforce()
+        for descriptor, events in ready_sockets:
             if ready := self._map.get(descriptor):
                 wasyncore.readwrite(ready, events)
 

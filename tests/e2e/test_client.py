@@ -51,6 +51,15 @@ def test_vectors_may_be_arrays_and_k_and_exclude_are_kept(
     assert shown.best == whole.best[1:4]
 
 
+def test_float32_vectors_get_the_answers_to_their_numbers(
+    client: Client, recommender: Recommender, sample_users: list[dict[str, Any]]
+) -> None:
+    floats = [np.array(user["vector"], np.float32) for user in sample_users[:5]]
+    users = [User(user["name"], vector) for user, vector in zip(sample_users, floats, strict=False)]
+    rows = [{**user, "vector": vector.tolist()} for user, vector in zip(sample_users, floats, strict=False)]
+    assert list(client.batch(users)) == expected(recommender, rows)
+
+
 def test_a_bad_user_is_a_value_in_a_batch_and_an_error_alone(
     client: Client, recommender: Recommender, sample_users: list[dict[str, Any]]
 ) -> None:

@@ -99,6 +99,9 @@ PROVOKE: dict[int, Callable[[Server, str, str], requests.Response]] = {
     ),
     403: lambda server, method, path: raw(server, method, path, "Origin: https://elsewhere.example"),
     413: lambda server, method, path: raw(server, method, path, "Content-Length: 1048577"),
+    415: lambda server, method, path: raw(
+        server, method, path, f"Content-Encoding: br\r\n{length(GOOD.get(path, b''))}", GOOD.get(path, b"")
+    ),
     421: lambda server, method, path: requests.request(
         method, f"http://127.0.0.1:{server.port}{path}", headers={"Host": "rebound.example"}, timeout=30
     ),

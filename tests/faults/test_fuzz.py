@@ -5,6 +5,7 @@ hangs or grows.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -163,7 +164,9 @@ class Fuzzed:
     def check_case(self, case: schemathesis.Case, check: Any) -> None:
         url = f"http://127.0.0.1:{self.server.port}"
         response = case.call(base_url=url, session=self.session, timeout=HANG_SECONDS)
-        case.validate_response(response, checks=[*ANSWER, check])
+        # No schema tells base64 of finite numbers from other text of its length.
+        is_unsure = re.search(r'\\?"vector\\?": *\\?"', json.dumps(case.body, default=str))
+        case.validate_response(response, checks=ANSWER if is_unsure else [*ANSWER, check])
         self._count("schemathesis", response.status_code)
 
     def check_batch(self, kind: str, body: bytes, place: int, media_type: str) -> None:

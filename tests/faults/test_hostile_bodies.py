@@ -36,8 +36,8 @@ import pytest
 
 from service.errors import BadBody, BadRequest, TooLarge
 from service.http.open_inference import read_request
-from service.http.schemas import read_json
-from service.http.user_reader import UserReader
+from service.http.requests.text import read_json
+from service.http.requests.user_reader import UserReader
 from service.settings import Limits
 from tests.faults.conftest import Publish
 from tests.support.figures import record

@@ -50,9 +50,7 @@ def test_a_name_must_be_a_string(api: Api, name: Any, found: str) -> None:
     api.refuse_user(user_json(name=name), Fault("/name", "type", f"name must be a string, not {found}"))
 
 
-@pytest.mark.parametrize(
-    ("vector", "found"), [("1,2,3", "a string"), ({"0": 1}, "an object"), (7, "a number"), (False, "a boolean")]
-)
+@pytest.mark.parametrize(("vector", "found"), [({"0": 1}, "an object"), (7, "a number"), (False, "a boolean")])
 def test_a_vector_must_be_a_list(api: Api, vector: Any, found: str) -> None:
     api.refuse_user(user_json(vector=vector), vector_type(found))
 

@@ -230,6 +230,6 @@ def test_a_frame_of_mixed_types_fails_only_where_they_do_not_fit(matcher: BatchM
     check_row(rows[0], VECTOR, 2)
     assert [(row["name"], row["error_code"], row["error_detail"]) for row in rows[1:]] == [
         (None, "type", "name must be a string, not a number"),
-        ("c", "vector_type", "vector must be a list of numbers, not a string"),
+        ("c", "vector_type", "vector must be a list of numbers, or base64 of 3 little-endian float32"),
         (None, "null", "name must not be null"),
     ]

@@ -14,7 +14,7 @@ from index_builder.pipeline import BuildRequest, build
 from index_builder.recall import summarise
 from retrieval.artifact.manifest import Source
 from retrieval.artifact.store import Build, open_current
-from retrieval.errors import BadCatalogue, BadQueries, IndexBuilderError
+from retrieval.errors import BadCatalogue, BadQueries, RetrievalError
 from retrieval.vectors import unit_vectors
 from tests.support.catalogues import products_of, write_lines
 
@@ -157,7 +157,7 @@ def test_an_hnsw_build_replays_its_golden_queries(build_of: BuildOf) -> None:
 def test_users_who_do_not_fit_publish_nothing(tmp_path: Path, users: list[Any], reason: str | None) -> None:
     products = write_lines(tmp_path / "products", products_of(VECTORS))
     queries = write_lines(tmp_path / "users", users)
-    with pytest.raises(BadQueries if reason else IndexBuilderError) as caught:
+    with pytest.raises(BadQueries if reason else RetrievalError) as caught:
         build(BuildRequest(products=products, out=tmp_path / "artifacts", queries=queries))
     assert str(caught.value).startswith(f"{queries}: {reason or ''}")
     assert list((tmp_path / "artifacts").glob("*")) == []

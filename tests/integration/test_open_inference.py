@@ -11,12 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from retrieval.artifact.store import Build
+from retrieval.search.ranking import Neighbours
 from service.recommender import Recommender
 from service.settings import Limits
 from tests.integration.conftest import ApiOver
 from tests.support.api import JSON, Api, Fault, check_problem
 from tests.support.engines import engine_of
-from tests.support.fake_engine import FakeEngine, compass
+from tests.support.fake_engine import EAST, NORTH, NORTH_EAST, WEST, FakeEngine, compass
 from tests.support.oracle import Oracle
 from tests.support.sample import SampleProducts
 from tests.support.tensors import HEADER_LENGTH, INFER, NAMES, Sent, as_binary, as_json, read_tensors
@@ -216,6 +217,31 @@ def test_a_k_beyond_the_catalogue_gives_tensors_of_its_width(small: Api, binary:
         ["west", "north", "north_east", "east"],
         ["east", "west", "north_east", "north"],
     ]
+
+
+class ForgetfulEngine(FakeEngine):
+    """Finds one product a side of the first user, two of the second, and so on, as an approximate engine may."""
+
+    def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
+        sides = super().search(unit_vectors, k)
+        for side in sides:
+            side.positions[np.arange(k) > np.arange(len(unit_vectors))[:, None]] = -1
+        return sides
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_where_an_engine_has_found_fewer_the_tensors_are_filled_up(api_over: ApiOver, binary: bool) -> None:
+    engine = ForgetfulEngine(east=EAST, north_east=NORTH_EAST, north=NORTH, west=WEST)
+    sent = as_json(EAST_AND_NORTH, parameters={"k": 3, "binary_data_output": binary})
+    tensors = read_tensors(sent.to(api_over(Recommender(engine))))
+    assert {name: tensor.tolist() for name, tensor in tensors.items()} == {
+        "best_ids": [["east", "", ""], ["north", "north_east", ""]],
+        "best_scores": [[1, 0, 0], [1, np.float32(0.8), 0]],
+        "best_names": [["the east", "", ""], ["the north", "the north_east", ""]],
+        "worst_ids": [["west", "", ""], ["east", "west", ""]],
+        "worst_scores": [[-1, 0, 0], [0, 0, 0]],
+        "worst_names": [["the west", "", ""], ["the east", "the west", ""]],
+    }
 
 
 @WAYS

@@ -14,8 +14,8 @@ from retrieval.search.filters.language import Vocabulary
 from service.http.app import add_routes, create_app
 from service.http.lookups import request_schemas
 from service.http.openapi import OPERATIONS, document
+from service.http.requests.schemas import user_schema
 from service.http.routes import views_of
-from service.http.schemas import user_schema
 from service.recommender import Recommender, Serving
 from service.settings import Limits, Settings
 from tests.integration.conftest import ApiOver
@@ -94,7 +94,8 @@ def test_the_app_serves_the_document_of_its_own_index_and_settings(
     other = api_over(Recommender(compass()), Limits(default_k=3, max_k=7, max_batch=5)).get("/openapi.json").json
     user = other["components"]["schemas"]["User"]
     assert user["required"] == ["name", "vector"]
-    assert (user["properties"]["vector"]["minItems"], user["properties"]["vector"]["maxItems"]) == (2, 2)
+    bounds = {name: user["properties"]["vector"][name] for name in ("minItems", "maxItems", "minLength", "maxLength")}
+    assert bounds == {"minItems": 2, "maxItems": 2, "minLength": 12, "maxLength": 12}
     limits = {name: user["properties"]["k"][name] for name in ("type", "minimum", "maximum", "default")}
     assert limits == {"type": "integer", "minimum": 1, "maximum": 7, "default": 3}
     assert user["properties"]["exclude"]["default"] == []

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from service.http.user_reader import UserReader
+from service.http.requests.user_reader import UserReader
 from service.recommender import Recommender
 from service.settings import Settings
 from tests.support.api import Answer
@@ -98,6 +98,29 @@ def test_whatever_else_waits_is_answered_as_ever() -> None:
     assert [answer.status for answer in answers] == [200, 422, 400, 200, 200, 405, 413]
     assert [answers[0].body, answers[4].body] == [alone(ANN), alone(BOB)]
     assert answers[3].body == b"[" + alone(BOB) + b"," + alone(ANN) + b"]"
+
+
+def test_an_answer_has_the_bytes_that_it_has_through_flask() -> None:
+    padding = b" " * 70_000  # A body of this size is left to the app.
+    answers = []
+    with worker() as one:
+        for version, *headers in (("1.1",), ("1.0",), ("1.0", "Connection: keep-alive")):
+            for body in (json.dumps(ANN).encode(), json.dumps(ANN).encode() + padding):
+                head = [*headers, "X-Request-ID: r1"]
+                with one.server.connection() as connection:
+                    connection.sendall(post("/infer", body, *head).replace(b"HTTP/1.1", f"HTTP/{version}".encode()))
+                    answer = answer_on(connection)
+                del answer.headers["Date"]
+                answers.append((answer.status, answer.headers.items(), answer.body))
+    assert answers[::2] == answers[1::2]
+    assert answers[0][1] == [
+        ("Cache-Control", "no-store"),
+        ("Content-Length", str(len(alone(ANN)))),
+        ("Content-Type", "application/json"),
+        ("X-Content-Type-Options", "nosniff"),
+        ("X-Index-Version", "fake-build"),
+        ("X-Request-Id", "r1"),
+    ]
 
 
 def test_nobody_without_a_key_takes_part_in_a_search() -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from retrieval.search.ranking import Neighbours
 from service.engines.base import SearchEngine
 from service.http.encoding import write_answers, write_sides
-from service.http.user_reader import UserRow, collect_block
+from service.http.requests.user_reader import UserRow, collect_block
 from service.recommender import Matches, Recommender, User
 
 

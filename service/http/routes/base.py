@@ -9,15 +9,15 @@ from flask import Response, request
 from service.errors import TooLarge
 from service.http.encoding import JSON, write_json
 from service.http.problems import SAFETY_HEADERS
+from service.http.routes.content_coding import decode
 from service.recommender import Recommender
 from service.settings import Settings
 
 View = Callable[[Recommender], Response]  # It is given what is served as the request comes.
 
 INDEX_VERSION = "X-Index-Version"
-# Keys of the WSGI environment: users in the request, the build that answered it, and the `BatchedAnswer` that was
-# found before the app saw the request.
-USERS, BUILD, ANSWERED = "reco.users", "reco.build", "reco.answered"
+# Keys of the WSGI environment: users in the request, the build that answered it, and what is told of decoded bytes.
+USERS, BUILD, RESERVE = "reco.users", "reco.build", "reco.reserve"
 
 
 class Routes(ABC):
@@ -31,19 +31,24 @@ class Routes(ABC):
         """Return the view of each operation, by the operation's id."""
 
     def read_body(self) -> bytes:
-        """Return the body of the current request. Raises TooLarge."""
+        """Return the body of the current request, decoded. Raises BadBody, TooLarge and what `decode` does."""
         limit = self.settings.max_body_bytes
         body: bytes = request.environ["wsgi.input"].read(limit + 1)
         if len(body) > limit:
             raise TooLarge(f"the body is larger than the {limit} bytes allowed")
-        return body
+        reserve = request.environ.get(RESERVE, lambda _more_bytes: None)
+        return decode(body, request.headers.get("Content-Encoding", ""), limit, reserve)
 
 
 def respond(recommender: Recommender, body: bytes, media_type: str = JSON) -> Response:
     """Return the answer to the current request by a recommender, whose build it names."""
     build_id = request.environ[BUILD] = recommender.info.build_id
-    headers = {"Content-Type": media_type, INDEX_VERSION: build_id, **SAFETY_HEADERS}
-    return Response(body, headers=headers, direct_passthrough=True)
+    return Response(body, headers=answer_headers(build_id, media_type), direct_passthrough=True)
+
+
+def answer_headers(build_id: str, media_type: str = JSON) -> dict[str, str]:
+    """Return the headers of every answer by a build."""
+    return {"Content-Type": media_type, INDEX_VERSION: build_id, **SAFETY_HEADERS}
 
 
 def respond_json(recommender: Recommender, value: Any) -> Response:

@@ -7,8 +7,9 @@ from flask import Response, request
 
 from service.errors import UnknownProduct
 from service.http import encoding, lookups
+from service.http.requests.schemas import load, read_digits
+from service.http.requests.text import read_json
 from service.http.routes.base import USERS, Routes, View, respond, respond_json
-from service.http.schemas import load, read_json
 from service.recommender import Recommender
 
 
@@ -25,8 +26,8 @@ class Lookups(Routes):
 
     def products(self, recommender: Recommender) -> Response:
         arguments = request.args.to_dict()
-        limit = arguments.get("limit", "")
-        number = {"limit": int(limit)} if limit.isascii() and limit.isdigit() and len(limit) < 19 else {}
+        limit = read_digits(arguments.get("limit", ""))
+        number = {} if limit is None else {"limit": limit}
         query = self._load(recommender, "ProductsQuery", {**arguments, **number}, "a query")
         positions = recommender.catalogue.starting_with(**query)
         return respond(recommender, encoding.write_products(recommender.prefixes, positions))

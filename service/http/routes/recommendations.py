@@ -7,13 +7,10 @@ from flask import Response, request
 
 from service.errors import FailedUser, TooLarge
 from service.http import encoding, metrics
-from service.http.dynamic_batching import BatchedAnswer
-from service.http.routes.base import ANSWERED, USERS, Routes, View, respond
-from service.http.user_reader import UserReader, reader_for
+from service.http.requests.user_reader import UserReader, reader_for
+from service.http.routes.base import USERS, Routes, View, respond
 from service.recommender import Recommender, User, UserBlock
 from service.settings import Limits
-
-_MAX_SCORES_OBSERVED_PER_BATCH = 10
 
 
 class Recommendations(Routes):
@@ -21,9 +18,11 @@ class Recommendations(Routes):
         return {"infer": self.infer, "batch": self.batch}
 
     def infer(self, recommender: Recommender) -> Response:
-        answered: BatchedAnswer = request.environ.get(ANSWERED) or self._answer_user(recommender)
-        observe_answers([answered.answer.best_score])
-        return respond(answered.recommender, answered.answer.json)
+        user = self._reader(recommender).read_user(self.read_body())
+        [answer] = encoding.encode_answers(recommender.prefixes, [recommender.recommend_one(*user)])
+        request.environ[USERS] = 1
+        metrics.observe_scores([answer.best_score])
+        return respond(recommender, answer.json)
 
     def batch(self, recommender: Recommender) -> Response:
         reader, body = self._reader(recommender), self.read_body()
@@ -42,11 +41,6 @@ class Recommendations(Routes):
         response.headers["X-Batch-Errors"] = str(len(failed))
         return response
 
-    def _answer_user(self, recommender: Recommender) -> BatchedAnswer:
-        user = self._reader(recommender).read_user(self.read_body())
-        [answer] = encoding.encode_answers(recommender.prefixes, [recommender.recommend_one(*user)])
-        return BatchedAnswer(recommender, answer)
-
     def _reader(self, recommender: Recommender) -> UserReader:
         return reader_for(recommender.info.dimension, self.settings.limits, recommender.vocabulary)
 
@@ -63,13 +57,6 @@ def limit_matches(blocks: Iterable[UserBlock], limits: Limits) -> Iterator[UserB
 
 def observe_batch(best_scores: Sequence[float | None]) -> None:
     """Count the users of a batch and some of their best scores; those without a match have None."""
-    observe_answers(best_scores)
-    metrics.BATCH_USERS.observe(len(best_scores))
-
-
-def observe_answers(best_scores: Sequence[float | None]) -> None:
-    """Count the users of the current request and the best scores of the first of them."""
     request.environ[USERS] = len(best_scores)
-    for score in best_scores[:_MAX_SCORES_OBSERVED_PER_BATCH]:
-        if score is not None:
-            metrics.BEST_SCORE.observe(score)
+    metrics.BATCH_USERS.observe(len(best_scores))
+    metrics.observe_scores(best_scores)

@@ -26,19 +26,21 @@ class Budget:
         """Count what a channel holds from now on; any thread may call this."""
         self._holders.add(channel)
 
-    def has_room(self, more_bytes: int) -> bool:
+    def has_room(self, more_bytes: int, channel: Any = None) -> bool:
         """Tell whether so many bytes more may be held, and count them until the next turn of the event loop.
 
-        A request that nothing stands beside always may. The holders are not asked, as hundreds may come in one turn.
+        They are for a `channel` that is counted, or for another. A request that nothing stands beside always may. The
+        holders are not asked, as hundreds may come in one turn.
         """
-        has_room = not self._used_bytes or self._used_bytes + more_bytes <= self._max_bytes
+        is_alone = self._used_bytes <= (channel.held_bytes if channel else 0)
+        has_room = is_alone or self._used_bytes + more_bytes <= self._max_bytes
         self._used_bytes += more_bytes if has_room else 0
         return has_room
 
     def enforce(self) -> None:
         """Close the slowest clients while too much is held, or while untaken answers are more than half of it.
 
-        The event loop calls this once a turn.
+        The event loop calls this once a turn, before it takes up what has come.
         """
         held = {channel: channel.held_bytes for channel in list(self._holders)}
         self._used_bytes = sum(held.values())

@@ -14,6 +14,8 @@ from typing import Any
 
 from waitress.channel import ClientDisconnected, HTTPChannel
 
+from service.errors import OutOfMemory
+from service.http.problems import NO_MEMORY
 from service.workers.connections.budget import MIN_COUNTED_BYTES
 from service.workers.connections.tasks import AnswerTask, ProblemTask
 
@@ -111,7 +113,7 @@ class Channel(HTTPChannel):
         if not self._half_closed:
             self._unparsed, self._parsed_bytes = data, 0
             self.parse()
-            if self._moved_bytes > MIN_COUNTED_BYTES:
+            if self.held_bytes > MIN_COUNTED_BYTES:
                 self._budget.watch(self)
 
     def parse(self) -> None:
@@ -120,7 +122,9 @@ class Channel(HTTPChannel):
             self._skip_blank()
         if self.may_parse:
             self.request = self.request or self.parser_class(self.adj)
-            self._parsed_bytes += self.request.received(self._next_slice())
+            self._parse_slice()
+            if self.has_unparsed and self._is_body_cheap:
+                self._parse_slice()
             if self.request.completed:
                 self._take_request()
             elif self.request.expect_continue:
@@ -161,6 +165,13 @@ class Channel(HTTPChannel):
                 if self.total_outbufs_len > MIN_COUNTED_BYTES:
                     self._budget.watch(self)
         return len(data)
+
+    def reserve(self, more_bytes: int) -> None:
+        """Count bytes that the body of the request under way becomes. Raises OutOfMemory."""
+        self._budget.watch(self)
+        if not self._budget.has_room(more_bytes, self):
+            raise OutOfMemory(NO_MEMORY)
+        self.requests[0].decoded_bytes += more_bytes
 
     def handle_write(self) -> None:
         closing, self.close_when_flushed = self.close_when_flushed, False
@@ -204,11 +215,16 @@ class Channel(HTTPChannel):
         if self._blank_bytes > _MAX_BLANK_BYTES:
             self.will_close = True
 
-    def _next_slice(self) -> bytes:
-        """Return as much as the request may parse in one turn."""
+    @property
+    def _is_body_cheap(self) -> bool:
+        """Whether the rest of the request is a body of a known length, which is only copied."""
+        return self.request.headers_finished and not (self.request.chunked or self.request.completed)
+
+    def _parse_slice(self) -> None:
+        """Have the request parse as much as it may in one turn."""
         start = self._parsed_bytes
-        is_cheap = self.request.headers_finished and not self.request.chunked
-        return self._unparsed[start:] if is_cheap else self._unparsed[start : start + _MAX_PARSED_BYTES]
+        end = None if self._is_body_cheap else start + _MAX_PARSED_BYTES
+        self._parsed_bytes += self.request.received(self._unparsed[start:end])
 
     def _take_request(self) -> None:
         request, self.request = self.request, None

@@ -12,7 +12,7 @@ from service.errors import ServiceError, Unauthorized
 from service.http.access import Access
 from service.http.dynamic_batching import BatchedAnswer
 from service.http.openapi import OPERATIONS
-from service.http.problems import RETRY_SECONDS, STATUS
+from service.http.problems import NO_MEMORY, RETRY_SECONDS, STATUS
 from service.workers.connections.body import Body, ChunkedBody
 from service.workers.connections.budget import MIN_COUNTED_BYTES
 
@@ -36,7 +36,7 @@ OVERLOADED = Refusal(
 
 OUT_OF_MEMORY = Refusal(
     HTTPStatus.TOO_MANY_REQUESTS,
-    f"requests and answers take all the memory that they may; try again in {RETRY_SECONDS} s",
+    NO_MEMORY,
     ("Retry-After", str(RETRY_SECONDS)),
 )
 
@@ -49,7 +49,8 @@ class RequestParser(HTTPRequestParser):
     error: Error | None
     body_rcv: Body | None
     arrived: float  # when the request was complete, by `time.perf_counter`
-    answered: BatchedAnswer | None = None
+    batched_answer: BatchedAnswer | None = None
+    decoded_bytes = 0  # The body has become so many.
     on_answer: Callable[[], None] | None = None
     _denial: Refusal | None = None
 
@@ -74,8 +75,13 @@ class RequestParser(HTTPRequestParser):
 
     @property
     def is_single(self) -> bool:
-        """Whether this asks for the matches of one user."""
-        return bool(self.command == "POST" and self.path == OPERATIONS["infer"].path)
+        """Whether this asks for the matches of one user, with a body that need not be decoded."""
+        is_infer = self.command == "POST" and self.path == OPERATIONS["infer"].path
+        return bool(is_infer and not self.headers.get("CONTENT_ENCODING"))
+
+    @property
+    def accept_encoding(self) -> str:
+        return str(self.headers.get("ACCEPT_ENCODING", ""))
 
     @property
     def body_bytes(self) -> int:
@@ -106,7 +112,7 @@ class RequestParser(HTTPRequestParser):
     @property
     def held_bytes(self) -> int:
         """How much of the request is in memory."""
-        return len(self._head) + (len(self.body_rcv) if self.body_rcv is not None else 0)
+        return len(self._head) + (len(self.body_rcv) if self.body_rcv is not None else 0) + self.decoded_bytes
 
     def received(self, data: bytes) -> int:
         consumed: int = super().received(data) if self.headers_finished else self._receive_head(data)

@@ -12,7 +12,8 @@ from waitress.task import ErrorTask, Task, WSGITask
 from service.http import metrics
 from service.http.openapi import route_of
 from service.http.problems import PROBLEM, SAFETY_HEADERS, problem_body
-from service.http.routes.base import ANSWERED, BUILD, INDEX_VERSION, USERS
+from service.http.routes.base import BUILD, INDEX_VERSION, RESERVE, USERS, answer_headers
+from service.http.routes.content_coding import compress, should_compress
 from service.workers.connections.parser import Refusal, RequestParser
 from service.workers.logs import request_id
 
@@ -62,9 +63,25 @@ class _IdentifiedTask(Task):
 
 
 class AnswerTask(_IdentifiedTask, WSGITask):
-    """Writes the head and the body of an answer in one piece, and closes the connection of a server that drains."""
+    """Writes the answer that dynamic batching has found, or has the app answer.
+
+    Head and body go out in one piece, and the connection of a server that drains is closed.
+    """
 
     wrote_header: bool
+
+    def execute(self) -> None:
+        if found := self.request.batched_answer:
+            self.environ = {USERS: 1, BUILD: found.build_id}
+            self.response_headers += answer_headers(found.build_id).items()
+            body = found.json
+            if should_compress(len(body), self.request.accept_encoding):
+                body, headers = compress(body)
+                self.response_headers += headers.items()
+            self.content_length, self.complete = len(body), True
+            self.write(body)
+        else:
+            super().execute()
 
     def write(self, data: bytes) -> None:
         if self.wrote_header or not data or not self.has_body or self.content_length != len(data):
@@ -77,7 +94,7 @@ class AnswerTask(_IdentifiedTask, WSGITask):
 
     def get_environment(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environment()
-        environ[ANSWERED] = self.request.answered
+        environ[RESERVE] = self.channel.reserve
         return environ
 
     def build_response_header(self) -> bytes:

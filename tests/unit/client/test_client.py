@@ -1,5 +1,6 @@
 """The client against a server that does all that it should not."""
 
+import base64
 import json
 import random
 import socket
@@ -102,11 +103,53 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_a_user_is_sent_as_json_and_answered_with_matches() -> None:
     with stub(GOOD) as server, Client(server.url, api_key="sesame") as client:
-        assert client.infer(User("ann", np.array([1.0, 2.5]), k=3, exclude=["x"])) == ANSWER
+        assert client.infer(User("ann", np.array([0.1, 2.5]), k=3, exclude=["x"])) == ANSWER
     [(line, headers, body)] = server.requests
     assert line == "POST /infer HTTP/1.1"
     assert (headers["Authorization"], headers["Content-Type"]) == ("Bearer sesame", "application/json")
-    assert json.loads(body) == {"name": "ann", "vector": [1.0, 2.5], "k": 3, "exclude": ["x"]}
+    assert json.loads(body) == {"name": "ann", "vector": [0.1, 2.5], "k": 3, "exclude": ["x"]}
+
+
+def floats(*numbers: float) -> str:
+    return base64.b64encode(np.array(numbers, "<f4").tobytes()).decode()
+
+
+@pytest.mark.parametrize(
+    ("vector", "exact", "rounded"),
+    [
+        ([1.0, 2], floats(1, 2), floats(1, 2)),
+        (np.array([0.1, -1e-40], ">f4"), floats(0.1, -1e-40), floats(0.1, -1e-40)),
+        ([np.float32(0.1), np.float64(0.5)], floats(0.1, 0.5), floats(0.1, 0.5)),
+        ([0.1, 2.0], [0.1, 2.0], floats(0.1, 2)),
+        (np.array([0.1, 2.0]), [0.1, 2.0], floats(0.1, 2)),
+        (iter([3.0, 0.0]), floats(3, 0), floats(3, 0)),
+        ([1e-50, 1.0], [1e-50, 1.0], [1e-50, 1.0]),
+        ([1e300, 1.0], [1e300, 1.0], [1e300, 1.0]),
+        ([True, 1.0], [True, 1.0], [True, 1.0]),
+        (["1", 1.0], ["1", 1.0], ["1", 1.0]),
+        ([None], [None], [None]),
+        ([10**400, 1], [10**400, 1], [10**400, 1]),
+        ([], [], []),
+    ],
+)
+def test_a_vector_is_sent_as_base64_of_float32_where_that_does_not_change_it(
+    vector: Any, exact: Any, rounded: Any
+) -> None:
+    vectors = [*vector]
+    for rounds, expected in ((False, exact), (True, rounded)):
+        given = vector if isinstance(vector, np.ndarray) else vectors
+        with stub(GOOD) as server, Client(server.url, float32=rounds) as client:
+            client.infer(User("ann", given))
+        [(_, _, body)] = server.requests
+        assert json.loads(body)["vector"] == expected
+
+
+@pytest.mark.parametrize(("number", "text"), [("nan", b"NaN"), ("inf", b"Infinity")])
+def test_numbers_that_are_not_finite_are_sent_as_they_are(number: str, text: bytes) -> None:
+    with stub(GOOD) as server, Client(server.url, float32=True) as client:
+        client.infer(User("ann", [float(number), 2.0]))
+    [(_, _, body)] = server.requests
+    assert b'"vector":[%b,2.0]' % text in body
 
 
 def test_requests_share_a_connection() -> None:
@@ -242,7 +285,7 @@ def results(*sizes: int) -> list[bytes]:
     ],
 )
 def test_batches_are_split_to_the_limits(limits: dict[str, Any], k: int | None, expected: list[int]) -> None:
-    users = [User("ann", [1.0, 2.0], k)] * 7
+    users = [User("ann", [0.1, 0.2], k)] * 7
     with stub(*results(*expected)) as server, Client(server.url, **limits) as client:
         assert list(client.batch(users)) == [ANSWER] * 7
     assert sizes(server) == expected

@@ -12,7 +12,7 @@ from retrieval.search.ranking import Neighbours
 from service.engines.base import IndexInfo
 from service.errors import FailedUser, Fault
 from service.http.encoding import write_answers
-from service.http.user_reader import UserRow, collect_block
+from service.http.requests.user_reader import UserRow, collect_block
 from service.recommender import Answer, Recommender, UserBlock
 from tests.support.fake_engine import EAST, NORTH, WEST, BrokenEngine, FakeEngine, compass
 from tests.support.matches import answers_to, user_row

@@ -21,7 +21,7 @@ const state = {
 
 class Problem extends Error {}
 
-async function ask(path, body, signal) {
+async function fetchJson(path, body, signal) {
   const headers = {};
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (at("key").value) headers["X-API-Key"] = at("key").value;
@@ -87,7 +87,7 @@ async function run() {
     const body = JSON.stringify(request.body);
     showRequest(request, body);
     results.setAttribute("aria-busy", "true");
-    const answer = await ask(request.path, body);
+    const answer = await fetchJson(request.path, body);
     if (number !== state.run) return;
     show(request, answer);
     await showMarks(request, answer, number);
@@ -205,7 +205,7 @@ function setUpCompletion() {
     controller = new AbortController();
     const query = new URLSearchParams({ prefix: input.value.trimStart(), limit: "10" });
     try {
-      products = (await ask(`/products?${query}`, undefined, controller.signal)).products;
+      products = (await fetchJson(`/products?${query}`, undefined, controller.signal)).products;
       open();
     } catch (error) {
       if (error.name === "AbortError") return;
@@ -363,7 +363,7 @@ async function showMarks(request, answer, number) {
   );
   const user = request.path === "/similar" ? { likes: request.body.ids } : { vector: request.body.vector };
   const body = JSON.stringify({ ids: matches.map((match) => match.id), ...user });
-  const points = await ask("/map", body);
+  const points = await fetchJson("/map", body);
   if (number !== state.run) return;
   const marks = matches.map((match, i) => ({ ...match, point: points.products[i] }));
   drawMarks([{ side: "user", name: request.name, point: points.vector || points.likes }, ...marks]);
@@ -497,7 +497,7 @@ function element(tag, ...children) {
 
 async function start() {
   try {
-    const [index, samples, map] = await Promise.all([ask("/index"), ask("/samples").catch(without), ask("/map").catch(without)]);
+    const [index, samples, map] = await Promise.all([fetchJson("/index"), fetchJson("/samples").catch(without), fetchJson("/map").catch(without)]);
     at("key-field").hidden = !at("key").value;
     at("index-facts").textContent = `${index.products.toLocaleString("en")} products, ${index.dimension} dimensions`;
     state.samples = samples ? samples.users : [];

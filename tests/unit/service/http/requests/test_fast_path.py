@@ -1,5 +1,6 @@
 """What is read quickly is what the schema reads, fault for fault."""
 
+import base64
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 
 from service.errors import BadBody, BadRequest, FailedUser, TooLarge
-from service.http import user_reader
-from service.http.schemas import read_json, user_schema
-from service.http.user_reader import UserReader, UserRow
+from service.http.requests import user_reader
+from service.http.requests.schemas import user_schema
+from service.http.requests.text import read_json
+from service.http.requests.user_reader import UserReader, UserRow
 from service.offline.record_batches import USER_COLUMNS
 from service.recommender import User, UserBlock
 from service.settings import Limits
@@ -18,6 +20,11 @@ from service.settings import Limits
 LIMITS = Limits(default_k=7, max_k=50, max_batch=6)
 READER = UserReader(3, LIMITS)
 GOOD = '{"name":"ann","vector":[1,0.5,-2e-3]}'
+
+
+def base64_of(*numbers: float) -> str:
+    return base64.b64encode(np.array(numbers, "<f4").tobytes()).decode()
+
 
 USERS = {
     "plain": GOOD,
@@ -41,6 +48,20 @@ USERS = {
     "vector null": '{"name":"ann","vector":null}',
     "vector an object": '{"name":"ann","vector":{}}',
     "vector a string": '{"name":"ann","vector":"abc"}',
+    "base64": f'{{"name":"ann","vector":"{base64_of(1, 0.5, -2e-3)}"}}',
+    "base64 with escapes": '{"name":"ann","vector":"' + base64_of(3.4028234e38, 1, 2).replace("/", "\\/") + '"}',
+    "base64 of a denormal": f'{{"name":"ann","vector":"{base64_of(1e-40, 0, 0)}"}}',
+    "base64 of zeros": f'{{"name":"ann","vector":"{base64_of(0, -0.0, 0)}"}}',
+    "base64 of NaN": f'{{"name":"ann","vector":"{base64_of(1, np.nan, 3)}"}}',
+    "base64 of infinity": f'{{"name":"ann","vector":"{base64_of(-np.inf, 2, 3)}"}}',
+    "base64 too short": f'{{"name":"ann","vector":"{base64_of(1, 2)}"}}',
+    "base64 too long": f'{{"name":"ann","vector":"{base64_of(1, 2, 3, 4)}"}}',
+    "base64 of half a number": '{"name":"ann","vector":"AACAPwAAgD8AAIA="}',
+    "base64 without padding": f'{{"name":"ann","vector":"{base64_of(1, 2).rstrip("=")}"}}',
+    "base64 of URLs": '{"name":"ann","vector":"AACAPwAAgD8AAI_-"}',
+    "base64 in lines": f'{{"name":"ann","vector":"{base64_of(1, 2, 3)}\\n"}}',
+    "not ASCII": '{"name":"ann","vector":"AACAPwAAgD8AAI\u00e9A"}',
+    "empty string": '{"name":"ann","vector":""}',
     "too short": '{"name":"ann","vector":[1,2]}',
     "too long": '{"name":"ann","vector":[1,2,3,4]}',
     "zeros": '{"name":"ann","vector":[0,-0.0,0]}',
@@ -122,7 +143,7 @@ def test_lines_are_read_as_their_values_are(user: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["plain", "spaced", "k", "exclude", "exclude nothing", "unknown fields", "braces in name"]
+    "name", ["plain", "spaced", "k", "exclude", "exclude nothing", "unknown fields", "braces in name", "base64"]
 )
 def test_what_well_behaved_clients_send_is_read_without_the_schema(name: str) -> None:
     reader = UserReader(3, LIMITS)

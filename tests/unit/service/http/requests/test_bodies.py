@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from service.errors import BadBody
-from service.http.schemas import read_json
-from service.http.user_reader import _split_array, split_lines
+from service.http.requests.text import read_json
+from service.http.requests.user_reader import _split_array, split_lines
 
 
 @pytest.mark.parametrize(

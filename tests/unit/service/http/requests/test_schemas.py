@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from service.errors import BadRequest, Fault
-from service.http.user_reader import UserReader
+from service.http.requests.user_reader import UserReader
 from service.settings import Limits
 
 READER = UserReader(3, Limits(default_k=7, max_k=50))

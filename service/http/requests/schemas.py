@@ -1,6 +1,6 @@
 """What a valid request is, as marshmallow fields whose errors are faults with codes."""
 
-from codecs import BOM_UTF8
+from binascii import a2b_base64
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -10,20 +10,16 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from marshmallow.exceptions import SCHEMA
 from numpy.typing import NDArray
 
-from retrieval.records.lenient_json import BadJson, LongJson, loads, loads_string, take_array, value_bytes
 from retrieval.search.filters.language import MAX_VALUES, BadFilter, Vocabulary, parse_filter
 from retrieval.search.filters.tree import Filter
-from retrieval.vectors import BadVector, json_type, read_vector
-from service.errors import BadBody, BadRequest, CannotFilter, Fault, TooLarge
+from retrieval.vectors import MAX_FAULTS, BadVector, json_type, read_vector
+from service.errors import BadRequest, CannotFilter, Fault
 from service.recommender import ALL_FIELDS
 from service.settings import Limits
 
-# Of a text that is parsed at once, and of what it may become in memory: 800,000 empty objects. While it is parsed, for
-# up to 0.1 s, no other thread of the process runs. Longer bodies are read in parts: lines, users, rows of a tensor.
-MAX_TEXT_BYTES, MAX_VALUE_BYTES = 4 * 2**20, 64 * 2**20
-_SMALL_BYTES = 2**19  # Texts up to here fit for certain.
-_MAX_ID_FAULTS, _MAX_CHARACTERS_SHOWN = 20, 60
-_MAX_SHOWN_INTEGER = 10**18
+_MAX_CHARACTERS_SHOWN = 60
+VECTOR_DTYPE = np.dtype("<f4")  # Base64 holds numbers of this type.
+_MAX_DIGITS, _MAX_SHOWN_INTEGER = 18, 10**18
 _MESSAGES: dict[str, Any] = {
     "required": [Fault("missing", "is missing", "")],
     "null": [Fault("null", "must not be null", "")],
@@ -94,59 +90,6 @@ def user_schema(dimension: int, limits: Limits, vocabulary: Vocabulary | None = 
     )
 
 
-def read_json(body: bytes, max_bytes: int = MAX_VALUE_BYTES) -> Any:
-    """Return the value of a JSON body; a JSON string that holds JSON is decoded once more.
-
-    Raises BadBody, or TooLarge where the value may take more than `max_bytes` of memory.
-    """
-    return parse_json(unwrap(body), max_bytes)
-
-
-def parse_json(text: bytes, max_bytes: int = MAX_VALUE_BYTES) -> Any:
-    """Do what `read_json` does with a text that holds the value itself."""
-    if len(text) > MAX_TEXT_BYTES:
-        raise TooLarge(f"the body has a value of {len(text):,} bytes, {MAX_TEXT_BYTES:,} are allowed")
-    if not fits(text, max_bytes):
-        raise TooLarge(f"the body holds more values than fit in the {max_bytes:,} bytes of memory allowed")
-    try:
-        return loads(text)
-    except BadJson as error:
-        raise BadBody(f"the body is {error}") from error
-
-
-def read_json_and_array(body: bytes, name: str, max_bytes: int) -> tuple[Any, list[Any]]:
-    """Do what `read_json` does, but return apart what the array `name` holds in a body too long to be parsed at once.
-
-    The array is empty in the value then.
-    """
-    text, members = unwrap(body), list[Any]()
-    if len(text) > MAX_TEXT_BYTES and value_bytes(text) <= max_bytes:
-        try:
-            text, members = take_array(text, name)
-        except BadJson as error:
-            raise BadBody(f"the body is {error}") from error
-    return parse_json(text, max_bytes), members
-
-
-def unwrap(body: bytes) -> bytes:
-    """Return the text in a body that is a JSON string, and any other body as it is. Raises BadBody or TooLarge."""
-    if not body or body.isspace():
-        raise BadBody("the body is empty, JSON is expected")
-    if not body.removeprefix(BOM_UTF8).lstrip().startswith(b'"'):
-        return body if len(body) <= MAX_TEXT_BYTES else body.strip()
-    try:
-        return loads_string(body)
-    except LongJson as error:
-        raise TooLarge(f"the body is {error}") from error
-    except BadJson as error:
-        raise BadBody(f"the body is {error}") from error
-
-
-def fits(text: bytes, max_bytes: int = MAX_VALUE_BYTES) -> bool:
-    """Tell whether a JSON text may be parsed at once, and its value is sure to take at most `max_bytes` of memory."""
-    return len(text) <= _SMALL_BYTES or (len(text) <= MAX_TEXT_BYTES and value_bytes(text) <= max_bytes)
-
-
 def load(request: Schema, value: Any, subject: str, pointer: str = "") -> dict[str, Any]:
     """Return the fields of the parsed JSON object at `pointer` of the body; raises BadRequest with every fault."""
     if not isinstance(value, dict):
@@ -188,31 +131,58 @@ def read_kind(kind: type, expected: str, value: Any) -> Any:
 read_text = partial(read_kind, str, "a string")
 
 
-def read_count(most: int, value: Any) -> int:
-    """Return a whole number from 1 to `most`."""
+def read_digits(text: str) -> int | None:
+    """Return the number that a text of digits means; None for any other text, and for a number beyond 18 digits."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
+
+
+def read_count(maximum: int, value: Any) -> int:
+    """Return a whole number from 1 to `maximum`."""
     is_huge = type(value) is float and abs(value) >= 2**63  # how the JSON reader gives integers of many digits
     if type(value) is not int and not is_huge:
         raise _wrong_type("an integer", value)
-    if not 1 <= value <= most:
+    if not 1 <= value <= maximum:
         far = "a far smaller number" if value < 0 else "a far greater number"
-        raise invalid("range", f"must be from 1 to {most}, not {value if abs(value) < _MAX_SHOWN_INTEGER else far}")
+        raise invalid("range", f"must be from 1 to {maximum}, not {value if abs(value) < _MAX_SHOWN_INTEGER else far}")
     return int(value)
 
 
 def read_user_vector(dimension: int, value: Any) -> NDArray[np.float64]:
-    """Return a list of numbers that `retrieval.vectors` takes for a vector, as float64 (d,)."""
+    """Return what `retrieval.vectors` takes for a vector, as float64 (d,): a list of numbers, or base64 of float32."""
+    if isinstance(value, str):
+        return _decode_vector(dimension, value)
     try:
         return read_vector(value, dimension)
     except BadVector as error:
-        places = ["" if fault.element is None else f"/{fault.element}" for fault in error.faults]
-        faults = [Fault(fault.code, fault.detail, place) for fault, place in zip(error.faults, places, strict=True)]
+        pointers = ["" if fault.element is None else f"/{fault.element}" for fault in error.faults]
+        faults = [Fault(fault.code, fault.detail, where) for fault, where in zip(error.faults, pointers, strict=True)]
+        raise ValidationError(faults) from error
+
+
+def _decode_vector(dimension: int, text: str) -> NDArray[np.float64]:
+    """Do what `read_user_vector` does with base64, whose numbers no pointer can name."""
+    size = dimension * VECTOR_DTYPE.itemsize
+    try:
+        decoded = a2b_base64(text, strict_mode=True)
+    except ValueError as error:
+        expected = f"must be a list of numbers, or base64 of {dimension} little-endian float32"
+        raise invalid("vector_type", expected) from error
+    if len(decoded) != size:
+        numbers, rest = divmod(len(decoded), VECTOR_DTYPE.itemsize)
+        found = f"{len(decoded)} bytes, {size}" if rest else f"{numbers} numbers, {dimension}"
+        raise invalid("vector_dimension", f"has {found} are expected")
+    try:
+        return read_vector(np.frombuffer(decoded, VECTOR_DTYPE), dimension)
+    except BadVector as error:
+        details = [f.detail if f.element is None else f"element {f.element} {f.detail}" for f in error.faults]
+        faults = [Fault(fault.code, detail, "") for fault, detail in zip(error.faults, details, strict=True)]
         raise ValidationError(faults) from error
 
 
 def read_ids(value: Any) -> list[str]:
     if type(value) is not list:
         raise _wrong_type("a list of product ids", value)
-    others = [i for i, member in enumerate(value) if not isinstance(member, str)][:_MAX_ID_FAULTS]
+    others = [i for i, member in enumerate(value) if not isinstance(member, str)][:MAX_FAULTS]
     if others:
         raise ValidationError([Fault("type", f"must be a string, not {json_type(value[i])}", f"/{i}") for i in others])
     return value
@@ -252,7 +222,7 @@ def read_field_names(vocabulary: Vocabulary | None, value: Any) -> tuple[str, ..
         raise invalid(code, f"must have from 1 to {MAX_VALUES} names of fields, not {len(value)}")
     faults = [fault for i, name in enumerate(value) for fault in _name_faults(vocabulary, name, i)]
     if faults:
-        raise ValidationError(faults[:_MAX_ID_FAULTS])
+        raise ValidationError(faults[:MAX_FAULTS])
     return tuple(dict.fromkeys(value))
 
 
@@ -263,11 +233,11 @@ def _name_faults(vocabulary: Vocabulary, name: Any, i: int) -> Iterator[Fault]:
         yield Fault("unknown_field", f"is a field of no product: {name[:_MAX_CHARACTERS_SHOWN]!r}", f"/{i}")
 
 
-def read_some_ids(least: int, most: int, value: Any) -> tuple[str, ...]:
-    """Return `least` to `most` strings, in order."""
+def read_some_ids(min_ids: int, max_ids: int, value: Any) -> tuple[str, ...]:
+    """Return `min_ids` to `max_ids` strings, in order."""
     ids = tuple(read_ids(value))
-    if not least <= len(ids) <= most:
-        raise invalid("range", f"must have from {least} to {most} product ids, not {len(ids)}")
+    if not min_ids <= len(ids) <= max_ids:
+        raise invalid("range", f"must have from {min_ids} to {max_ids} product ids, not {len(ids)}")
     return ids
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from service.errors import BadRequest, FailedUser, TooLarge
 from service.http.open_inference import read_request
-from service.http.schemas import MAX_TEXT_BYTES, read_json
-from service.http.user_reader import UserReader
+from service.http.requests.text import MAX_TEXT_BYTES, read_json
+from service.http.requests.user_reader import UserReader
 from service.settings import Limits
 
 DIMENSION, LIMITS = 64, Limits(max_batch=100_000)

@@ -1,8 +1,10 @@
 """Reads the users of request bodies into blocks: their options, and their vectors as one matrix."""
 
 import struct
+from binascii import a2b_base64
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -14,19 +16,20 @@ from numpy.typing import NDArray
 from retrieval.records.lenient_json import BadJson, LongJson, iterate_array, loads
 from retrieval.search.filters.language import Vocabulary
 from service.errors import BadBody, BadRequest, CannotFilter, FailedUser, Fault, TooLarge
-from service.http.schemas import fits, load, parse_json, read_json, unwrap, user_schema
+from service.http.requests.schemas import VECTOR_DTYPE, load, user_schema
+from service.http.requests.text import fits, parse_json, read_json, unwrap
 from service.recommender import MAX_USERS_PER_SEARCH, User, UserBlock
 from service.settings import Limits
 
 _COMMA = ord(",")
-_MAX_GROUP_BYTES = 2**20  # of the texts that are parsed together
+_MAX_GROUP_BYTES = 2**20  # Texts that are parsed together take so many, which bounds their values.
 _MAX_BLANK_LINES = 1_000_000
 _EMPTY: frozenset[str] = frozenset()
 _OPTIONS = frozenset({"filter", "min_score", "max_score", "fields"})  # which the fast path leaves to `read`
-# Of the largest number of a vector that is for certain neither zero nor out of range.
+# A vector whose largest number lies between these is for certain neither zero nor out of range.
 _MIN_MAGNITUDE, _MAX_MAGNITUDE = 1e-100, 1e100
 
-UserRow = tuple[User, NDArray[np.float64]]  # a user and the vector (d,)
+UserRow = tuple[User, NDArray[np.float64]]  # A user and their vector (d,).
 
 
 class UserReader:
@@ -39,7 +42,7 @@ class UserReader:
     def __init__(self, dimension: int, limits: Limits, vocabulary: Vocabulary | None = None):
         """Read users who filter and show products by the fields of a vocabulary, if there is one."""
         self._dimension, self._limits = dimension, limits
-        self._floats, self._zeros = struct.Struct(f"{dimension}d"), bytes(8 * dimension)
+        self._doubles, self._zeros = struct.Struct(f"{dimension}d"), bytes(8 * dimension)
         self._schema = user_schema(dimension, limits, vocabulary)
 
     def read_user(self, body: bytes) -> UserRow:
@@ -55,7 +58,7 @@ class UserReader:
                 values.append(orjson.loads(body) if fits(body) else None)
             except orjson.JSONDecodeError:
                 values.append(None)
-        return self._parse_fast(values, bodies)
+        return self._parse_fast(values)
 
     def read_array(self, body: bytes) -> Iterator[UserBlock]:
         """Yield the users of an array; raises BadBody, BadRequest or TooLarge, perhaps only after some blocks."""
@@ -66,7 +69,7 @@ class UserReader:
             if BadJson in map(type, values):  # A text is no member: the guess of where members end was wrong.
                 break
             if len(texts) <= max_users:
-                yield self._read_block(values, some, count)
+                yield self._read_block(values, count)
             count += len(some)
         if not count or count < len(texts):
             yield from self._read_odd_array(text, count if len(texts) <= max_users else 0)
@@ -106,7 +109,7 @@ class UserReader:
     def read_some_lines(self, lines: Sequence[bytes], first: int = 0) -> Iterator[UserBlock]:
         """Yield the users of any number of lines, the first of which is at position `first` of all."""
         for some in _group_texts(lines):
-            yield self._read_block([*map(_read_text, some)], some, first)
+            yield self._read_block([*map(_read_text, some)], first)
             first += len(some)
 
     def read(self, value: Any, pointer: str = "") -> UserRow:
@@ -126,43 +129,52 @@ class UserReader:
         except CannotFilter as error:
             return FailedUser(_name_of(value), Fault("not_implemented", str(error), f"/{position}"))
 
-    def _read_block(self, values: Sequence[Any], texts: Sequence[bytes], first: int) -> UserBlock:
-        users, vectors = self._parse_fast(values, texts)
+    def _read_block(self, values: Sequence[Any], first: int) -> UserBlock:
+        users, vectors = self._parse_fast(values)
         if len(vectors) == len(users):
             return UserBlock(users, vectors)  # type: ignore[arg-type]  # none of them is None
         rows, members = iter(vectors), enumerate(zip(users, values, strict=True), first)
         read = [(user, next(rows)) if user else self.read_member(value, i) for i, (user, value) in members]
         return collect_block(read, self._dimension)
 
-    def _parse_fast(
-        self, values: Sequence[Any], texts: Sequence[bytes]
-    ) -> tuple[list[User | None], NDArray[np.float64]]:
+    def _parse_fast(self, values: Sequence[Any]) -> tuple[list[User | None], NDArray[np.float64]]:
         """Return the user in each value, None for anything unusual, valid or not, and the vectors of the others."""
-        parsed = [*map(self._parse_fields, values, texts)]
+        parsed = [*map(self._parse_fields, values)]
         packed = b"".join([fields[1] if fields else self._zeros for fields in parsed])
         vectors = np.frombuffer(packed).reshape(-1, self._dimension)
         in_range = in_safe_range(vectors)
+        may_be_boolean = (vectors == 0.0) | (vectors == 1.0)  # A boolean has been packed as one of these.
+        if may_be_boolean.any():
+            for row in np.flatnonzero(in_range & may_be_boolean.any(axis=1)).tolist():
+                in_range[row] = bool not in map(type, values[row]["vector"])
         users = [fields[0] if fields and fits else None for fields, fits in zip(parsed, in_range.tolist(), strict=True)]
         return users, vectors if in_range.all() else vectors[in_range]
 
-    def _parse_fields(self, value: Any, text: bytes) -> tuple[User, bytes] | None:
+    def _parse_fields(self, value: Any) -> tuple[User, bytes] | None:
         """Return a user, and the vector as doubles, if all fields have the types of a valid user's."""
-        if type(value) is not dict or b"true" in text or b"false" in text:  # which would be packed as numbers
+        if type(value) is not dict:
             return None
         if not _OPTIONS.isdisjoint(value):
             return None
-        name, numbers = value.get("name"), value.get("vector")
+        name, packed = value.get("name"), self._pack(value.get("vector"))
         k, exclude = value.get("k", self._limits.default_k), value.get("exclude", _EMPTY)
-        if type(name) is not str or type(numbers) is not list or len(numbers) != self._dimension:
+        if type(name) is not str or packed is None:
             return None
         if type(k) is not int or not 1 <= k <= self._limits.max_k:
             return None
         if exclude is not _EMPTY and (type(exclude) is not list or not set(map(type, exclude)) <= {str}):
             return None
-        try:
-            return User(name, k, frozenset(exclude)), self._floats.pack(*numbers)
-        except (struct.error, OverflowError):
-            return None
+        return User(name, k, frozenset(exclude)), packed
+
+    def _pack(self, vector: Any) -> bytes | None:
+        """Return the doubles of a list of numbers, among which booleans count, or of base64; None for anything else."""
+        with suppress(ValueError, struct.error, OverflowError):
+            if type(vector) is list:
+                return self._doubles.pack(*vector)
+            if type(vector) is str:
+                floats = np.frombuffer(a2b_base64(vector, strict_mode=True), VECTOR_DTYPE)
+                return floats.astype(np.float64).tobytes() if len(floats) == self._dimension else None
+        return None
 
     def _check_size(self, users: int, is_exact: bool = True) -> None:
         if users > self._limits.max_batch:

@@ -23,6 +23,12 @@ def exact_rows(index: faiss.Index) -> faiss.Index | None:
     return index if is_half or isinstance(index, faiss.IndexFlat) else None
 
 
+def is_exact(index: faiss.Index) -> bool:
+    """Tell whether an index is nothing but its uncompressed vectors."""
+    rows = exact_rows(index)
+    return rows is not None and rows.this == faiss.downcast_index(index).this
+
+
 def scanned_index(index: faiss.Index) -> faiss.Index:
     """Return the index that finds the candidates, without what transforms vectors before it or re-ranks after it."""
     index = faiss.downcast_index(index)

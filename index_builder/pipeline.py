@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 from index_builder.catalogue import VECTORS, read_catalogue
+from index_builder.kinds.negation import negate
+from index_builder.kinds.training import check_negates, store_vectors
 from index_builder.recall import synthetic_users, user_pool
 from index_builder.report import write_report
-from index_builder.training import check_negates, negate, store_vectors
 from index_builder.tuning import K, TunedIndex, Tuner
 from retrieval.artifact import golden, store
 from retrieval.artifact.manifest import IndexFacts, Manifest, Recall, Source, file_facts
@@ -29,7 +30,7 @@ class BuildRequest:
     """What to build from, and where to.
 
     `recall` is the share of the ten best, and of the ten worst, products that an index must find; `index` is "auto" or
-    a kind (`training.py`); of old builds, `keep` stay, this one included.
+    a kind (`kinds/`); of old builds, `keep` stay, this one included.
     """
 
     products: Path

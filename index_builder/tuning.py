@@ -15,8 +15,8 @@ import faiss
 import numpy as np
 from tqdm import tqdm
 
+from index_builder.kinds.training import FLAT, Trainer
 from index_builder.recall import UserPool, exact_top_rows, measure, recall_at_k, summarise
-from index_builder.training import FLAT, build_index
 from retrieval.artifact.manifest import RecallAtK
 from retrieval.records.vector_file import VectorFile
 from retrieval.search.index import ProductIndex
@@ -77,6 +77,7 @@ class Tuner:
         `users` (u, d) are then those that indexes are tuned with.
         """
         self._vectors, self._store, self._groups, self._pool, self._target = vectors, store, groups, pool, target
+        self._trainer = Trainer(vectors, store)
         self.users = pool.tuning()
         self._queries = {side: np.float32(sign) * self.users for side, sign in SIGNS.items()}
         self._scores = {
@@ -106,7 +107,7 @@ class Tuner:
         return ProductIndex(index, None, self._groups, settings)
 
     def _tuned(self, kind: str) -> TunedIndex:
-        index = build_index(kind, self._vectors, self._store)
+        index = self._trainer.build(kind)
         return TunedIndex(kind, index, {side: self._tune(kind, index, side) for side in SIDES})
 
     def _fastest(self, kinds: Sequence[str]) -> TunedIndex | None:

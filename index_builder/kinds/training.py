@@ -60,20 +60,26 @@ class Trainer:
 
         Raises BadIndexKind where FAISS cannot make such an index of these vectors.
         """
-        kind = _REFINEMENT.sub("", factory)  # Every compressed kind is re-ranked, whether or not the string says so.
-        if kind == FLAT:
+        if _REFINEMENT.sub("", factory) == FLAT:
             return self.store
+        index = self.train(factory)
+        with _explained(factory):
+            blocks = -(-self._vectors.rows // BLOCK_ROWS)
+            for block in tqdm(
+                self._vectors.blocks(), desc=f"filling {factory}", total=blocks, disable=None, leave=False
+            ):
+                index.add(block)
+        return index if exact_rows(index) is not None else faiss.IndexRefine(index, self.store)
+
+    def train(self, factory: str) -> faiss.Index:
+        """Return an empty index of a kind, trained with a sample. Raises BadIndexKind."""
+        kind = _REFINEMENT.sub("", factory)  # Every compressed kind is re-ranked, whether or not the string says so.
         with _explained(factory):
             index = _untrained(kind, self._vectors.dimension)
             if exact_rows(index) is not None and not isinstance(self.store, faiss.IndexFlat):
                 raise BadIndexKind("a graph keeps its vectors as fp32; leave out --storage fp16")
             self._train(index, kind)
-            blocks = -(-self._vectors.rows // BLOCK_ROWS)
-            for block in tqdm(self._vectors.blocks(), desc=f"filling {kind}", total=blocks, disable=None, leave=False):
-                index.add(block)
-        if exact_rows(index) is not None:
-            return index
-        return faiss.IndexRefine(index, self.store)
+        return index
 
     def _train(self, index: faiss.Index, kind: str) -> None:
         if kind.startswith(PREFIX):

@@ -10,7 +10,6 @@ import faiss
 import numpy as np
 import pytest
 
-from index_builder import tuning
 from index_builder.__main__ import main
 from index_builder.pipeline import BuildRequest, build
 from retrieval.artifact.store import Build, open_current

@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 import pytest
 
-from index_builder.recall import measure
+from index_builder.tuning.recall import measure
 from retrieval.errors import BadIndexKind
 from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import Neighbours

@@ -92,7 +92,7 @@ def test_each_tier_holds_the_directions_of_its_share_of_the_variance() -> None:
         (25, "Tiers3x1+9x2+13x4,IVF8"),
         (25, "Tiers25x2"),
         (300, "Tiers32x1+64x2+128x4,IVF8"),
-        (1536, "Tiers32x1+64x2+128x4"),
+        (512, "Tiers32x1+64x2+128x4"),
     ],
 )
 def test_kinds_of_any_dimension_find_what_numpy_finds(tmp_path: Path, dimension: int, factory: str) -> None:

@@ -79,7 +79,7 @@ size        {manifest.size_bytes / 1e6:.1f} MB, built in {seconds:.1f} s"""
 def _recall_line(side: str, recall: list[RecallAtK], settings: SearchSettings) -> str:
     at_k = ", ".join(f"recall@{each.k} {each.mean:.4f} (at least {each.lower_bound:.4f})" for each in recall)
     effort = f"; {settings.candidates:,} candidates re-ranked" if settings.candidates else ""
-    lists = f" from {settings.nprobe:,} lists" if settings.nprobe else ""
+    lists = f" from {settings.nprobe:,} lists" if settings.nprobe > 1 else ""
     return f"{side:<11} {at_k}{effort}{lists}"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import orjson
 
 from index_builder.catalogue import Catalogue
-from index_builder.tuning import TunedIndex
+from index_builder.tuning.trials import TunedIndex
 from retrieval.artifact.manifest import Recall
 from retrieval.records.console import print_message
 from retrieval.search.ranking import SIDES, Neighbours

@@ -59,7 +59,8 @@ def search_parameters(index: faiss.Index, settings: SearchSettings, depth: int) 
         inner = search_parameters(index.index, settings, depth)
         return inner and faiss.SearchParametersPreTransform(index_params=inner)
     if isinstance(index, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(nprobe=max(settings.nprobe, 1))
+        # FAISS scans lists that are not there, and finds rubbish, where it is asked for more than there are.
+        return faiss.SearchParametersIVF(nprobe=min(max(settings.nprobe, 1), index.nlist))
     return faiss.SearchParametersHNSW(efSearch=candidates) if isinstance(index, faiss.IndexHNSW) else None
 
 

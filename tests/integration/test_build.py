@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from index_builder.pipeline import BuildRequest, build
-from index_builder.recall import summarise
+from index_builder.tuning.recall import summarise
 from retrieval.artifact.manifest import Source
 from retrieval.artifact.store import Build, open_current
 from retrieval.errors import BadCatalogue, BadQueries, IndexBuilderError

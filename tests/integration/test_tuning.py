@@ -10,7 +10,6 @@ import faiss
 import numpy as np
 import pytest
 
-from index_builder import tuning
 from index_builder.__main__ import main
 from index_builder.pipeline import BuildRequest, build
 from retrieval.artifact.store import Build, open_current
@@ -80,7 +79,7 @@ def test_a_catalogue_with_fewer_directions_than_dimensions_gets_a_kind_that_uses
 
 
 def test_a_busy_moment_while_a_kind_is_tuned_does_not_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds = ["Reduce32,PQ32x4fs", "Reduce40,PQ40x4fs"]
+    kinds = ["Tiers32x1", "Tiers40x1"]
     monkeypatch.setattr(tuning, "suitable_kinds", lambda *arguments: [kinds])
     timed: list[int] = []  # the dimensions that each index scans, as often as it was timed
 
@@ -215,16 +214,16 @@ def test_auto_answers_small_catalogues_of_any_dimension_exactly(build_of: BuildO
 @pytest.mark.parametrize(("count", "dimension"), [(17, 7), (60, 2), (60, 301), (60, 1024), (400, 3)], ids=str)
 def test_a_compressed_kind_can_be_had_for_small_catalogues(build_of: BuildOf, count: int, dimension: int) -> None:
     vectors = np.random.default_rng(3).normal(size=(count, dimension))
-    built = build_of(products_of(vectors), index="Reduce2,PQ2x4fs")
-    assert built.manifest.index.factory == "Reduce2,PQ2x4fs"
+    built = build_of(products_of(vectors), index="Tiers2x1")
+    assert built.manifest.index.factory == "Tiers2x1"
     check_exact(built.index, vectors, np.random.default_rng(4).normal(size=(5, dimension)), 10)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 15])
 def test_fewer_vectors_than_training_needs_are_refused(build_of: BuildOf, count: int) -> None:
     vectors = np.random.default_rng(3).normal(size=(count, 7))
-    with pytest.raises(BadIndexKind, match=r"^--index Reduce2,PQ2x4fs: FAISS cannot build it: "):
-        build_of(products_of(vectors), index="Reduce2,PQ2x4fs")
+    with pytest.raises(BadIndexKind, match=r"^--index Tiers2x1: FAISS cannot build it: "):
+        build_of(products_of(vectors), index="Tiers2x1")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from index_builder.training import build_index, negate, store_vectors
+from index_builder.kinds.negation import negate
+from index_builder.kinds.training import Trainer, store_vectors
 from retrieval.records.vector_file import VectorFile
 from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import RowAssigner, RowGroups
@@ -41,7 +42,7 @@ def group_identical(units: np.ndarray) -> tuple[np.ndarray, RowGroups]:
 def faiss_index(units: np.ndarray, factory: str = "Flat", storage: str = "fp32") -> faiss.Index:
     """The FAISS index of distinct unit vectors (n, d)."""
     with vector_file(units) as matrix:
-        return build_index(factory, matrix, store_vectors(matrix, storage))
+        return Trainer(matrix, store_vectors(matrix, storage)).build(factory)
 
 
 def negated(index: faiss.Index) -> faiss.Index:

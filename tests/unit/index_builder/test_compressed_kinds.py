@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 import pytest
 
-from index_builder.recall import measure
+from index_builder.tuning.recall import measure
 from retrieval.errors import BadIndexKind
 from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import Neighbours
@@ -20,8 +20,8 @@ KINDS = [
     "HNSW32",
     "PQ8x4fs",
     "PQ8x4fs,RFlat",
-    "Reduce8,PQ8x4fs",
-    "Reduce8,IVF16,PQ8x4fs",
+    "Tiers8x1",
+    "Tiers4x1+4x2+5x4,IVF16",
     "IVF16,PQ8x4fs,Refine(SQfp16)",
 ]
 COUNT, DIMENSION = 1500, 16
@@ -129,7 +129,7 @@ def test_eight_threads_at_once_get_what_one_gets(index: ProductIndex) -> None:
         assert list(pool.map(search, depths)) == [[answer] * 10 for answer in serial]
 
 
-@pytest.mark.parametrize("factory", ["HNSW32", "IVF16,PQ8x4fs", "Reduce8,IVF16,PQ8x4fs"])
+@pytest.mark.parametrize("factory", ["HNSW32", "IVF16,PQ8x4fs", "Tiers4x1+4x2+5x4,IVF16"])
 def test_a_search_leaves_the_index_its_own_parameters(factory: str) -> None:
     best = faiss_index(unit_vectors(VECTORS), factory)
     groups = index_over(VECTORS).groups

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from index_builder.recall import exact_top_rows, measure, summarise, synthetic_users
+from index_builder.tuning.recall import exact_top_rows, measure, summarise
+from index_builder.tuning.users import synthetic_users
 from retrieval.artifact.manifest import RecallAtK
 from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import Neighbours, RowGroups

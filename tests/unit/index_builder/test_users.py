@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index_builder.recall import UserPool, summarise, user_pool
+from index_builder.tuning.recall import summarise
+from index_builder.tuning.users import UserPool, user_pool
 from retrieval.errors import BadQueries, BadRows
 from retrieval.records.vector_file import VectorFile
 from retrieval.vectors import unit_vectors

@@ -73,7 +73,7 @@ class Tuner:
 
     def product_index(self, tuned: TunedIndex) -> ProductIndex:
         """Return an index ready to search; the worst side is searched with negated queries."""
-        return ProductIndex(tuned.index, None, self._groups, tuned.settings)
+        return ProductIndex(tuned.index, self._groups, tuned.settings)
 
     def _by_speed(self, exact: TunedIndex) -> Iterator[TunedIndex]:
         """Yield the kinds that reach the target before an exact scan does, the fastest first."""
@@ -130,7 +130,7 @@ class Tuner:
     def _trial(self, kind: str, index: faiss.Index, side: str, effort: Effort) -> Trial:
         """Time one way to search one side."""
         settings = SideSettings(effort.settings, effort.settings)
-        search = partial(ProductIndex(index, None, self._groups, settings).search_side, side, k=K)
+        search = partial(ProductIndex(index, self._groups, settings).search_side, side, k=K)
         [seconds] = clock.median_seconds([search], self.panel.users)
         return Trial(side, kind, effort.settings, effort.recall.mean, seconds, effort.reaches)
 
@@ -142,7 +142,7 @@ class Tuner:
         for attempt in range(1, _CONFIRMATIONS + 1):
             # Nothing of an exact scan was chosen with the tuning users.
             fresh = self.panel if is_exact else Panel.of(self._vectors, self._pool.confirming())
-            product_index = ProductIndex(index, None, self._groups, SideSettings(**settings))
+            product_index = ProductIndex(index, self._groups, SideSettings(**settings))
             recall = measure(product_index, self._vectors, self._groups, fresh)
             missed = [side for side in SIDES if any(each.lower_bound < self._target for each in recall[side])]
             if is_exact or not missed or attempt == _CONFIRMATIONS or not self._pool.has_more:

@@ -18,53 +18,54 @@ _MAX_CACHED_PARAMETERS = 64
 
 
 class Candidates:
-    """Both sides of an approximate index. Safe to use from many threads: nothing in it changes after opening."""
+    """Finds those of both sides in one approximate index, which threads share: nothing changes after opening."""
 
-    def __init__(self, best: faiss.Index, worst: faiss.Index | None, settings: SideSettings):
-        """Scan the vectors in `best`, and their negation in `worst`; without `worst`, the query is negated."""
-        self._owners = best, worst  # FAISS's downcast views do not keep what they look at alive.
-        self._sides = settings.best, settings.worst
-        self._transforms = list(_transforms(best))
+    def __init__(self, index: faiss.Index, settings: SideSettings):
+        self._owner = index  # FAISS's downcast views do not keep what they look at alive.
+        self._settings = settings
+        self._transforms = list(_transforms(index))
         self._is_odd = all(isinstance(each, faiss.LinearTransform) and not each.have_bias for each in self._transforms)
-        self._best: Any = scanned_index(best)
-        self._worst: Any = self._best if worst is None else scanned_index(worst)
-        self._is_negated = worst is not None
+        self._scanned: Any = scanned_index(index)
         # One call reads the codes once for both sides. It has one number of lists, and a graph is walked by each side.
-        is_alike = settings.best.nprobe == settings.worst.nprobe and not is_graph(best)
-        self._is_one_call = is_alike and not self._is_negated
+        self._is_one_call = settings.best.nprobe == settings.worst.nprobe and not is_graph(index)
         # FAISS's parameters go into each call. They are never set on the index, which threads share.
-        self._parameters = lru_cache(_MAX_CACHED_PARAMETERS)(partial(search_parameters, self._best))
+        self._parameters = lru_cache(_MAX_CACHED_PARAMETERS)(partial(search_parameters, self._scanned))
 
     def count_for(self, depth: int) -> int:
         """Return the number of candidates, of the side that has more, for the `depth` nearest rows."""
-        return max(side.candidates_for(depth) for side in self._sides)
+        return max(self._settings.best.candidates_for(depth), self._settings.worst.candidates_for(depth))
 
     def queries_at_once(self, depth: int) -> int:
         """Return for how many queries to look at a time."""
-        return max(1, min(_MAX_CANDIDATES // self.count_for(depth), _MAX_NUMBERS // self._best.d) // 2)
+        return max(1, min(_MAX_CANDIDATES // self.count_for(depth), _MAX_NUMBERS // self._scanned.d) // 2)
 
     def find(self, queries: NDArray[np.float32], depth: int) -> NDArray[np.int64]:
         """Return the candidates for the `depth` best rows of each query (n, d), then for the worst of each.
 
         The result (2n, m) has -1 for what was not found.
         """
-        n, counts = len(queries), [side.candidates_for(depth) for side in self._sides]
+        n, (of_best, of_worst) = len(queries), (self._settings.best, self._settings.worst)
+        counts = of_best.candidates_for(depth), of_worst.candidates_for(depth)
         best = self._transformed(queries)
         worst = -best if self._is_odd else self._transformed(-queries)
         if self._is_one_call:
-            rows = self._search(self._best, np.concatenate((best, worst)), max(counts), self._sides[0], depth)
+            rows = self._scan(np.concatenate((best, worst)), max(counts), of_best, depth)
+            rows[:n, counts[0] :] = rows[n:, counts[1] :] = -1
         else:
             rows = np.full((2 * n, max(counts)), -1)
-            rows[:n, : counts[0]] = self._search(self._best, best, counts[0], self._sides[0], depth)
-            worst = -worst if self._is_negated else worst
-            rows[n:, : counts[1]] = self._search(self._worst, worst, counts[1], self._sides[1], depth)
-        rows[:n, counts[0] :] = rows[n:, counts[1] :] = -1
+            rows[:n, : counts[0]] = self._scan(best, counts[0], of_best, depth)
+            rows[n:, : counts[1]] = self._scan(worst, counts[1], of_worst, depth)
         return rows
 
-    def _search(
-        self, index: Any, queries: NDArray[np.float32], count: int, settings: SearchSettings, depth: int
+    def find_best(self, queries: NDArray[np.float32], depth: int) -> NDArray[np.int64]:
+        """Return the first half of `find`, the nearest first as the codes have it."""
+        settings = self._settings.best
+        return self._scan(self._transformed(queries), settings.candidates_for(depth), settings, depth)
+
+    def _scan(
+        self, transformed: NDArray[np.float32], count: int, settings: SearchSettings, depth: int
     ) -> NDArray[np.int64]:
-        _, rows = index.search(queries, count, params=self._parameters(settings, depth))
+        _, rows = self._scanned.search(transformed, count, params=self._parameters(settings, depth))
         return rows
 
     def _transformed(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:

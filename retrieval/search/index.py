@@ -20,7 +20,7 @@ from retrieval.search.ranking import (
     scores_of,
 )
 from retrieval.search.settings import SideSettings
-from retrieval.search.stored_vectors import open_vectors
+from retrieval.search.stored_vectors import StoredVectors, open_vectors
 
 # Candidates leave out rows that may tie with the k-th one. So a few rows more than k are ordered, and where they all
 # tie, or nearly, the search is repeated for more, twice at most. Where even these tie, all rows are scored and
@@ -35,33 +35,31 @@ _MAX_SCANNING_QUERIES, _MAX_SCANNED_MATCHES = 64, 1_000_000  # at a time, which 
 class ProductIndex:
     """Both sides of a catalogue's index. Safe to search from many threads: nothing in it changes after opening.
 
-    A search has three steps: find rows that may be among the nearest, score them one by one with the vectors that
-    `best` keeps, and rank them. The last two are the same for every kind of index, so that a user's answer is the same
-    to the bit alone, in any batch, and with the worst side negated or shared.
+    A search has three steps: find rows that may be among the nearest, score each of them with its vector, and rank
+    them. The last two are the same for every kind of index, so that a user's answer is the same to the bit alone and in
+    any batch. The worst side of a query is the best side of the negated query.
     """
 
-    def __init__(self, best: faiss.Index, worst: faiss.Index | None, groups: RowGroups, settings: SideSettings):
-        """`best` holds a unit vector a row of `groups`, `worst` its negation; without `worst`, the query is negated.
+    def __init__(
+        self, index: faiss.Index, groups: RowGroups, settings: SideSettings, vectors: StoredVectors | None = None
+    ):
+        """`index` holds a unit vector a row of `groups`; `vectors` are these, where it keeps nothing but their codes.
 
-        Raises BadArtifact where an index does not fit the groups.
+        Raises BadArtifact where it does not fit the groups, or where there are no vectors.
         """
-        for name, index in (("best", best), ("worst", worst)):
-            if index is not None and index.ntotal != groups.row_count:
-                raise BadArtifact(f"{name}.faiss: holds {index.ntotal} vectors, the products table {groups.row_count}")
-        vectors = open_vectors(best)
-        if vectors is None:
-            raise BadArtifact(f"best.faiss: a {type(best).__name__} does not keep the vectors themselves")
-        self.groups, self.dimension = groups, int(best.d)
-        self._vectors = vectors
-        self._candidates = None if is_exact(best) else Candidates(best, worst, settings)
+        if index.ntotal != groups.row_count:
+            raise BadArtifact(f"holds {index.ntotal} vectors, the products table {groups.row_count}")
+        self.stored_vectors = open_vectors(index, otherwise=vectors)
+        self.groups, self.dimension = groups, int(index.d)
+        self._candidates = None if is_exact(index) else Candidates(index, settings)
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the unit vectors (m, d) of index rows (m,)."""
-        return self._vectors.take(rows)
+        return self.stored_vectors.take(rows)
 
     def warm(self) -> None:
         """Map every page of the vectors now; on demand, it would make the first searches several times slower."""
-        self._vectors.warm()
+        self.stored_vectors.warm()
 
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         """Return the k best and k worst products of each of (n, d) unit vectors; all products where k is more."""
@@ -107,7 +105,7 @@ class ProductIndex:
 
     def _rank_all(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         """Do what `_search` does with the scores of all rows."""
-        signed, rows = both_sides(queries), nearest_rows(self._vectors, queries, k)
+        signed, rows = both_sides(queries), nearest_rows(self.stored_vectors, queries, k)
         keys = rank(self._order(signed, rows, k), self.groups, k)
         for crowded in np.flatnonzero(rows[:, 0] < 0):
             every = np.arange(self.groups.row_count)[None]
@@ -116,7 +114,7 @@ class ProductIndex:
 
     def _order(self, signed: NDArray[np.float32], rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """Return the first `count` rows of each query (n, d), of its own rows (n, m), as sort keys in order."""
-        return order_rows(rows, self._vectors.score(signed, rows), count)
+        return order_rows(rows, self.stored_vectors.score(signed, rows), count)
 
 
 def both_sides(queries: NDArray[np.float32]) -> NDArray[np.float32]:

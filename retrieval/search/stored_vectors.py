@@ -7,6 +7,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.errors import BadArtifact
 from retrieval.search.kinds import exact_rows
 
 SCORING_ERROR = 5e-7  # By so much the scores of a range may differ from those of picked rows.
@@ -17,19 +18,13 @@ _HALF_MASK, _HALF_SHIFT, _HALF_SCALE = np.int32(-0x70000001), 13, np.float32(2.0
 
 
 class StoredVectors(ABC):
-    """Unit vectors (count, d), mapped from a file or in memory, which threads share: nothing changes after opening.
+    """Unit vectors (count, dimension), which threads share: nothing changes after opening.
 
     A score is an inner product in single precision.
     """
 
-    _scale = np.float32(1)
-
-    def __init__(self, owner: faiss.Index, rows: Any) -> None:
-        """Read `rows`, the part of its `owner` that keeps each vector as an array of numbers."""
-        self._owner, self._rows = owner, rows  # FAISS's views of what is inside do not keep it alive.
-        self.count, self.dimension = int(rows.ntotal), int(rows.d)
-        # In a file they start at any byte, which FAISS can read in place and NumPy cannot.
-        self._bytes = faiss.rev_swig_ptr(rows.codes.data(), rows.codes.size()).reshape(self.count, -1)
+    count: int
+    dimension: int
 
     @abstractmethod
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -42,8 +37,60 @@ class StoredVectors(ABC):
         The score of a query and a row is the same to the bit whatever else is scored.
         """
 
+    @abstractmethod
     def score_range(self, queries: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
         """Return the scores (n, stop - start) of each query (n, d) with consecutive rows, within SCORING_ERROR."""
+
+    @abstractmethod
+    def warm(self) -> None:
+        """Map every page now; on demand, it would make the first searches several times slower."""
+
+
+class NegatedVectors(StoredVectors):
+    """The negation of other vectors, of which there is no copy."""
+
+    def __init__(self, vectors: StoredVectors) -> None:
+        self._vectors, self.count, self.dimension = vectors, vectors.count, vectors.dimension
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return -self._vectors.take(rows)
+
+    def score(self, queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._vectors.score(-queries, rows)
+
+    def score_range(self, queries: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
+        return self._vectors.score_range(-queries, start, stop)
+
+    def warm(self) -> None:
+        self._vectors.warm()
+
+
+def open_vectors(index: faiss.Index, otherwise: StoredVectors | None = None) -> StoredVectors:
+    """Return the vectors of an index, which they keep alive, or the other ones where it keeps nothing but codes.
+
+    Raises BadArtifact where there are none.
+    """
+    rows = exact_rows(index)
+    if rows is None and otherwise is not None:
+        return otherwise
+    if rows is None:
+        raise BadArtifact(f"a {type(faiss.downcast_index(index)).__name__} does not keep the vectors themselves")
+    return _SingleVectors(index, rows) if isinstance(rows, faiss.IndexFlat) else _HalfVectors(index, rows)
+
+
+class _MappedVectors(StoredVectors):
+    """Vectors in the file or memory of a FAISS index."""
+
+    _scale = np.float32(1)
+
+    def __init__(self, owner: faiss.Index, rows: Any) -> None:
+        """Read `rows`, the part of its `owner` that keeps each vector as an array of numbers."""
+        self._owner, self._rows = owner, rows  # FAISS's views of what is inside do not keep it alive.
+        self.count, self.dimension = int(rows.ntotal), int(rows.d)
+        # In a file they start at any byte, which FAISS can read in place and NumPy cannot.
+        self._bytes = faiss.rev_swig_ptr(rows.codes.data(), rows.codes.size()).reshape(self.count, -1)
+
+    def score_range(self, queries: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
         scores = np.empty((len(queries), stop - start), np.float32)
         numbers = np.empty((_BLOCK_ROWS, self.dimension), np.float32)
         scaled = queries * self._scale
@@ -58,7 +105,6 @@ class StoredVectors(ABC):
         return scores
 
     def warm(self) -> None:
-        """Map every page now; on demand, it would make the first searches several times slower."""
         self._bytes.ravel()[::_PAGE_BYTES].max()
 
     @abstractmethod
@@ -66,15 +112,7 @@ class StoredVectors(ABC):
         """Write the numbers (m, d), divided by `_scale`, of stored vectors."""
 
 
-def open_vectors(index: faiss.Index) -> StoredVectors | None:
-    """Return the vectors of an index, which they keep alive; None where it does not keep them."""
-    rows = exact_rows(index)
-    if rows is None:
-        return None
-    return _SingleVectors(index, rows) if isinstance(rows, faiss.IndexFlat) else _HalfVectors(index, rows)
-
-
-class _SingleVectors(StoredVectors):
+class _SingleVectors(_MappedVectors):
     """Vectors of single-precision numbers."""
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -100,7 +138,7 @@ class _SingleVectors(StoredVectors):
         numbers.view(np.uint8)[:] = stored
 
 
-class _HalfVectors(StoredVectors):
+class _HalfVectors(_MappedVectors):
     """Vectors of half-precision numbers.
 
     They are decoded by moving sign, exponent and fraction to where single precision has them, which leaves the number

@@ -6,7 +6,6 @@ with users it was not made with. What is timed is what serves: indexes opened fr
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
@@ -94,7 +93,7 @@ class Tuner:
         return seconds <= _WORTHWHILE * limit
 
     def _seconds_of_both(self, several: Sequence[TunedIndex]) -> list[float]:
-        searches = [partial(self.product_index(tuned).search, k=K) for tuned in several]
+        searches = [clock.TimedSearch(each.factory, each.settings, self.product_index(each)) for each in several]
         return clock.median_seconds(searches, self.panel.users)
 
     def _tuned(self, kind: str) -> TunedIndex:
@@ -116,7 +115,9 @@ class Tuner:
     def _tune(self, kind: str, index: faiss.Index, side: str) -> Trial:
         """Return the trial that reaches the target on this side soonest, or else the one that finds the most."""
         if index.this == self._store.this:
-            return self._trial(kind, index, side, exact_effort(len(self.panel.users)))
+            exact = self._trial(kind, index, side, exact_effort(len(self.panel.users)))
+            self._trials.append(exact)
+            return exact
         trials: list[Trial] = []
         for nprobe in descending_lists(index):
             effort = least_effort(recall_curve(index, self.panel, side, nprobe), nprobe, self._target, _RESERVE)
@@ -130,8 +131,8 @@ class Tuner:
     def _trial(self, kind: str, index: faiss.Index, side: str, effort: Effort) -> Trial:
         """Time one way to search one side."""
         settings = SideSettings(effort.settings, effort.settings)
-        search = partial(ProductIndex(index, None, self._groups, settings).search_side, side, k=K)
-        [seconds] = clock.median_seconds([search], self.panel.users)
+        product_index = ProductIndex(index, None, self._groups, settings)
+        [seconds] = clock.median_seconds([clock.TimedSearch(kind, settings, product_index, side)], self.panel.users)
         return Trial(side, kind, effort.settings, effort.recall.mean, seconds, effort.reaches)
 
     def _confirm(self, tuned: TunedIndex) -> TunedIndex:

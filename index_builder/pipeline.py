@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import faiss
+
 from index_builder.catalogue import VECTORS, read_catalogue
 from index_builder.kinds.negation import negate
 from index_builder.kinds.training import check_negates, store_vectors
@@ -21,7 +23,7 @@ from retrieval.artifact.sample_users import write_sample_users
 from retrieval.errors import LowRecall
 from retrieval.records.console import readable
 from retrieval.search.files import open_index, read_index, write_index
-from retrieval.search.kinds import FAISS_VERSION
+from retrieval.search.kinds import FAISS_VERSION, candidate_index
 from retrieval.search.ranking import SIDES
 
 _GOLDEN_QUERIES, _GOLDEN_SEED = 8, 2
@@ -83,9 +85,7 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         write_index(tuned.index, directory / _SCRATCH)  # The file of the vectors is mapped, and read from here.
         (directory / _SCRATCH).replace(directory / store.BEST)
         if request.worst == "negated":
-            negative = read_index(directory / store.BEST)
-            negate(negative)
-            write_index(negative, directory / store.WORST)
+            _write_negated(tuned.index, directory / store.WORST)
     (directory / VECTORS).unlink()
     return Manifest(
         source=Source(readable(request.products.name), file_facts(request.products).sha256),
@@ -99,6 +99,14 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         faiss_version=FAISS_VERSION,
         golden_queries=golden_queries,
     )
+
+
+def _write_negated(index: faiss.Index, path: Path) -> None:
+    """Write the index of the negated vectors, without those that it would only re-rank by: they are in BEST."""
+    write_index(candidate_index(index), path)
+    negated = read_index(path)
+    negate(negated)
+    write_index(negated, path)
 
 
 def _check_recall(tuned: TunedIndex, request: BuildRequest) -> None:

@@ -18,15 +18,14 @@ _MAX_TIMED_USERS, _MIN_TIMED_USERS, _MAX_TIMED_SECONDS = 60, 7, 3.0
 
 @dataclass(frozen=True)
 class TimedSearch:
-    """A search of an index of some kind, on one side or on both."""
+    """A search of both sides of an index of some kind."""
 
     factory: str
     settings: SideSettings
     index: ProductIndex
-    side: str | None = None
 
     def __call__(self, user: NDArray[np.float32]) -> object:
-        return self.index.search(user, K) if self.side is None else self.index.search_side(self.side, user, K)
+        return self.index.search(user, K)
 
 
 def median_seconds(searches: Sequence[TimedSearch], users: NDArray[np.float32]) -> list[float]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from retrieval.artifact.manifest import RecallAtK
 from retrieval.records.vector_file import VectorFile
 from retrieval.search.index import ProductIndex
-from retrieval.search.ranking import SIGNS, TOLERANCE, RowGroups
+from retrieval.search.ranking import SIDES, SIGNS, TOLERANCE, RowGroups
 
 K, LARGE_K = 10, 100
 _ONE_SIDED_95_PERCENT = 1.645
@@ -59,12 +59,12 @@ def measure(
 
     Scores are computed from the vectors: an index may be wrong about its own.
     """
-    recall: dict[str, list[RecallAtK]] = {}
+    recall: dict[str, list[RecallAtK]] = {side: [] for side in SIDES}
     users = panel.users
-    for side, (exact_scores, exact_rows) in panel.exact.items():
-        recall[side] = []
-        for k in ks:
-            rows = index.groups.row_of(index.search_side(side, users, k).positions)
+    for k in ks:
+        for side, found in zip(SIDES, index.search(users, k), strict=True):
+            exact_scores, exact_rows = panel.exact[side]
+            rows = index.groups.row_of(found.positions)
             parts = [slice(i, i + _BLOCK_USERS) for i in range(0, len(users), _BLOCK_USERS)]
             scores = np.concatenate([_scores_of(vectors, rows[part], users[part]) for part in parts])
             kth_scores = _kth_scores(exact_scores, exact_rows, groups, k)

@@ -86,12 +86,12 @@ def test_a_catalogue_with_fewer_directions_than_dimensions_gets_a_kind_that_uses
 def test_the_kind_that_answers_both_sides_soonest_is_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fastest: str
 ) -> None:
-    """A busy moment while a kind's sides were tuned one by one does not decide."""
+    """When timed in turns: a busy moment while a kind was tuned by itself does not decide."""
     kinds = [TieredKind((Tier(32, 1),)), TieredKind((Tier(40, 1),))]
     monkeypatch.setattr(Screening, "finalists", lambda *arguments: kinds)
 
     def seconds(searches: Sequence[TimedSearch], _users: np.ndarray) -> list[float]:
-        is_busy = searches[0].side is not None and searches[0].factory == fastest
+        is_busy = {search.factory for search in searches} == {fastest}
         return [9.0 if search.factory == "Flat" else 2.0 - (search.factory == fastest) + is_busy for search in searches]
 
     monkeypatch.setattr(clock, "median_seconds", seconds)

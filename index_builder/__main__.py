@@ -1,11 +1,11 @@
 """Command line: `python -m index_builder --products FILE --out ARTIFACTS_ROOT`."""
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
 
-from index_builder.pipeline import BuildRequest, build
 from retrieval.artifact.manifest import Manifest, RecallAtK
 from retrieval.errors import IndexBuilderError
 from retrieval.records.console import print_message, print_result, readable, standard_streams
@@ -15,6 +15,10 @@ from retrieval.search.settings import SearchSettings
 @standard_streams()
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    # Threads that wait would spin, and take cores from those that work. FAISS reads it as it is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from index_builder.pipeline import BuildRequest, build
+
     started = time.perf_counter()
     try:
         manifest = build(BuildRequest(**vars(options)))

@@ -113,7 +113,7 @@ def _check_recall(tuned: TunedIndex, request: BuildRequest) -> None:
     if tuned.meets_target or request.allow_low_recall:
         return
     found = ", ".join(
-        f"{side} {each.mean:.4f} at {each.k} (at least {each.lower_bound:.4f})"
+        f"{side} {each.mean:.4f} (at least {each.lower_bound:.4f}) of {each.k}"
         for side in SIDES
         for each in tuned.recall[side]
     )

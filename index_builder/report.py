@@ -80,6 +80,8 @@ def _draw_trade_off(panel: Any, side: str, tuned: TunedIndex) -> None:
         panel.plot(*zip(*kind, strict=True), "o", label=factory)
     chosen = tuned.chosen[side]
     panel.plot([chosen.seconds * 1e3], [chosen.recall], "ks", ms=12, mfc="none", label="chosen")
-    panel.set(xscale="log", xlabel="milliseconds a query, one thread", ylabel="recall@10", title=f"{side} side")
+    panel.set(
+        xscale="log", xlabel="milliseconds a user, both sides, one thread", ylabel="recall@10", title=f"{side} side"
+    )
     panel.legend(fontsize="small")
     panel.grid(alpha=0.3)

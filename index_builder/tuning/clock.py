@@ -2,19 +2,33 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index_builder.kinds.training import one_thread
-
-Search = Callable[[NDArray[np.float32]], object]
+from index_builder.tuning.recall import K
+from retrieval.search.index import ProductIndex
+from retrieval.search.settings import SideSettings
 
 _MAX_TIMED_USERS, _MIN_TIMED_USERS, _MAX_TIMED_SECONDS = 60, 7, 3.0
 
 
-def median_seconds(searches: Sequence[Search], users: NDArray[np.float32]) -> list[float]:
+@dataclass(frozen=True)
+class TimedSearch:
+    """A search of both sides of an index of some kind."""
+
+    factory: str
+    settings: SideSettings
+    index: ProductIndex
+
+    def __call__(self, user: NDArray[np.float32]) -> object:
+        return self.index.search(user, K)
+
+
+def median_seconds(searches: Sequence[TimedSearch], users: NDArray[np.float32]) -> list[float]:
     """Return the median CPU seconds that each search takes for one of the users (u, d).
 
     They are timed in turns, user by user, so that whatever else the machine does meets them all. Slow ones get fewer
@@ -30,7 +44,7 @@ def median_seconds(searches: Sequence[Search], users: NDArray[np.float32]) -> li
     return [statistics.median(taken) for taken in times]
 
 
-def _seconds(search: Search, user: NDArray[np.float32]) -> float:
+def _seconds(search: TimedSearch, user: NDArray[np.float32]) -> float:
     started = time.thread_time()
     search(user)
     return time.thread_time() - started

@@ -1,7 +1,6 @@
 """How hard an index has to be searched: the candidates and lists with which one side reaches the recall target."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import faiss
@@ -76,10 +75,6 @@ def raised_effort(
         candidates=max(needed.candidates, math.ceil(settings.candidates * _LEAST_RAISE)),
         per_match=max(needed.per_match, settings.per_match * _LEAST_RAISE),
     )
-
-
-def descending_lists(index: faiss.Index) -> Iterable[int]:
-    return reversed(list_counts(index))
 
 
 def _candidate_scores(

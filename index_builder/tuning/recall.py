@@ -29,8 +29,8 @@ class Panel:
     exact: dict[str, TopRows]
 
     @classmethod
-    def of(cls, vectors: VectorFile, users: NDArray[np.float32]) -> Self:
-        return cls(users, exact_top_rows(vectors, users, LARGE_K))
+    def of(cls, vectors: VectorFile, users: NDArray[np.float32], depth: int = LARGE_K) -> Self:
+        return cls(users, exact_top_rows(vectors, users, depth))
 
     def __add__(self, other: "Panel") -> "Panel":
         exact = {

@@ -10,9 +10,9 @@ from retrieval.search.settings import SearchSettings, SideSettings
 
 @dataclass(frozen=True)
 class Trial:
-    """One measured way to search one side: `seconds` a query on one thread, recall at 10 on the users it was tried on.
+    """One measured way to search one side, and its recall at 10 on the users that it was tried on.
 
-    `reaches` says whether recall at 10 and at 100 meet the target.
+    `seconds` are those of a search of both sides on one thread; `reaches` says whether this side meets the target.
     """
 
     side: str

@@ -1,20 +1,21 @@
 """The builder chooses an index that keeps its promise, or says that it does not."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import faiss
 import numpy as np
 import pytest
 
 from index_builder.__main__ import main
+from index_builder.kinds.tiers import Tier, TieredKind
 from index_builder.pipeline import BuildRequest, build
+from index_builder.tuning import clock
+from index_builder.tuning.clock import TimedSearch
+from index_builder.tuning.plan import Screening
 from retrieval.artifact.store import Build, open_current
 from retrieval.errors import BadIndexKind, LowRecall
-from retrieval.search.settings import SearchSettings
 from retrieval.vectors import unit_vectors
 from service.http.app import create_app
 from service.recommender import Recommender, Serving
@@ -51,19 +52,22 @@ def recalls(built: Build, vectors: np.ndarray, users: np.ndarray) -> list[float]
     return shares
 
 
+def by_candidates(searches: Sequence[TimedSearch], _users: np.ndarray) -> list[float]:
+    """Stand in for the clock of a machine that may be busy: an exact scan takes a second, others less."""
+    return [
+        1.0 if search.factory == "Flat" else 1e-6 * (search.settings.best.candidates + search.settings.worst.candidates)
+        for search in searches
+    ]
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("clustered")
     np.savez(directory / "p.npz", names=np.arange(8000).astype(str), vectors=clustered(8000))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning.Tuner, "_seconds", seconds_of_candidates)
+        patch.setattr(clock, "median_seconds", by_candidates)
         build(BuildRequest(products=directory / "p.npz", out=directory / "artifacts"))
     return directory / "artifacts"
-
-
-def seconds_of_candidates(_tuner: tuning.Tuner, index: Any, _side: str, settings: SearchSettings) -> float:
-    """Stand in for the clock of a machine that may be busy: an exact scan takes a second, others less."""
-    return 1e-6 * settings.candidates if isinstance(faiss.downcast_index(index), faiss.IndexRefine) else 1.0
 
 
 @pytest.fixture(scope="module")
@@ -78,24 +82,38 @@ def test_a_catalogue_with_fewer_directions_than_dimensions_gets_a_kind_that_uses
         assert side[0].lower_bound >= 0.99
 
 
-def test_a_busy_moment_while_a_kind_is_tuned_does_not_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds = ["Tiers32x1", "Tiers40x1"]
-    monkeypatch.setattr(tuning, "suitable_kinds", lambda *arguments: [kinds])
-    timed: list[int] = []  # the dimensions that each index scans, as often as it was timed
+@pytest.mark.parametrize("fastest", ["Tiers32x1", "Tiers40x1"])
+def test_the_kind_that_answers_both_sides_soonest_is_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fastest: str
+) -> None:
+    """When timed in turns: a busy moment while a kind was tuned by itself does not decide."""
+    kinds = [TieredKind((Tier(32, 1),)), TieredKind((Tier(40, 1),))]
+    monkeypatch.setattr(Screening, "finalists", lambda *arguments: kinds)
 
-    def seconds(tuner: tuning.Tuner, index: Any, side: str, settings: SearchSettings) -> float:
-        if not isinstance(faiss.downcast_index(index), faiss.IndexRefine):
-            return 100.0
-        scanned = faiss.downcast_index(faiss.downcast_index(index).base_index).index.d
-        timed.append(scanned)
-        is_busy = len(timed) <= 2  # while the first kind is tuned, on both sides
-        return 1e-3 * scanned * (10.0 if is_busy else 1.0)
+    def seconds(searches: Sequence[TimedSearch], _users: np.ndarray) -> list[float]:
+        is_busy = {search.factory for search in searches} == {fastest}
+        return [9.0 if search.factory == "Flat" else 2.0 - (search.factory == fastest) + is_busy for search in searches]
 
-    monkeypatch.setattr(tuning.Tuner, "_seconds", seconds)
-    np.savez(tmp_path / "p.npz", names=np.arange(3000).astype(str), vectors=clustered(3000))
-    build(BuildRequest(products=tmp_path / "p.npz", out=tmp_path / "a"))
-    assert timed[:4] == [32, 32, 40, 40]
-    assert open_current(tmp_path / "a").manifest.index.factory == kinds[0]
+    monkeypatch.setattr(clock, "median_seconds", seconds)
+    np.savez(tmp_path / "p.npz", names=np.arange(6000).astype(str), vectors=clustered(6000))
+    assert build(BuildRequest(products=tmp_path / "p.npz", out=tmp_path / "a")).index.factory == fastest
+
+
+@pytest.mark.parametrize("share", [0.96, 1.0, 50.0])
+def test_an_index_that_is_no_faster_than_an_exact_scan_gives_way_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    np.savez(tmp_path / "p.npz", names=np.arange(6000).astype(str), vectors=clustered(6000))
+    timed: set[str] = set()
+
+    def seconds(searches: Sequence[TimedSearch], _users: np.ndarray) -> list[float]:
+        timed.update(search.factory for search in searches)
+        return [1.0 if search.factory == "Flat" else share for search in searches]
+
+    monkeypatch.setattr(clock, "median_seconds", seconds)
+    manifest = build(BuildRequest(products=tmp_path / "p.npz", out=tmp_path / "a"))
+    assert (manifest.index.factory, manifest.recall.kept) == ("Flat", True)
+    assert len(timed) > 1
 
 
 def test_users_that_were_not_tuned_with_get_the_target_recall(built: Build) -> None:
@@ -178,7 +196,9 @@ def test_a_kind_that_misses_its_target_publishes_nothing(tmp_path: Path, capsys:
 
 def test_a_kind_that_misses_its_target_raises_low_recall(tmp_path: Path) -> None:
     products = write_lines(tmp_path / "p.jsonl", products_of(NOISE))
-    with pytest.raises(LowRecall, match=r"best \d\.\d{4} \(at least \d\.\d{4}\), worst \d\.\d{4} \(at least"):
+    share = r"\d\.\d{4} \(at least \d\.\d{4}\) of"
+    found = f"best {share} 10, best {share} 100, worst {share} 10, worst {share} 100 with 95 % confidence"
+    with pytest.raises(LowRecall, match=found):
         build(BuildRequest(products=products, out=tmp_path / "a", index="IVF16,PQ2x4fs", recall=0.99999))
 
 

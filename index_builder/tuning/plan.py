@@ -39,11 +39,14 @@ def plausible_kinds(rows: int, dimension: int) -> list[TieredKind]:
     return sorted(kinds, key=lambda kind: (len(kind.directions_of_codes), str(kind)))
 
 
-def with_lists(kind: TieredKind, rows: int) -> list[TieredKind]:
-    """Return a kind without lists, with about as many as the root of the rows, or both."""
+def contenders(finalists: Sequence[TieredKind], rows: int) -> list[TieredKind]:
+    """Return the kinds to build whole: finalists as they are, or with about as many lists as the root of the rows."""
     lists = 2 ** round(math.log2(math.sqrt(rows)))
-    kinds = [kind] if rows < _MAX_ROWS_FOR_ONE_LIST else []
-    return [*kinds, TieredKind(kind.tiers, lists)] if rows >= _MIN_ROWS_FOR_LISTS else kinds
+    with_lists = [TieredKind(kind.tiers, lists) for kind in finalists]
+    if rows < _MIN_ROWS_FOR_LISTS:
+        return list(finalists)
+    # Lists pay, or not, for one layout of codes as for another, and take long to make.
+    return [*finalists, *with_lists[:1]] if rows < _MAX_ROWS_FOR_ONE_LIST else with_lists
 
 
 class Screening:

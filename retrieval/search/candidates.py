@@ -15,6 +15,7 @@ _MAX_CANDIDATES = 1_000_000  # of all queries searched at once, which bounds the
 # From 128,000 numbers on FAISS compares queries with the centres of lists by a matrix product, which rounds otherwise.
 _MAX_NUMBERS = 100_000
 _MAX_CACHED_PARAMETERS = 64
+_MAX_UNEVENNESS = 2  # From there on, finding as many for one side as for the other takes more than one call spares.
 
 
 class Candidates:
@@ -27,7 +28,7 @@ class Candidates:
         self._is_odd = all(isinstance(each, faiss.LinearTransform) and not each.have_bias for each in self._transforms)
         self._scanned: Any = scanned_index(index)
         # One call reads the codes once for both sides. It has one number of lists, and a graph is walked by each side.
-        self._is_one_call = settings.best.nprobe == settings.worst.nprobe and not is_graph(index)
+        self._may_be_one_call = settings.best.nprobe == settings.worst.nprobe and not is_graph(index)
         # FAISS's parameters go into each call. They are never set on the index, which threads share.
         self._parameters = lru_cache(_MAX_CACHED_PARAMETERS)(partial(search_parameters, self._scanned))
 
@@ -48,7 +49,7 @@ class Candidates:
         counts = of_best.candidates_for(depth), of_worst.candidates_for(depth)
         best = self._transformed(queries)
         worst = -best if self._is_odd else self._transformed(-queries)
-        if self._is_one_call:
+        if self._may_be_one_call and max(counts) <= _MAX_UNEVENNESS * min(counts):
             rows = self._scan(np.concatenate((best, worst)), max(counts), of_best, depth)
             rows[:n, counts[0] :] = rows[n:, counts[1] :] = -1
         else:

@@ -75,13 +75,13 @@ class Screening:
             scan = self._vectors.rows * len(kind.directions_of_codes) / 2 * len(SIDES)
             if costs and scan > _FINALIST_COST * min(costs.values()):
                 break  # Kinds that follow have more codes still.
-            candidates = self._candidates(kind)
+            candidates = self.candidates(kind)
             if candidates is not None:
                 costs[kind] = scan + _PICKED_BYTES * 4 * self._vectors.dimension * candidates
         promising = [kind for kind in costs if costs[kind] <= _FINALIST_COST * min(costs.values())]
         return sorted(promising, key=lambda kind: costs[kind])[:_FINALISTS]
 
-    def _candidates(self, kind: TieredKind) -> int | None:
+    def candidates(self, kind: TieredKind) -> int | None:
         """Estimate how many candidates both sides need together over the whole catalogue."""
         index = self._trainer.train(str(kind))
         index.add(self._units)

@@ -52,8 +52,8 @@ def _draw(path: Path, catalogue: Catalogue, tuned: TunedIndex, answers: tuple[Ne
     from matplotlib.figure import Figure
 
     shared = np.diff(catalogue.groups.starts)
-    figure = Figure(figsize=(12, 8), layout="constrained")
-    panels = figure.subplots(2, 2)
+    figure = Figure(figsize=(12, 8))
+    panels = figure.subplots(2, 2, gridspec_kw={"hspace": 0.3})
     for panel, side in zip(panels[0], SIDES, strict=True):
         _draw_trade_off(panel, side, tuned)
     scores, norms = panels[1]

@@ -20,7 +20,7 @@ FLAT = "Flat"
 STORAGES = {"fp32": "Flat", "fp16": "SQfp16"}
 _TRAINING_ROWS = 65_536
 _MIN_AXES_ROWS, _AXES_ROWS_PER_DIMENSION = 16_384, 16
-_LIST_ROUNDS, _MAX_ROWS_PER_LIST = 10, 128
+_LIST_ROUNDS, _MAX_ROWS_PER_LIST = 8, 64
 _CODE_BITS = 4
 # A codebook starts from that of a normal distribution: fewer rounds lead to a smaller error than from scratch.
 _CODEBOOK_ROUNDS, _MAX_ROWS_PER_CODE, _NORMAL_ROWS, _NORMAL_ROUNDS = 4, 256, 4096, 25
@@ -54,6 +54,7 @@ class Trainer:
     def __init__(self, vectors: VectorFile, store: faiss.Index):
         """`store` holds the vectors themselves."""
         self._vectors, self.store = vectors, store
+        self._centroids = cache(self._train_centroids)
 
     def build(self, factory: str) -> faiss.Index:
         """Build an index of a kind over all vectors, which re-ranks by those in `store` unless it keeps them itself.
@@ -116,7 +117,7 @@ class Trainer:
         _, directions = np.linalg.eigh((centred.T @ centred).astype(np.float64))
         return directions[:, ::-1].T
 
-    def _centroids(self, lists: int) -> NDArray[np.float32]:
+    def _train_centroids(self, lists: int) -> NDArray[np.float32]:
         """Return the centroids (lists, d) of a kind's lists."""
         if lists == 1:
             return self._sample.mean(axis=0, keepdims=True)

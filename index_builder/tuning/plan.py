@@ -39,11 +39,14 @@ def plausible_kinds(rows: int, dimension: int) -> list[TieredKind]:
     return sorted(kinds, key=lambda kind: (len(kind.directions_of_codes), str(kind)))
 
 
-def with_lists(kind: TieredKind, rows: int) -> list[TieredKind]:
-    """Return a kind without lists, with about as many as the root of the rows, or both."""
+def contenders(finalists: Sequence[TieredKind], rows: int) -> list[TieredKind]:
+    """Return the kinds to build whole: finalists as they are, or with about as many lists as the root of the rows."""
     lists = 2 ** round(math.log2(math.sqrt(rows)))
-    kinds = [kind] if rows < _MAX_ROWS_FOR_ONE_LIST else []
-    return [*kinds, TieredKind(kind.tiers, lists)] if rows >= _MIN_ROWS_FOR_LISTS else kinds
+    with_lists = [TieredKind(kind.tiers, lists) for kind in finalists]
+    if rows < _MIN_ROWS_FOR_LISTS:
+        return list(finalists)
+    # Lists pay, or not, for one layout of codes as for another, and take long to make.
+    return [*finalists, *with_lists[:1]] if rows < _MAX_ROWS_FOR_ONE_LIST else with_lists
 
 
 class Screening:
@@ -72,13 +75,13 @@ class Screening:
             scan = self._vectors.rows * len(kind.directions_of_codes) / 2 * len(SIDES)
             if costs and scan > _FINALIST_COST * min(costs.values()):
                 break  # Kinds that follow have more codes still.
-            candidates = self._candidates(kind)
+            candidates = self.candidates(kind)
             if candidates is not None:
                 costs[kind] = scan + _PICKED_BYTES * 4 * self._vectors.dimension * candidates
         promising = [kind for kind in costs if costs[kind] <= _FINALIST_COST * min(costs.values())]
         return sorted(promising, key=lambda kind: costs[kind])[:_FINALISTS]
 
-    def _candidates(self, kind: TieredKind) -> int | None:
+    def candidates(self, kind: TieredKind) -> int | None:
         """Estimate how many candidates both sides need together over the whole catalogue."""
         index = self._trainer.train(str(kind))
         index.add(self._units)

@@ -17,7 +17,7 @@ from index_builder.kinds.training import FLAT, Trainer
 from index_builder.tuning import clock
 from index_builder.tuning.clock import TimedSearch
 from index_builder.tuning.effort import Effort, exact_effort, least_effort, raised_effort, recall_curve
-from index_builder.tuning.plan import Screening, plausible_kinds, with_lists
+from index_builder.tuning.plan import Screening, contenders, plausible_kinds
 from index_builder.tuning.recall import K, Panel, measure
 from index_builder.tuning.trials import Trial, TunedIndex
 from index_builder.tuning.users import UserPool
@@ -75,7 +75,7 @@ class Tuner:
         plausible = plausible_kinds(self._vectors.rows, self._vectors.dimension)
         if plausible:
             screening = Screening(self._vectors, self._trainer, self.panel, self._target)
-            kinds = [each for kind in screening.finalists(plausible) for each in with_lists(kind, self._vectors.rows)]
+            kinds = contenders(screening.finalists(plausible), self._vectors.rows)
             shown = tqdm(kinds, desc="trying index kinds", disable=None, leave=False)
             yield from self._worthwhile([self._tuned(str(kind)) for kind in shown], exact)
 

@@ -262,3 +262,53 @@ def test_a_large_catalogue_of_few_distinct_vectors(build_of: BuildOf) -> None:
     manifest = built.manifest
     assert (manifest.products, manifest.distinct_vectors, manifest.index.factory) == (6000, 700, "Flat")
     check_exact(built.index, vectors, distinct[:5] + 0.1, 30)
+
+
+def far_users(vectors: np.ndarray, count: int) -> np.ndarray:
+    """Users in directions in which no product lies."""
+    draw = np.random.default_rng(98)
+    return unit_vectors(draw.normal(size=(count, vectors.shape[1])))
+
+
+def one_direction(draw: np.random.Generator) -> np.ndarray:
+    return np.outer(draw.normal(size=5200), np.arange(1, 7))
+
+
+def two_dimensions(draw: np.random.Generator) -> np.ndarray:
+    return draw.normal(size=(5200, 2))
+
+
+def near_identical(draw: np.random.Generator) -> np.ndarray:
+    return draw.normal(size=12) + draw.normal(scale=1e-6, size=(5200, 12))
+
+
+def all_negative(draw: np.random.Generator) -> np.ndarray:
+    return -draw.uniform(0.1, 1, size=(5200, 12))
+
+
+def sparse(draw: np.random.Generator) -> np.ndarray:
+    vectors = draw.normal(size=(5200, 40)) * (draw.uniform(size=(5200, 40)) < 0.05)
+    vectors[:, 0] += 0.01
+    return vectors
+
+
+@pytest.mark.parametrize("catalogue", [one_direction, two_dimensions, near_identical, all_negative, sparse])
+def test_odd_catalogues_keep_the_promise_for_users_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, catalogue: Callable[[np.random.Generator], np.ndarray]
+) -> None:
+    monkeypatch.setattr(clock, "median_seconds", by_candidates)
+    vectors = catalogue(np.random.default_rng(8))
+    np.savez(tmp_path / "p.npz", names=np.arange(len(vectors)).astype(str), vectors=vectors)
+    np.savez(tmp_path / "u.npz", names=np.arange(1200).astype(str), vectors=far_users(vectors, 1200))
+    manifest = build(BuildRequest(products=tmp_path / "p.npz", out=tmp_path / "a", queries=tmp_path / "u.npz"))
+    assert manifest.recall.kept is True
+    assert min(recalls(open_current(tmp_path / "a"), vectors, far_users(vectors, 1300)[1200:])) >= 0.98
+
+
+def test_twenty_users_are_too_few_and_the_build_says_so(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(9).normal(size=(60, 8))
+    queries = write_lines(tmp_path / "few.jsonl", [{"vector": user} for user in far_users(vectors, 20).tolist()])
+    products = write_lines(tmp_path / "p.jsonl", products_of(vectors))
+    manifest = build(BuildRequest(products=products, out=tmp_path / "a", queries=queries))
+    reason = "as few.jsonl has only 20 users of the 300 needed"
+    assert manifest.recall.users_from == f"means of random products, {reason}"

@@ -2,6 +2,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
+# This wheel is a whole Milvus server with its store and queue, for x86-64 Linux; it has an environment of its own.
+MILVUS_VERSION := 2.3.5
+MILVUS_VENV    := .venv-milvus
+
 HOST ?= 0.0.0.0
 PORT ?= 5000
 
@@ -16,7 +20,7 @@ IMAGE ?= jetmlett
 BUILD_INDEX = $(BIN)/python -m index_builder --products $(PRODUCTS) --out $(OUT) --recall $(RECALL) $(if $(QUERIES),--queries $(QUERIES)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve build-index test coverage soak audit check format bench bench-serve bench-index bench-search bench-storage bench-offline bench-oip lock sample-data docker docker-run clean
+.PHONY: help install serve build-index test test-faults test-milvus coverage soak audit check format bench bench-serve bench-index bench-search bench-storage bench-offline bench-oip lock sample-data docker docker-run clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,6 +41,10 @@ test: $(VENV)/.dev ## the whole test suite (ARGS= for pytest)
 test-faults: export PYTHONDONTWRITEBYTECODE =
 test-faults: $(VENV)/.dev ## the faults that take seconds each to show (ARGS= for pytest)
 	$(BIN)/python -m pytest -m "slow and not soak" --numprocesses 3 --dist loadfile $(ARGS)
+
+test-milvus: export PYTHONDONTWRITEBYTECODE =
+test-milvus: $(VENV)/.dev $(MILVUS_VENV)/.server-$(MILVUS_VERSION) ## all tests on Milvus against a standalone server instead of Lite (ARGS= for pytest)
+	$(BIN)/python -m pytest tests -m milvus --milvus-server=$(MILVUS_VENV)/bin/python --numprocesses 3 --dist loadfile $(ARGS)
 
 coverage: $(VENV)/.dev ## share of lines and branches that the suite runs, worker processes included; never fails
 	$(BIN)/coverage erase
@@ -70,8 +78,8 @@ bench-serve: $(VENV)/.dev ## drive the service with wrk (BASE= compares a revisi
 	@command -v wrk >/dev/null || { echo "wrk is not installed: apt-get install wrk"; exit 1; }
 	$(BIN)/python -m benchmarks.serve $(if $(BASE),--base $(BASE)) $(ARGS)
 
-bench-index: $(VENV)/.dev ## compare index kinds at 2k, 20k and 200k products (SIZES= for others, such as 1000000)
-	$(BIN)/python -m benchmarks.index $(SIZES)
+bench-index: $(VENV)/.dev .venv-bench/.installed ## the builder's choice against others (DATA="words gaussian:8", SIZES="20000 200000", ARGS=--write)
+	$(BIN)/python -m benchmarks.index $(if $(DATA),--data $(DATA)) $(if $(SIZES),--sizes $(SIZES)) $(ARGS)
 
 bench-search: $(VENV)/.dev ## both sides of a search against FAISS's own (ARGS="--products 200000")
 	$(BIN)/python -m benchmarks.search $(ARGS)
@@ -101,7 +109,12 @@ docker-run: docker ## build and run the image (PORT=)
 	docker run --rm --publish $(PORT):5000 $(IMAGE)
 
 clean: ## remove virtual environments, caches and built indexes
-	rm -rf $(VENV) .venv-data artifacts .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(MILVUS_VENV) .venv-bench .venv-data artifacts .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+.venv-bench/.installed: benchmarks/requirements.txt
+	test -d .venv-bench || $(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check --requirement benchmarks/requirements.txt
+	touch $@
 
 artifacts/CURRENT: | $(VENV)/.runtime
 	$(MAKE) build-index OUT=artifacts
@@ -115,4 +128,12 @@ $(VENV)/.runtime: requirements.txt | $(BIN)/python
 
 $(VENV)/.dev: requirements-dev.txt | $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	touch $@
+
+$(MILVUS_VENV)/.server-$(MILVUS_VERSION):
+	rm -rf $(MILVUS_VENV)
+	$(PYTHON) -m venv $(MILVUS_VENV)
+	$(MILVUS_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps milvus==$(MILVUS_VERSION) || \
+		{ echo "make test-milvus needs milvus $(MILVUS_VERSION), which cannot be installed here; make test runs the tests on Milvus Lite"; exit 1; }
+	$(MILVUS_VENV)/bin/python -c "import milvus; milvus._initialize_data_files('$(MILVUS_VENV)/server')"
 	touch $@

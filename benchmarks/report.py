@@ -19,9 +19,13 @@ def option_parser(module: str, description: str | None, **counts: int) -> argpar
     return parser
 
 
-def print_machine(more: str = "") -> None:
+def machine(more: str = "") -> str:
     names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) or [platform.machine()]
-    print(f"machine: {CORES} cores of {names[0]}, Python {platform.python_version()}{more}")
+    return f"machine: {CORES} cores of {names[0]}, Python {platform.python_version()}{more}"
+
+
+def print_machine(more: str = "") -> None:
+    print(machine(more))
 
 
 def print_header(*columns: str) -> None:

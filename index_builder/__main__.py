@@ -47,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     shared = "worst side: an index of its own, or the best side's searched with negated queries (default: negated)"
     add("--worst", choices=["negated", "shared"], help=shared)
     add("--on-bad-row", choices=["fail", "drop"], help="what a bad row does (default: fail)")
+    only = "fields to filter by, separated by commas, or none (default: all that can be)"
+    add("--filterable", type=_field_names, metavar="FIELDS|none", help=only)
     add("--keep", type=_count, metavar="N", help="newest builds to keep, this one included (default: 5)")
     add("--embedding-model", type=readable, metavar="LABEL", help="embedding model's label, kept in the manifest")
     return parser
@@ -59,6 +61,10 @@ def _share(text: str) -> float:
     return share
 
 
+def _field_names(text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(text.split(","))
+
+
 def _count(text: str) -> int:
     count = int(text)
     if count < 1:
@@ -68,6 +74,8 @@ def _count(text: str) -> int:
 
 def _summary(root: Path, manifest: Manifest, seconds: float) -> str:
     index, recall = manifest.index, manifest.recall
+    names = ", ".join(f"{field.name} ({field.type})" for field in manifest.filterable)
+    fields = names and f"\nfilterable  {names}"
     dropped = f" ({manifest.dropped_rows:,} bad rows dropped)" if manifest.dropped_rows else ""
     return f"""\
 published   {root / manifest.build_id}
@@ -76,7 +84,7 @@ index       {index.factory}, {index.storage}, worst side {index.worst}, {manifes
 {_recall_line("best", recall.best, index.search.best)}
 {_recall_line("worst", recall.worst, index.search.worst)}
 promise     {"kept" if recall.kept else "NOT KEPT"}: recall@10 of at least {recall.target} on each side, \
-measured on {recall.users_from}
+measured on {recall.users_from}{fields}
 size        {manifest.size_bytes / 1e6:.1f} MB, built in {seconds:.1f} s"""
 
 

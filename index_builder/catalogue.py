@@ -1,6 +1,6 @@
 """Reads a product file into a catalogue of unit vectors, naming every row that is no product."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
@@ -12,6 +12,7 @@ import orjson
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from retrieval.artifact.field_writer import FieldReport, FieldWriter
 from retrieval.artifact.products import ProductWriter
 from retrieval.errors import BadCatalogue
 from retrieval.records.lenient_json import BadJson
@@ -33,21 +34,26 @@ class Catalogue:
     groups: RowGroups
     norms: NDArray[np.floating]
     dropped_rows: int
+    fields: FieldReport
 
     def __len__(self) -> int:
         return self.groups.product_count
 
 
-def read_catalogue(path: Path, directory: Path, on_bad_row: str = "fail") -> Catalogue:
-    """Read a product file (`rows.py` says which formats), and write its table and vectors into the directory.
+def read_catalogue(
+    path: Path, directory: Path, on_bad_row: str = "fail", filterable: Collection[str] | None = None
+) -> Catalogue:
+    """Read a product file (`rows.py` says which formats), and write its table, fields and vectors into the directory.
 
-    The first good row sets the dimension. `on_bad_row` is "fail" or "drop". Raises BadCatalogue, which names every bad
-    row's location, or says that no product is left; and BadRows where the file cannot be read.
+    The first good row sets the dimension. `on_bad_row` is "fail" or "drop"; `filterable` are the names of the fields to
+    filter by, or None for all that can be. Raises BadCatalogue, which names every bad row's location, says that no
+    product is left, or names a field that cannot be filtered by; and BadRows where the file cannot be read.
     """
     faults: list[str] = []
-    with ExitStack() as on_error, closing(ProductWriter(directory)) as products:
+    fields_written = closing(FieldWriter(directory, filterable))
+    with ExitStack() as on_error, closing(ProductWriter(directory)) as products, fields_written as fields:
         vectors = on_error.enter_context(closing(VectorFile(directory / VECTORS)))
-        good, rows, norms = _write_products(path, products, faults), RowAssigner(), []
+        good, rows, norms = _write_products(path, products, fields, faults), RowAssigner(), []
         while block := list(islice(good, _BLOCK_ROWS)):
             vectors_read = np.stack(block)
             units = unit_vectors(vectors_read)
@@ -60,15 +66,18 @@ def read_catalogue(path: Path, directory: Path, on_bad_row: str = "fail") -> Cat
             raise BadCatalogue(f"{path}: holds no products")
         groups = rows.groups()
         products.finish(groups)
+        report = fields.finish()
         on_error.pop_all()
-        return Catalogue(vectors, groups, np.concatenate(norms), len(faults))
+        return Catalogue(vectors, groups, np.concatenate(norms), len(faults), report)
 
 
 class _BadRow(Exception):
     """Why one row is no product."""
 
 
-def _write_products(path: Path, products: ProductWriter, faults: list[str]) -> Iterator[NDArray[np.float64]]:
+def _write_products(
+    path: Path, products: ProductWriter, further_fields: FieldWriter, faults: list[str]
+) -> Iterator[NDArray[np.float64]]:
     """Write the rows that are products, and yield the vector (d,) of each; of all others, append the faults."""
     locations: dict[str, str] = {}
     dimension = None
@@ -87,6 +96,7 @@ def _write_products(path: Path, products: ProductWriter, faults: list[str]) -> I
         except orjson.JSONEncodeError as error:  # a lone surrogate, an integer beyond 64 bits
             faults.append(f"{location}: cannot be stored as JSON: {error}")
         else:
+            further_fields.append(identifier, fields)
             locations[identifier], dimension = location, len(vector)
             yield vector
 

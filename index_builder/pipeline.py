@@ -35,7 +35,8 @@ class BuildRequest:
     """What to build from, and where to.
 
     `recall` is the share of the ten best, and of the ten worst, products that an index must find; `index` is "auto" or
-    a kind (`kinds/`); of old builds, `keep` stay, this one included.
+    a kind (`kinds/`); `filterable` are the fields to filter by, None for all that can be; of old builds, `keep`
+    stay, this one included.
     """
 
     products: Path
@@ -48,6 +49,7 @@ class BuildRequest:
     on_bad_row: Literal["fail", "drop"] = "fail"
     allow_low_recall: bool = False
     embedding_model: str | None = None
+    filterable: tuple[str, ...] | None = None
     keep: int = 5
 
 
@@ -65,7 +67,7 @@ def build(request: BuildRequest) -> Manifest:
 
 def _fill(directory: Path, request: BuildRequest) -> Manifest:
     """Write all files of a build into a directory, and return the facts for its manifest."""
-    catalogue = read_catalogue(request.products, directory, request.on_bad_row)
+    catalogue = read_catalogue(request.products, directory, request.on_bad_row, request.filterable)
     with closing(catalogue.vectors) as vectors:
         if request.worst == "negated" and request.index != "auto":
             check_negates(request.index, vectors.dimension)
@@ -94,6 +96,7 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         dimension=vectors.dimension,
         dropped_rows=catalogue.dropped_rows,
         embedding_model=request.embedding_model,
+        filterable=catalogue.fields.filterable,
         index=IndexFacts(tuned.factory, request.storage, request.worst, tuned.settings),
         recall=recall,
         faiss_version=FAISS_VERSION,

@@ -35,6 +35,7 @@ def write_report(
             "largest_group": int(sizes.max()),
             "norms": _quantiles(catalogue.norms),
         },
+        "fields": catalogue.fields,
     }
     (directory / FACTS).write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
     picture = directory / PICTURE

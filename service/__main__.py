@@ -5,6 +5,7 @@ import logging
 import sys
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 from retrieval.artifact.store import current_build_id, open_current, roll_back
 from retrieval.errors import BadArtifact
@@ -32,9 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    settings = read_settings(options.environment)
-    set_up_logs(settings)
-    serve(settings)
+    settings, dropped_lines = read_settings(options.environment), SimpleQueue[int]()
+    set_up_logs(settings, dropped_lines.put)
+    serve(settings, dropped_lines)
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -56,6 +56,14 @@ class CannotLookUp(ServiceError):
     """A question about products to an engine that does not look them up."""
 
 
+class CannotFilter(ServiceError):
+    """An option of a request that needs the fields of products, to an engine that does not have them."""
+
+
+class UnknownProduct(ServiceError):
+    """An id that no product has."""
+
+
 class Unauthorized(ServiceError):
     """A request without a valid API key."""
 

@@ -1,32 +1,43 @@
 """The use case: users in, their best and worst products out. Knows no HTTP and no JSON."""
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.artifact.products import parse_prefixes
-from retrieval.search.ranking import Neighbours
+from retrieval.search.filters.tree import Filter
+from retrieval.search.ranking import SIGNS, Neighbours
 from retrieval.vectors import unit_vectors
-from service.engines.base import Catalogue, SearchEngine
-from service.errors import CannotLookUp, FailedUser
+from service.engines.base import Catalogue, FieldEngine, SearchEngine
+from service.errors import CannotFilter, CannotLookUp, FailedUser
 
 MAX_USERS_PER_SEARCH = 128  # More make others wait longer for a core, and take no less time each.
+ALL_FIELDS = "*"
 _MIN_USERS_PER_SEARCH = 8  # Fewer are not worth a thread.
 _MAX_MATCHES_PER_SEARCH = 1_000_000  # Long exclude lists make a search deep; this bounds its memory.
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """What a valid request asks beside its vector: `k` matches a side, none of them in `exclude`."""
+    """What a valid request asks beside its vector: `k` matches a side, none of them in `exclude`.
+
+    They match the `filter`; no best one scores less than `min_score`, and no worst one more than `max_score`. Each is
+    shown with the `fields` of these names, "*" for all.
+    """
 
     name: str
     k: int
     exclude: frozenset[str] = frozenset()
+    filter: Filter | None = None
+    min_score: float | None = None
+    max_score: float | None = None
+    fields: tuple[str, ...] = ()
 
     @property
     def depth(self) -> int:
@@ -50,19 +61,27 @@ class UserBlock:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """One side of an answer, in its order: catalogue positions (m,), and cosine scores (m,) rounded to six decimals."""
+    """One side of an answer, in its order: catalogue positions (m,), and cosine scores (m,) rounded to six decimals.
+
+    `fields` are those of each match that the user wants to see, if any.
+    """
 
     positions: NDArray[np.int64]
     scores: NDArray[np.float64]
+    fields: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """The answer to one user: `best` from the highest score down, `worst` from the lowest up."""
+    """The answer to one user: `best` from the highest score down, `worst` from the lowest up.
+
+    `matched` is how many products the user's filter lets through, if there is one.
+    """
 
     name: str
     best: Matches
     worst: Matches
+    matched: int | None = field(default=None, kw_only=True)
 
 
 Answer = Recommendation | FailedUser
@@ -70,11 +89,17 @@ Convert = Callable[[list[Recommendation]], Sequence[Any]]
 
 
 class Recommender:
-    """Asks an engine for the matches of users."""
+    """Asks an engine for the matches of users.
+
+    `last_progress` is when it last began some users or had some read, as `time.monotonic` has it.
+    """
 
     def __init__(self, engine: SearchEngine):
         self.engine = engine
         self.info, self.prefixes = engine.info, engine.prefixes
+        self.last_progress = time.monotonic()
+        self._field_engine = engine if isinstance(engine, FieldEngine) else None
+        self.vocabulary = self._field_engine.vocabulary if self._field_engine else None
         self._threads = ThreadPoolExecutor(max(1, engine.concurrency - 1), "search")  # The calling thread searches too.
 
     @property
@@ -83,6 +108,13 @@ class Recommender:
         if not isinstance(self.engine, Catalogue):
             raise CannotLookUp(f"the {self.info.index} engine does not look products up; /infer and /batch work")
         return self.engine
+
+    @property
+    def field_engine(self) -> FieldEngine:
+        """The engine, where it also filters products and shows their fields. Raises CannotFilter where it does not."""
+        if self._field_engine is None:
+            raise CannotFilter(f"the {self.info.index} engine does not know the fields of products")
+        return self._field_engine
 
     def recommend_one(self, user: User, vector: NDArray[np.float64]) -> Recommendation:
         """Return the answer to one user, found on the calling thread."""
@@ -107,7 +139,7 @@ class Recommender:
         searches: list[tuple[_Search, Future[list[tuple[int, Any]]]]] = []
         found: dict[int, Any] = {}
         try:
-            for search in _plan_searches(blocks, items, self.engine.concurrency):
+            for search in _plan_searches(self._noticed(blocks), items, self.engine.concurrency):
                 searches.append((search, self._threads.submit(self._run, search, convert)))
             for search, future in searches:
                 if future.cancel():  # No thread has begun it yet.
@@ -120,17 +152,30 @@ class Recommender:
                 future.cancel()
         return [found[index] if isinstance(item, User) else item for index, item in enumerate(items)]
 
+    def _noticed(self, blocks: Iterable[UserBlock]) -> Iterator[UserBlock]:
+        for block in blocks:
+            self.last_progress = time.monotonic()
+            yield block
+
     def _run(self, search: "_Search", convert: Convert) -> list[tuple[int, Any]]:
         """Return each user's index among all items, and answer."""
-        best, worst = self.engine.search(unit_vectors(search.vectors), search.users[0].depth)
-        answers = [
-            Recommendation(user.name, self._select(best, i, user), self._select(worst, i, user))
+        self.last_progress = time.monotonic()
+        vectors, depth, query = unit_vectors(search.vectors), search.users[0].depth, search.users[0].filter
+        if query is None:
+            (best, worst), matched = self.engine.search(vectors, depth), None
+        else:
+            best, worst = self.field_engine.search_matching(vectors, depth, query)
+            matched = self.field_engine.count_matching(query)
+        sides = [
+            (self._select(best, i, user, "best"), self._select(worst, i, user, "worst"))
             for i, user in enumerate(search.users)
         ]
+        names = (user.name for user in search.users)
+        answers = [Recommendation(name, *pair, matched=matched) for name, pair in zip(names, sides, strict=True)]
         return [*zip(search.indices, convert(answers), strict=True)]
 
-    def _select(self, side: Neighbours, row: int, user: User) -> Matches:
-        """Return a user's first k matches that are not excluded."""
+    def _select(self, side: Neighbours, row: int, user: User, name: str) -> Matches:
+        """Return a user's first k matches that are not excluded, as far as their scores are within bounds."""
         positions, scores = side.positions[row], side.scores[row]
         if len(positions) and positions[-1] < 0:  # An approximate engine pads what it did not find.
             found = int(np.count_nonzero(positions >= 0))
@@ -138,7 +183,37 @@ class Recommender:
         if user.exclude:
             kept = [product["id"] not in user.exclude for product in parse_prefixes(self.prefixes(positions))]
             positions, scores = positions[kept][: user.k], scores[kept][: user.k]
-        return Matches(positions, scores)
+        bound, sign = (user.min_score if name == "best" else user.max_score), SIGNS[name]
+        if bound is not None:
+            within = int(np.count_nonzero(sign * scores >= sign * bound))
+            positions, scores = positions[:within], scores[:within]
+        return Matches(positions, scores, self._fields_of(positions, user.fields) if user.fields else None)
+
+    def _fields_of(self, positions: NDArray[np.int64], names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the further fields of these names that each product has."""
+        return [pick_fields(product, names) for product in self.field_engine.fields_of(positions)]
+
+
+def pick_fields(product: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of these names, "*" for all but id and name, that a product has; null is none.
+
+    A name with dots leads into objects, unless it is a key itself.
+    """
+    further = {name: value for name, value in product.items() if name not in ("id", "name")}
+    found = further if ALL_FIELDS in names else {name: _look_up(further, name) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _look_up(node: Any, name: str) -> Any:
+    """Return the value at a dotted name; keys may have dots themselves."""
+    if not isinstance(node, dict):
+        return None
+    if name in node:
+        return node[name]
+    steps = name.split(".")
+    heads = [".".join(steps[:length]) for length in range(1, len(steps))]
+    found = (_look_up(node[head], name[len(head) + 1 :]) for head in heads if head in node)
+    return next((value for value in found if value is not None), None)
 
 
 @dataclass
@@ -155,7 +230,7 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """Users who share a search, as it has one depth for all: their indices among all items, and vectors (n, d)."""
+    """Users who share a search, with one depth and one filter: their indices among all items, and vectors (n, d)."""
 
     indices: list[int]
     users: list[User]
@@ -173,13 +248,13 @@ class _Search:
 
 
 def _searches_of(block: UserBlock, first: int = 0) -> Iterator[_Search]:
-    """Yield the searches of a block whose first item has the index `first` among all: some for each depth."""
+    """Yield the searches, some for each depth and filter, of a block whose first item is number `first` of all."""
     indices = [index for index, item in enumerate(block.items, first) if isinstance(item, User)]
     users = [item for item in block.items if isinstance(item, User)]
-    rows_of_depth: defaultdict[int, list[int]] = defaultdict(list)
+    rows_of_search: defaultdict[tuple[int, Filter | None], list[int]] = defaultdict(list)
     for row, user in enumerate(users):
-        rows_of_depth[user.depth].append(row)
-    for depth, rows in rows_of_depth.items():
+        rows_of_search[user.depth, user.filter].append(row)
+    for (depth, _), rows in rows_of_search.items():
         vectors = block.vectors[rows] if len(rows) < len(users) else block.vectors
         search = _Search([indices[row] for row in rows], [users[row] for row in rows], vectors)
         yield from search.split(_max_users(depth))
@@ -188,18 +263,18 @@ def _searches_of(block: UserBlock, first: int = 0) -> Iterator[_Search]:
 def _plan_searches(blocks: Iterable[UserBlock], items: list[Item], concurrency: int) -> Iterator[_Search]:
     """Yield searches as full as they may be, and add all items to `items`.
 
-    The last search of each depth is held back until all is read, to be divided between the cores.
+    The last search of each depth and filter is held back until all is read, to be divided between the cores.
     """
-    pending: dict[int, _Search] = {}
+    pending: dict[tuple[int, Filter | None], _Search] = {}
     for block in blocks:
         for search in _searches_of(block, len(items)):
-            depth = search.users[0].depth
-            waiting = pending.pop(depth, None)
+            depth, query = search.users[0].depth, search.users[0].filter
+            waiting = pending.pop((depth, query), None)
             if waiting and len(waiting.users) + len(search.users) <= _max_users(depth):
                 search = waiting.join(search)
             elif waiting:
                 yield waiting
-            pending[depth] = search
+            pending[depth, query] = search
         items += block.items
     for search in pending.values():
         yield from search.split(max(_MIN_USERS_PER_SEARCH, -(-len(search.users) // concurrency)))

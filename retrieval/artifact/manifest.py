@@ -10,6 +10,7 @@ import marshmallow as ma
 import orjson
 
 from retrieval.errors import BadArtifact
+from retrieval.search.filters.facts import FieldFacts
 from retrieval.search.settings import SearchSettings, SideSettings
 
 FORMAT = 1
@@ -86,6 +87,7 @@ class Manifest:
     dropped_rows: int
     metric: str = "cosine"
     embedding_model: str | None = None
+    filterable: list[FieldFacts] = field(default_factory=list)
     index: IndexFacts
     recall: Recall
     faiss_version: str
@@ -99,8 +101,12 @@ class Manifest:
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write a manifest with its format and checksum into the directory of its build."""
+    """Write a manifest with its format and checksum into the directory of its build.
+
+    A build without filterable fields says nothing of them.
+    """
     facts = {"format": FORMAT, **_SCHEMA.dump(manifest)}
+    facts = {name: value for name, value in facts.items() if name != "filterable" or value}
     facts["checksum"] = _checksum(facts)
     (directory / MANIFEST).write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
 
@@ -197,6 +203,8 @@ def _field(hint: Any) -> ma.fields.Field:
         return ma.fields.Nested(_schema(hint), required=True)
     if hint in (list[float], dict[str, float]):
         return ma.fields.Raw(required=True, validate=partial(_check_numbers, kind))
+    if hint == list[FieldFacts]:
+        return ma.fields.Nested(_schema(FieldFacts), many=True)
     if kind is list:
         return ma.fields.Nested(_schema(inner[0]), many=True, required=True, validate=ma.validate.Length(min=1))
     if kind is dict:

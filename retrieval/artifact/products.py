@@ -25,12 +25,15 @@ Prefixes = Callable[[NDArray[np.int64]], list[bytes]]  # catalogue positions (m,
 
 
 class ProductTable:
-    """Products by catalogue position, memory-mapped; and `groups`, which of them share an index row."""
+    """Products by catalogue position, memory-mapped; and which of them share an index row.
+
+    `groups` has the products of each row, `row_of_product` (n,) the row of each product.
+    """
 
     def __init__(self, lines: mmap.mmap, arrays: dict[str, NDArray[np.unsignedinteger]]):
         """`arrays` are those of a build by file name; all but LINE_STARTS and ROW_STARTS have a number a product."""
         self._lines, self._line_starts, self._prefix_lengths = lines, arrays[LINE_STARTS], arrays[PREFIX_LENGTHS]
-        self._rows, self._by_id, self._by_name = arrays[ROWS], arrays[BY_ID], arrays[BY_NAME]
+        self.row_of_product, self._by_id, self._by_name = arrays[ROWS], arrays[BY_ID], arrays[BY_NAME]
         self.groups = RowGroups(arrays[ROW_STARTS], arrays[ROW_PRODUCTS])
 
     def __len__(self) -> int:
@@ -63,7 +66,7 @@ class ProductTable:
 
     def rows(self, positions: list[int]) -> NDArray[np.int64]:
         """Return the index row of each position."""
-        return self._rows[positions].astype(np.int64)
+        return self.row_of_product[positions].astype(np.int64)
 
     def _id(self, position: int) -> str:
         return self._label(position)["id"]

@@ -15,6 +15,7 @@ import orjson
 
 from retrieval.artifact import golden
 from retrieval.artifact.durable import AT_ONCE, EXCLUSIVE, SHARED, fsync, locked, replace_text
+from retrieval.artifact.fields import FIELD_FILES, open_filters
 from retrieval.artifact.manifest import (
     MANIFEST,
     Manifest,
@@ -29,6 +30,7 @@ from retrieval.artifact.projection import Projection, open_projection
 from retrieval.artifact.sample_users import open_sample_users
 from retrieval.errors import BadArtifact
 from retrieval.search.files import open_index
+from retrieval.search.filters.masks import FilterIndex
 from retrieval.search.index import ProductIndex
 from retrieval.search.stored_vectors import NegatedVectors, StoredVectors
 
@@ -40,11 +42,12 @@ _DRAFT = ".draft-"
 
 @dataclass(frozen=True)
 class Build:
-    """An open build: the manifest as published, the index, the products, the projection, and users to try it with."""
+    """An open build: the manifest as published, what searches, filters and shows its products, and users to try it."""
 
     manifest: Manifest
     index: ProductIndex
     products: ProductTable
+    filters: FilterIndex
     projection: Projection
     sample_users: list[dict[str, Any]]
 
@@ -113,12 +116,13 @@ def open_build(root: Path, build_id: str, verified: bool = False) -> Build:
     manifest = read_manifest(directory)
     _check_names(directory, manifest)
     # All sizes come first: they cost nothing, and a file that is too short would end the process that maps it.
-    names = [name for name in manifest.files if not verified or name in (*TABLE_FILES, BEST, WORST)]
+    names = [name for name in manifest.files if not verified or name in (*TABLE_FILES, *FIELD_FILES, BEST, WORST)]
     for check in (check_size,) if verified else (check_size, check_contents):
         for name in names:
             check(directory / name, manifest.files[name])
     try:
         products = open_products(directory)
+        filters = open_filters(directory, manifest.filterable, products)
         index = _open_index(directory / BEST, manifest, products)
         for subject, count, found in (
             ("products", manifest.products, len(products)),
@@ -133,7 +137,7 @@ def open_build(root: Path, build_id: str, verified: bool = False) -> Build:
             _check_negated(directory, manifest, products, index)
     except (BadArtifact, OSError) as error:
         raise BadArtifact(f"{directory}: {error}") from error
-    return Build(manifest, index, products, projection, sample_users)
+    return Build(manifest, index, products, filters, projection, sample_users)
 
 
 def roll_back(root: Path) -> str:
@@ -165,11 +169,13 @@ def prune(root: Path, keep: int) -> list[str]:
             continue
         try:
             with locked(root / build_id, EXCLUSIVE | AT_ONCE):
-                (root / build_id).rename(root / f"{_DRAFT}{build_id}")  # no build any more, even if it is removed half
+                (root / build_id).rename(
+                    root / f"{_DRAFT}{build_id}"
+                )  # It is no build any more, even if it is removed half.
                 removed.append(build_id)
                 shutil.rmtree(root / f"{_DRAFT}{build_id}", ignore_errors=True)
         except OSError:
-            continue  # it is pinned, or it is not ours to remove
+            continue  # It is pinned, or belongs to somebody else.
     return removed
 
 
@@ -234,6 +240,7 @@ def _check_names(directory: Path, manifest: Manifest) -> None:
     if manifest.build_id != directory.name:
         raise BadArtifact(f"{directory / MANIFEST}: is of build {manifest.build_id}")
     needed = {*TABLE_FILES, BEST, *([WORST] if manifest.index.worst == "negated" else [])}
+    needed.update(FIELD_FILES if manifest.filterable else ())
     if unlisted := needed - manifest.files.keys():
         raise BadArtifact(f"{directory / MANIFEST}: lists no {', '.join(sorted(unlisted))}")
 
@@ -290,4 +297,4 @@ def _remove_abandoned_drafts(root: Path) -> None:
             with locked(directory, EXCLUSIVE | AT_ONCE):
                 shutil.rmtree(directory, ignore_errors=True)
         except (FileNotFoundError, BlockingIOError):
-            continue  # just published or given up by its builder, or its builder is at work
+            continue  # Its builder has just published or dropped it, or is at work on it.

@@ -1,9 +1,16 @@
-"""Rows of a file that holds columns: NPZ, NPY or Parquet, read a block of rows at a time."""
+"""Rows of a file that holds columns: NPZ, NPY or Parquet, read a block of rows at a time.
+
+Other columns than those of ids, names and vectors become further members of a row, with the values that JSON would
+have: dates and times are texts in ISO 8601, decimals are numbers. What JSON has no form for is left out.
+"""
 
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +21,8 @@ from retrieval.errors import BadRows
 
 _LABELS = {"ids": "id", "names": "name"}
 _BLOCK_ROWS = 4096
+_MAX_ITEM_BYTES = 8  # Python has no wider numbers.
+_PLAIN_TYPES = {bool, int, float, str, type(None)}
 
 # What NumPy raises over damaged bytes, depending on where they are; ValueError is also an array of objects (pickle).
 _DAMAGED = (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
@@ -22,16 +31,20 @@ Rows = Iterator[dict[str, Any]]
 
 
 def npz_rows(path: Path, stream: BinaryIO) -> Rows:
-    """Yield rows {"id", "name", "vector"} of the arrays `ids`, `names` and `vectors`, as far as they are there."""
+    """Yield rows {"id", "name", "vector"} of the arrays `ids`, `names` and `vectors`, as far as they are there.
+
+    Further arrays with a value, or a list of values, a product go by their names.
+    """
     try:
         with zipfile.ZipFile(stream) as archive:
             if "vectors.npy" not in archive.namelist():
                 raise BadRows(f"{path}: has no array 'vectors'")
             labels = {name: _labels(path, archive, name) for name in _LABELS if f"{name}.npy" in archive.namelist()}
+            further = {name: _read_array(archive, name) for name in _further_arrays(archive)}
             with archive.open("vectors.npy") as member:
                 vectors = _matrix_rows(path, member, {name: len(column) for name, column in labels.items()})
-                columns = [(value.item() for value in column) for column in labels.values()]
-                names = [*(_LABELS[name] for name in labels), "vector"]
+                columns = [_values(column) for column in (*labels.values(), *further.values())]
+                names = [*(_LABELS[name] for name in labels), *further, "vector"]
                 for row in zip(*columns, vectors, strict=True):
                     yield dict(zip(names, row, strict=True))
     except _DAMAGED as error:
@@ -48,7 +61,7 @@ def npy_rows(path: Path, stream: BinaryIO) -> Rows:
 
 
 def parquet_rows(path: Path) -> Rows:
-    """Yield rows {"id", "name", "vector"} of the columns of these names; `vector` holds lists of numbers."""
+    """Yield a row of all columns; `vector` holds lists of numbers, and `id` or `name` must be there."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -57,35 +70,84 @@ def parquet_rows(path: Path) -> Rows:
     try:
         with pq.ParquetFile(path) as file:
             columns = _parquet_columns(path, file.schema_arrow)
-            for batch in file.iter_batches(_BLOCK_ROWS, columns=columns):
-                labels = [batch.column(name).to_pylist() for name in columns if name != "vector"]
-                for *values, vector in zip(*labels, batch.column("vector"), strict=True):
+            for batch in file.iter_batches(_BLOCK_ROWS, columns=[*columns, "vector"]):
+                others = [_column_values(batch.column(name)) for name in columns]
+                for *values, vector in zip(*others, batch.column("vector"), strict=True):
                     numbers = vector.values.to_numpy(zero_copy_only=False) if vector.is_valid else None
-                    yield dict(zip(columns, [*values, numbers], strict=True))
+                    yield {**dict(zip(columns, values, strict=True)), "vector": numbers}
     except (pa.ArrowException, OSError) as error:
         raise BadRows(f"{path}: not a readable Parquet file: {error}") from error
 
 
 def _parquet_columns(path: Path, schema: Any) -> list[str]:
-    """Return the columns to read. Raises BadRows where there is no vector of numbers, or nothing to name it by."""
+    """Return the columns to read besides `vector`.
+
+    Raises BadRows where there is no vector of numbers, nothing to name it by, or two columns of one name.
+    """
     from pyarrow import types
 
-    columns = [name for name in ("id", "name", "vector") if name in schema.names]
-    if "vector" not in columns or len(columns) < 2:
+    if "vector" not in schema.names or not {"id", "name"} & {*schema.names}:
         found = ", ".join(schema.names) or "none"
         raise BadRows(f"{path}: needs columns 'vector' and 'id' or 'name', has {found}")
+    [(name, count)] = Counter(schema.names).most_common(1)
+    if count > 1:
+        raise BadRows(f"{path}: has {count} columns {name!r}")
     kind = schema.field("vector").type
     is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
     if not is_list or not (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)):
         raise BadRows(f"{path}: column 'vector' must hold lists of numbers, not {kind}")
-    return columns
+    labels = [name for name in ("id", "name") if name in schema.names]
+    return labels + [each.name for each in schema if each.name not in (*labels, "vector") and _has_json_form(each.type)]
+
+
+def _has_json_form(kind: Any) -> bool:
+    """Tell whether JSON has a form for all values of an Arrow type."""
+    from pyarrow import types
+
+    if types.is_dictionary(kind) or types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return _has_json_form(kind.value_type)
+    if types.is_struct(kind):
+        return all(_has_json_form(field.type) for field in kind)
+    tests = (
+        *(types.is_boolean, types.is_integer, types.is_floating, types.is_decimal, types.is_null),
+        *(types.is_string, types.is_large_string, types.is_string_view),
+        *(types.is_date, types.is_time, types.is_timestamp),
+    )
+    return any(test(kind) for test in tests)
+
+
+def _column_values(column: Any) -> list[Any]:
+    """Return a column's values as JSON has them."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(column.type):  # Python's own have no nanoseconds.
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    return [value if type(value) in _PLAIN_TYPES else _plain(value) for value in column.to_pylist()]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [*map(_plain, value)]
+    if isinstance(value, dict):
+        return {name: _plain(member) for name, member in value.items()}
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return value
+
+
+def _read_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return the shape of an NPY stream's array, whether it is stored by columns, and the type of its values."""
+    version = np.lib.format.read_magic(stream)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, by_columns, dtype = header(stream)
+    return shape, by_columns, dtype
 
 
 def _matrix_rows(path: Path, stream: Any, label_counts: dict[str, int]) -> Iterator[NDArray]:
     """Yield the rows of an NPY stream's matrix. Raises BadRows where it is none, or has another length than labels."""
-    version = np.lib.format.read_magic(stream)
-    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, by_columns, dtype = header(stream)
+    shape, by_columns, dtype = _read_header(stream)
     if len(shape) != 2 or dtype.kind not in "fiu":
         raise BadRows(f"{path}: 'vectors' must be numbers (products, dimension), not {dtype} {shape}")
     lengths = {**label_counts, "vectors": shape[0]}
@@ -106,8 +168,33 @@ def _matrix_rows(path: Path, stream: Any, label_counts: dict[str, int]) -> Itera
 
 
 def _labels(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray:
-    with archive.open(f"{name}.npy") as member:
-        column = np.lib.format.read_array(member)
+    column = _read_array(archive, name)
     if column.ndim != 1:
         raise BadRows(f"{path}: '{name}' must be a list of values, not {column.dtype} {column.shape}")
-    return np.char.decode(column, "utf-8") if column.dtype.kind == "S" else column
+    return column
+
+
+def _further_arrays(archive: zipfile.ZipFile) -> list[str]:
+    """Return the names of arrays with a value, or a list of values, for each row of `vectors`."""
+    shapes = {}
+    for name in archive.namelist():
+        if name.endswith(".npy"):
+            with archive.open(name) as member:
+                shapes[name.removesuffix(".npy")] = _read_header(member)
+    rows = shapes.pop("vectors")[0][:1]
+    return [
+        name
+        for name, (shape, _, dtype) in shapes.items()
+        if name not in _LABELS and len(shape) in (1, 2) and shape[:1] == rows
+        if dtype.kind in "US" or (dtype.kind in "biuf" and dtype.itemsize <= _MAX_ITEM_BYTES)
+    ]
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray:
+    with archive.open(f"{name}.npy") as member:
+        array = np.lib.format.read_array(member)
+    return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
+
+
+def _values(column: NDArray) -> Iterable[Any]:
+    return (value.item() for value in column) if column.ndim == 1 else (row.tolist() for row in column)

@@ -1,10 +1,13 @@
 """Messages of a command line, which take nothing back from what the command has done."""
 
 import os
+import select
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
+
+_MAX_WAIT_MILLISECONDS = 2000
 
 
 @contextmanager
@@ -34,7 +37,12 @@ def print_result(text: str) -> None:
 
 
 def print_message(text: str) -> None:
-    """Print on stderr, if it takes anything."""
+    """Print on stderr, if it takes anything: a pipe that nobody reads stops no command."""
+    taking = select.poll()
+    with suppress(OSError):  # It is no file, and takes everything.
+        taking.register(sys.stderr.fileno(), select.POLLOUT)
+        if not taking.poll(_MAX_WAIT_MILLISECONDS):
+            return
     _print(text, sys.stderr)
 
 

@@ -26,7 +26,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises BadRows where the file as a whole cannot be read.
     """
     try:
-        with path.open("rb") as file, closing(plain(file)) as stream:
+        with path.open("rb") as file, closing(open_decompressed(file)) as stream:
             start = peek(stream, 6)
             if start.startswith(_ZIP):
                 yield from _numbered("row", npz_rows(path, stream))
@@ -42,7 +42,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise BadRows(f"{path}: cannot be read: {error}") from error
 
 
-def plain(file: BinaryIO) -> BinaryIO:
+def open_decompressed(file: BinaryIO) -> BinaryIO:
     """Return the stream of what a file holds, which may be gzipped."""
     return gzip.open(file) if peek(file, 2) == _GZIP else file  # type: ignore[return-value]
 

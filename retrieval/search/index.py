@@ -7,17 +7,21 @@ from numpy.typing import NDArray
 from retrieval.errors import BadArtifact
 from retrieval.search.candidates import Candidates
 from retrieval.search.exact_scan import nearest_rows
+from retrieval.search.filters.masks import Mask
 from retrieval.search.kinds import is_exact
 from retrieval.search.ranking import (
     SIDES,
     SIGNS,
+    SPARE_NEIGHBOURS,
     Neighbours,
     RowGroups,
     may_tie,
     order_rows,
     positions_of,
     rank,
+    rank_all,
     scores_of,
+    to_millionths,
 )
 from retrieval.search.settings import SideSettings
 from retrieval.search.stored_vectors import StoredVectors, open_vectors
@@ -25,7 +29,6 @@ from retrieval.search.stored_vectors import StoredVectors, open_vectors
 # Candidates leave out rows that may tie with the k-th one. So a few rows more than k are ordered, and where they all
 # tie, or nearly, the search is repeated for more, twice at most. Where even these tie, all rows are scored and
 # compared, so that thousands of near-identical vectors cost four searches and no more.
-_SPARE_ROWS = 6
 _DEEPER_ROWS = (256, 4096)
 # Scores of rows picked here and there cost several times as much a row as a scan of all in memory order.
 _SCAN_ADVANTAGE = 8
@@ -61,10 +64,18 @@ class ProductIndex:
         """Map every page of the vectors now; on demand, it would make the first searches several times slower."""
         self.stored_vectors.warm()
 
-    def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
-        """Return the k best and k worst products of each of (n, d) unit vectors; all products where k is more."""
-        k = min(k, self.groups.product_count)
-        keys = self._search(unit_vectors, k, k + _SPARE_ROWS, _DEEPER_ROWS)
+    def search(
+        self, unit_vectors: NDArray[np.float32], k: int, mask: Mask | None = None
+    ) -> tuple[Neighbours, Neighbours]:
+        """Return the k best and k worst products of each of (n, d) unit vectors; all products where k is more.
+
+        With a mask, they are those of the products that it holds.
+        """
+        if mask and mask.matched < self.groups.product_count:
+            keys = self._search_masked(unit_vectors, min(k, mask.matched), mask)
+        else:
+            k = min(k, self.groups.product_count)
+            keys = self._search(unit_vectors, k, k + SPARE_NEIGHBOURS, _DEEPER_ROWS)
         best, worst = (
             Neighbours(positions_of(of_side), SIGNS[side] * scores_of(of_side) + 0.0)
             for side, of_side in zip(SIDES, keys, strict=True)
@@ -105,12 +116,26 @@ class ProductIndex:
 
     def _rank_all(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         """Do what `_search` does with the scores of all rows."""
-        signed, rows = both_sides(queries), nearest_rows(self.stored_vectors, queries, k)
-        keys = rank(self._order(signed, rows, k), self.groups, k)
-        for crowded in np.flatnonzero(rows[:, 0] < 0):
-            every = np.arange(self.groups.row_count)[None]
-            keys[crowded] = rank(self._order(signed[crowded, None], every, k), self.groups, k)
-        return keys.reshape(2, -1, k)
+        rows = nearest_rows(self.stored_vectors, queries, k)
+        keys = rank(self._order(both_sides(queries), rows, k), self.groups, k).reshape(2, -1, k)
+        for crowded in np.flatnonzero((rows[:, 0] < 0).reshape(2, -1).any(axis=0)):
+            keys[:, crowded] = self._rank_every_row(queries[crowded], k)
+        return keys
+
+    def _search_masked(self, queries: NDArray[np.float32], k: int, mask: Mask) -> NDArray[np.int64]:
+        """Do what `_search` does for the products of a mask, from the scores of all rows."""
+        keys, chosen = np.empty((2, len(queries), k), np.int64), mask.holds(self.groups.products)
+        for i, query in enumerate(queries if k else ()):
+            keys[:, i] = self._rank_every_row(query, k, chosen)
+        return keys
+
+    def _rank_every_row(
+        self, query: NDArray[np.float32], k: int, chosen: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.int64]:
+        """Return the k best and the k worst products of a query (d,), of those `chosen`, as sort keys (2, k)."""
+        scores = self.stored_vectors.score(query[None], np.arange(self.groups.row_count)[None])
+        millionths = to_millionths(scores[0])
+        return np.stack([rank_all(sign * millionths, self.groups, k, chosen) for sign in (1, -1)])
 
     def _order(self, signed: NDArray[np.float32], rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """Return the first `count` rows of each query (n, d), of its own rows (n, m), as sort keys in order."""

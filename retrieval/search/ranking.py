@@ -10,8 +10,12 @@ SIDES = ("best", "worst")
 SIGNS = {"best": 1.0, "worst": -1.0}  # The first match of a side has the highest score times its sign.
 TOLERANCE = 1e-5  # A product counts as found when its score is within this of the exact k-th score.
 UNITS = 10**6  # Scores are compared and reported in millionths.
+# An index ranks by scores that differ in the seventh decimal with how many queries it is given. So a search fetches a
+# few more than requested and computes their scores one by one. Where what it left out, whose scores may be off by the
+# ranking error, could still tie with the last one requested, it fetches more.
+SPARE_NEIGHBOURS = 6
+RANKING_ERROR = 2e-6
 _POSITION_BITS = 40
-_NEAR_TIE = 2  # millionths
 NOTHING = np.iinfo(np.int64).max  # the sort key of no row and of no product
 
 
@@ -94,16 +98,28 @@ def rank(row_keys: NDArray[np.int64], groups: RowGroups, k: int) -> NDArray[np.i
     return keys[:, :k]
 
 
+def rank_all(
+    millionths: NDArray[np.int64], groups: RowGroups, k: int, chosen: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """Return the k first of all products, or of those `chosen` (n,), which are in the order of `groups.products`.
+
+    They are found from the scores of all rows (row_count,), and returned as sort keys (k,). k is at least 1.
+    """
+    keys = _key(np.repeat(millionths, np.diff(groups.starts)), groups.products)
+    keys = keys if chosen is None else keys[chosen]
+    return np.sort(np.partition(keys, k - 1)[:k])
+
+
 def may_tie(keys: NDArray[np.int64], row_keys: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Tell of each query (n,) whether what comes behind the last of its rows may tie with the last product of `keys`.
 
     Where rows are missing, anything may.
     """
     last = row_keys[:, -1]
-    return ((last >> _POSITION_BITS) - (keys[:, -1] >> _POSITION_BITS) <= _NEAR_TIE) | (last == NOTHING)
+    return ((last >> _POSITION_BITS) - (keys[:, -1] >> _POSITION_BITS) <= RANKING_ERROR * UNITS) | (last == NOTHING)
 
 
-def to_millionths(scores: NDArray[np.float32]) -> NDArray[np.int64]:
+def to_millionths(scores: NDArray[np.floating]) -> NDArray[np.int64]:
     """Return scores as they are compared: within [-1, 1], in whole millionths."""
     millionths = scores * np.float64(UNITS)
     np.minimum(millionths, UNITS, out=millionths)  # np.clip takes several times as long

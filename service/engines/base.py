@@ -1,24 +1,31 @@
 """The contract every search engine keeps, and that of engines which also look products up."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.search.filters.language import Vocabulary
+from retrieval.search.filters.tree import Filter
 from retrieval.search.ranking import Neighbours
 
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """What an engine serves; `recall` is the share of exact matches found on each side, as the builder measured it."""
+    """What an engine serves.
+
+    `recall` is the share of exact matches found on each side, as the builder measured it; `filterable` are the facts of
+    each field to filter by.
+    """
 
     build_id: str
     products: int
     dimension: int
     index: str
     recall: dict[str, Any]
+    filterable: list[dict[str, Any]] = field(default_factory=list)
 
 
 class SearchEngine(Protocol):
@@ -47,6 +54,27 @@ class SearchEngine(Protocol):
 
 
 @runtime_checkable
+class FieldEngine(Protocol):
+    """Filters products by their fields, and shows these. May be used from many threads at once.
+
+    An engine that can do both is one; another is a `SearchEngine` alone. Filters are over the fields in `vocabulary`.
+    """
+
+    vocabulary: Vocabulary
+
+    def search_matching(
+        self, unit_vectors: NDArray[np.float32], k: int, query: Filter
+    ) -> tuple[Neighbours, Neighbours]:
+        """Do what `search` does with the products that match a filter: a side is no wider than there are of these."""
+
+    def count_matching(self, query: Filter) -> int:
+        """Return how many products match a filter."""
+
+    def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """Return all fields of each product (m,) as the catalogue gave them, its id and name among them."""
+
+
+@runtime_checkable
 class Catalogue(Protocol):
     """Looks up products by name and id, and projects vectors onto a map. May be used from many threads at once.
 
@@ -62,6 +90,9 @@ class Catalogue(Protocol):
 
     def starting_with(self, prefix: str, limit: int) -> NDArray[np.int64]:
         """Return the first `limit` products, ordered by name, whose names begin with the prefix in any case."""
+
+    def find(self, product_id: str) -> int | None:
+        """Return the product with this id, or None."""
 
     def unit_vectors_of(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
         """Return the float32 vector (d,) of length 1 of each product, None for an id that no product has."""

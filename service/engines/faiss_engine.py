@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.artifact.store import Build
+from retrieval.search.filters.tree import Filter
 from retrieval.search.index import use_threads
 from retrieval.search.ranking import Neighbours
 from service.cores import Cores
@@ -25,12 +26,16 @@ class FaissEngine:
 
     def __init__(self, build: Build, cores: Cores):
         self._index, self._products, self._cores = build.index, build.products, cores
-        self._projection = build.projection
+        self._projection, self._filters = build.projection, build.filters
+        self.vocabulary = build.filters.vocabulary
         self.prefixes, self.project = build.products.prefixes, build.projection.project
         self.sample_users: list[dict[str, Any]] = build.sample_users
         manifest = build.manifest
         recall = asdict(manifest.recall)
-        self.info = IndexInfo(build.id, manifest.products, manifest.dimension, manifest.index.factory, recall)
+        filterable = [asdict(each) for each in manifest.filterable]
+        self.info = IndexInfo(
+            build.id, manifest.products, manifest.dimension, manifest.index.factory, recall, filterable
+        )
         self.concurrency = cores.count
         self.search_seconds = min(self._time_search() for _ in range(_TIMED_SEARCHES))
 
@@ -38,6 +43,22 @@ class FaissEngine:
         with self._cores.one():
             use_threads(1)
             return self._index.search(unit_vectors, k)
+
+    def search_matching(
+        self, unit_vectors: NDArray[np.float32], k: int, query: Filter
+    ) -> tuple[Neighbours, Neighbours]:
+        with self._cores.one():
+            use_threads(1)
+            return self._index.search(unit_vectors, k, self._filters.mask(query))
+
+    def count_matching(self, query: Filter) -> int:
+        return self._filters.mask(query).matched
+
+    def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
+        return [self._products[position] for position in positions.tolist()]
+
+    def find(self, product_id: str) -> int | None:
+        return self._products.position(product_id)
 
     def _time_search(self) -> float:
         began = time.perf_counter()

@@ -17,12 +17,19 @@ from service.settings import MilvusSettings
 
 METRIC = "IP"  # The inner product of unit vectors is their cosine.
 POSITION, PREFIX, VECTOR = "position", "head", "vector"  # Published collections have these names.
+STORED = [POSITION, PREFIX, VECTOR]  # Servers name the primary key in a hit only where it is requested.
 MAX_PREFIX_BYTES = 65_535  # Milvus takes no longer strings.
 _CONNECT_SECONDS = 10.0
+_SEARCHED_PER_FOUND = 4  # An approximate index looks at so many products for each of the `depth` that it is to find.
 
 
 def _lists(products: int) -> int:
     return min(65_536, max(1, round(4 * math.sqrt(products))))
+
+
+def _probes(products: int, depth: int) -> int:
+    lists = _lists(products)
+    return min(lists, math.ceil(lists * max(1 / 3, _SEARCHED_PER_FOUND * depth / products)))
 
 
 # How Milvus builds an index over so many products.
@@ -35,8 +42,8 @@ BUILD_PARAMETERS: dict[str, Callable[[int], dict[str, int]]] = {
 # other: finding them takes several times the effort that is usual for the best side.
 SEARCH_PARAMETERS: dict[str, Callable[[int, int], dict[str, int]]] = {
     "FLAT": lambda _products, _depth: {},
-    "HNSW": lambda _products, depth: {"ef": max(2048, 4 * depth)},
-    "IVF_FLAT": lambda products, _depth: {"nprobe": -(-_lists(products) // 3)},
+    "HNSW": lambda _products, depth: {"ef": max(2048, _SEARCHED_PER_FOUND * depth)},
+    "IVF_FLAT": lambda products, depth: {"nprobe": _probes(products, depth)},
 }
 
 
@@ -59,8 +66,11 @@ class Cluster:
         self._address = settings.uri.rpartition("@")[2]  # A user and password may stand before it.
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # It logs the errors that it raises, with traces.
         timeout = min(settings.timeout, _CONNECT_SECONDS)
-        with self._translated():
-            self._client = MilvusClient(settings.uri, token=settings.token, timeout=timeout, dedicated=True)
+        try:
+            with self._translated():
+                self._client = MilvusClient(settings.uri, token=settings.token, timeout=timeout, dedicated=True)
+        except ValueError as error:  # a port that is none
+            raise EngineUnavailable(f"Milvus at {self._address}: {error}") from error
 
     def call(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Call a method of `MilvusClient`, and return its result."""
@@ -121,7 +131,9 @@ class Cluster:
             yield
         except MilvusException as error:
             raise EngineUnavailable(f"Milvus at {self._address}: {error.message}") from error
-        except (grpc.RpcError, grpc.FutureTimeoutError) as error:
-            code = error.code().name if isinstance(error, grpc.Call) else "no connection"
-            failure = f"no answer within {self._timeout:g} s ({code})"
-            raise EngineUnavailable(f"Milvus at {self._address}: {failure}") from error
+        except grpc.FutureTimeoutError as error:
+            raise EngineUnavailable(f"Milvus at {self._address}: no connection within {self._timeout:g} s") from error
+        except grpc.RpcError as error:
+            is_late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            failure = f"no answer within {self._timeout:g} s" if is_late else error.details()
+            raise EngineUnavailable(f"Milvus at {self._address}: {failure} ({error.code().name})") from error

@@ -8,17 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.search.ranking import UNITS, Neighbours
+from retrieval.search.ranking import RANKING_ERROR, SPARE_NEIGHBOURS, UNITS, Neighbours, to_millionths
 from service.engines.base import IndexInfo
-from service.engines.milvus_cluster import METRIC, POSITION, PREFIX, SEARCH_PARAMETERS, VECTOR, Cluster, build_id_of
+from service.engines.milvus_cluster import (
+    METRIC,
+    POSITION,
+    PREFIX,
+    SEARCH_PARAMETERS,
+    STORED,
+    VECTOR,
+    Cluster,
+    build_id_of,
+)
 from service.errors import EngineUnavailable, TooLarge
 from service.settings import MILVUS_MAX_MATCHES, MilvusSettings
 
-# Milvus's scores differ in the seventh decimal with the number of queries. So a search fetches a few products more than
-# requested with their vectors, every score is then computed product by product, and where the products left out could
-# still tie with the last one requested, it fetches more.
-_SPARE_PRODUCTS = 6
-_RANKING_ERROR = 2e-6
 _DEPTH_FACTOR = 4  # A search that was not deep enough is repeated with so many times the depth.
 _MAX_VECTOR_BYTES_PER_ANSWER = 4 * 2**20  # One user's vectors may be more.
 _MAX_CACHED_PREFIXES = 200_000
@@ -32,6 +36,9 @@ def open_engine(settings: MilvusSettings) -> "MilvusEngine":
     target = cluster.target()
     if not target:
         raise EngineUnavailable(f"{cluster.alias}: Milvus has no such alias; `python -m service publish` makes it")
+    if not build_id_of(cluster.alias, target):
+        problem = f"names the collection {target}, which `python -m service publish` has not made"
+        raise EngineUnavailable(f"{cluster.alias}: {problem}")
     return MilvusEngine(cluster, target)
 
 
@@ -62,7 +69,7 @@ class MilvusEngine:
         """Return this engine, or one of the collection that the alias names by now; probes whether Milvus answers."""
         try:
             target = self._cluster.target()
-            if target not in ("", self._collection):
+            if target != self._collection and build_id_of(self._cluster.alias, target):
                 return MilvusEngine(self._cluster, target)
             self._load()
             self.is_available = True
@@ -82,7 +89,7 @@ class MilvusEngine:
         users = len(unit_vectors)
         queries = np.concatenate([unit_vectors, -unit_vectors])
         positions, scores = np.full((2 * users, k), -1, np.int64), np.zeros((2 * users, k))
-        for i, (found, found_scores) in enumerate(self._nearest(queries, k, k + _SPARE_PRODUCTS) if users else ()):
+        for i, (found, found_scores) in enumerate(self._nearest(queries, k, k + SPARE_NEIGHBOURS) if users else ()):
             positions[i, : len(found)], scores[i, : len(found)] = found, found_scores
         return Neighbours(positions[:users], scores[:users]), Neighbours(positions[users:], 0.0 - scores[users:])
 
@@ -119,14 +126,14 @@ class MilvusEngine:
             data=list(queries),
             anns_field=VECTOR,
             limit=depth,
-            output_fields=[POSITION, PREFIX, VECTOR],
+            output_fields=STORED,
             search_params={"metric_type": METRIC, "params": self._search_parameters(depth)},
         )
         ranked = []
         for query, hits in zip(queries, hits_of_queries, strict=True):
             found = _rank(self._hits([hit["entity"] for hit in hits]), query, k)
             reach = hits[-1]["distance"] if len(hits) == depth else np.inf
-            is_settled = len(found[0]) == k and found[1][-1] > reach + _RANKING_ERROR
+            is_settled = len(found[0]) == k and found[1][-1] > reach + RANKING_ERROR
             if not is_settled and depth < MILVUS_MAX_MATCHES:
                 [found] = self._nearest(query[None], k, _DEPTH_FACTOR * depth)
             ranked.append(found)
@@ -139,7 +146,7 @@ class MilvusEngine:
         for start in range(0, len(positions), rows_at_once):
             part = positions[start : start + rows_at_once]
             expression = f"{POSITION} in {[*part]}"
-            rows += self._cluster.call("query", self._collection, filter=expression, output_fields=[PREFIX, VECTOR])
+            rows += self._cluster.call("query", self._collection, filter=expression, output_fields=STORED)
         return rows
 
     def _hits(self, rows: list[dict[str, Any]]) -> "_Hits":
@@ -159,6 +166,6 @@ def _rank(hits: _Hits, query: NDArray[np.float32], k: int) -> _Ranked:
     if not len(positions):
         return positions, np.empty(0)
     products = (vectors * query).sum(axis=1)  # Row by row: a matrix product rounds by the number of rows.
-    millionths = np.rint(np.clip(products, -1.0, 1.0) * UNITS)
+    millionths = to_millionths(products)
     order = np.lexsort((positions, -millionths))[:k]
     return positions[order], millionths[order] / UNITS

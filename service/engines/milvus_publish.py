@@ -55,8 +55,12 @@ def publish(artifacts: Path, settings: MilvusSettings, layout: Layout) -> str:
             if cluster.target() != collection:
                 cluster.drop(collection)
         raise
-    _drop_others(cluster, {collection, before})
-    return f"published   {collection}: {len(build.products):,} products, {layout.index}, named by {settings.alias}"
+    done = f"published   {collection}: {len(build.products):,} products, {layout.index}, named by {settings.alias}"
+    try:
+        _drop_others(cluster, {collection, before})
+    except EngineUnavailable as error:
+        return f"{done}\nolder collections are dropped by the next publish: {error}"
+    return done
 
 
 def _load(cluster: Cluster, collection: str, build: Build, layout: Layout) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from flask import Flask, Response
+from werkzeug.routing import BaseConverter
 
 from service.http.openapi import OPERATIONS
 from service.http.problems import answer_error
@@ -13,9 +14,16 @@ from service.recommender import Serving
 from service.settings import Settings
 
 
+class _Text(BaseConverter):
+    """A part of a path that may be any text, slashes included, as a product's id may."""
+
+    regex, part_isolating = ".+", False
+
+
 def create_app(serving: Serving, settings: Settings) -> Flask:
     """Return the application over what is served."""
     app = Flask(__name__, static_folder=None)
+    app.url_map.converters["text"] = _Text
     add_routes(app, views_of(serving, settings), serving)
     app.register_error_handler(Exception, answer_error)
 
@@ -33,8 +41,9 @@ def add_routes(app: Flask, views: Mapping[str, View], serving: Serving) -> None:
     if unmatched:
         raise ValueError(f"operations without a view, or views without an operation: {sorted(unmatched)}")
     for name, operation in OPERATIONS.items():
-        app.add_url_rule(operation.path, name, partial(_answer, views[name], serving), methods=[operation.method])
+        path = operation.path.replace("{", "<text:").replace("}", ">")
+        app.add_url_rule(path, name, partial(_answer, views[name], serving), methods=[operation.method])
 
 
-def _answer(view: View, serving: Serving) -> Response:
+def _answer(view: View, serving: Serving, **_: str) -> Response:
     return view(serving.recommender)  # Taken once, as a new build may replace it at any time.

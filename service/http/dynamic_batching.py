@@ -33,7 +33,8 @@ class DynamicBatcher:
         None too, at no cost, for a user whose search is estimated to take longer than `max_seconds`.
         """
         recommender = self._serving.recommender
-        users, vectors = reader_for(recommender.info.dimension, self._limits).parse_fast(bodies)
+        reader = reader_for(recommender.info.dimension, self._limits, recommender.vocabulary)
+        users, vectors = reader.parse_fast(bodies)
         max_depth = (max_seconds - recommender.engine.search_seconds) / _MATCH_SECONDS
         fits = [user.depth <= max_depth for user in users if user]
         users = [user if user and user.depth <= max_depth else None for user in users]

@@ -36,11 +36,16 @@ def encode_answers(prefixes: Prefixes, answers: Sequence[Recommendation]) -> lis
     sides = write_sides(prefixes, [side for answer in answers for side in (answer.best, answer.worst)])
     return [
         EncodedAnswer(
-            b'{"name":%b,"best":%b,"worst":%b}' % (write_json(answer.name), next(sides), next(sides)),
+            b'{"name":%b,"best":%b,"worst":%b%b}'
+            % (write_json(answer.name), next(sides), next(sides), _write_matched(answer)),
             float(answer.best.scores[0]) if len(answer.best.scores) else None,
         )
         for answer in answers
     ]
+
+
+def _write_matched(answer: Recommendation) -> bytes:
+    return b"" if answer.matched is None else b',"matched":%d' % answer.matched
 
 
 def write_answers(prefixes: Prefixes, answers: Sequence[Answer]) -> list[bytes]:
@@ -73,7 +78,7 @@ def _cut(side: Matches) -> Iterator[Matches]:
     """Yield a side as some of as many matches as are written at a time."""
     for start in range(0, len(side.positions), _MAX_MATCHES_AT_ONCE):
         part = slice(start, start + _MAX_MATCHES_AT_ONCE)
-        yield Matches(side.positions[part], side.scores[part])
+        yield Matches(side.positions[part], side.scores[part], side.fields[part] if side.fields is not None else None)
 
 
 def _write_group(prefixes: Prefixes, sides: Sequence[Matches]) -> Iterator[bytes]:
@@ -88,13 +93,16 @@ def _write_group(prefixes: Prefixes, sides: Sequence[Matches]) -> Iterator[bytes
     start = 0
     for side in sides:
         end = start + 2 * len(side.positions)
+        if side.fields is not None:
+            written = [b',"fields":%b},' % write_json(fields) for fields in side.fields]
+            parts[start + 1 : end : 2] = map(bytes.__add__, (part[:-2] for part in parts[start + 1 : end : 2]), written)
         yield b"[" + b"".join(parts[start:end])[:-1] + b"]"
         start = end
 
 
 def write_similar(prefixes: Prefixes, ids: Iterable[str], answer: Recommendation) -> bytes:
     best, worst = write_sides(prefixes, [answer.best, answer.worst])
-    return b'{"ids":%b,"best":%b,"worst":%b}' % (write_json(list(ids)), best, worst)
+    return b'{"ids":%b,"best":%b,"worst":%b%b}' % (write_json(list(ids)), best, worst, _write_matched(answer))
 
 
 def write_products(prefixes: Prefixes, positions: NDArray[np.int64]) -> bytes:

@@ -1,17 +1,18 @@
 """Looks products up by name, finds similar ones, and projects products and users onto the map."""
 
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from marshmallow import Schema
 from numpy.typing import NDArray
 
+from retrieval.search.filters.language import Vocabulary
 from retrieval.vectors import unit_vectors
 from service.engines.base import Catalogue
 from service.errors import BadRequest, Fault
-from service.http.schemas import Field, read_count, read_id_set, read_some_ids, read_text, read_user_vector, schema
+from service.http.schemas import Field, option_fields, read_count, read_some_ids, read_text, read_user_vector, schema
 from service.recommender import Recommendation, Recommender, User
 from service.settings import Limits
 
@@ -20,9 +21,9 @@ _MAX_FAULTS, _MAX_CHARACTERS_SHOWN = 20, 60
 _MIN_MEAN_LENGTH = 1e-6  # A shorter mean of unit vectors is rounding error and nothing else.
 
 
-@cache
-def request_schemas(dimension: int, limits: Limits) -> dict[str, Schema]:
-    """Return the schema of each request, by its name in the API document."""
+@lru_cache(maxsize=1)
+def request_schemas(dimension: int, limits: Limits, vocabulary: Vocabulary | None = None) -> dict[str, Schema]:
+    """Return the schema of each request over products with these fields, by its name in the API document."""
     max_limit = limits.max_completions
     return {
         "ProductsQuery": schema(
@@ -31,8 +32,7 @@ def request_schemas(dimension: int, limits: Limits) -> dict[str, Schema]:
         ),
         "SimilarRequest": schema(
             ids=Field(partial(read_some_ids, 1, limits.max_ids), required=True),
-            k=Field(partial(read_count, limits.max_k), load_default=limits.default_k),
-            exclude=Field(read_id_set, load_default=frozenset),
+            **option_fields(limits, vocabulary),
         ),
         "MapRequest": schema(
             ids=Field(partial(read_some_ids, 0, limits.max_ids), load_default=()),
@@ -42,12 +42,15 @@ def request_schemas(dimension: int, limits: Limits) -> dict[str, Schema]:
     }
 
 
-def similar(recommender: Recommender, ids: Sequence[str], k: int, exclude: frozenset[str]) -> Recommendation:
+def similar(
+    recommender: Recommender, ids: Sequence[str], k: int, exclude: frozenset[str], **options: Any
+) -> Recommendation:
     """Return the matches of the mean of the products' unit vectors, none in `ids` or `exclude`.
 
-    An id given twice counts once. Raises BadRequest naming each unknown id.
+    The further options are those of a `User`. An id given twice counts once. Raises BadRequest naming each unknown id.
     """
-    user, vector = User("", k, exclude.union(ids)), _mean_vector(recommender.catalogue, ids, "ids")
+    vector = _mean_vector(recommender.catalogue, ids, "ids")
+    user = User("", k, exclude.union(ids), **options)
     return recommender.recommend_one(user, vector)
 
 

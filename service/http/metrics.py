@@ -49,7 +49,12 @@ RELOADS = Counter("reco_reloads", "Builds that replaced another while serving.",
 FAILED_RELOADS = Counter("reco_failed_reloads", "Builds that were refused while serving.", registry=_registry)
 WORKER_RESTARTS = Counter("reco_worker_restarts", "Worker processes started again.", registry=_registry)
 DROPPED_LOG_LINES = Counter("reco_log_lines_dropped", "Log lines that stderr did not take.", registry=_registry)
-EVENTS = {"reload": RELOADS, "failed reload": FAILED_RELOADS, "worker restart": WORKER_RESTARTS}
+EVENTS = {
+    "reload": RELOADS,
+    "failed reload": FAILED_RELOADS,
+    "worker restart": WORKER_RESTARTS,
+    "dropped log line": DROPPED_LOG_LINES,
+}
 
 
 class _Index(Collector):

@@ -28,7 +28,7 @@ from service.http.schemas import (
     invalid,
     load,
     read_count,
-    read_json,
+    read_json_and_array,
     read_kind,
     read_text,
     schema,
@@ -78,11 +78,13 @@ def read_request(body: bytes, header_length: str | None, dimension: int, limits:
     Raises BadBody, BadRequest with the faults of the JSON or of rows, or TooLarge.
     """
     header, binary = _split(body, header_length)
-    value = read_json(header, MAX_VALUE_BYTES + limits.max_batch * dimension * _NUMBER_BYTES)
+    most_bytes = MAX_VALUE_BYTES + limits.max_batch * dimension * _NUMBER_BYTES
+    value, data = read_json_and_array(header, "data", most_bytes)
     found = load(_request_schema(dimension, limits), value, "the request")
     parameters = found["parameters"]
     k, default = parameters["k"], parameters["binary_data_output"]
-    vectors = _read_vectors(found["inputs"][0], binary, dimension, limits.max_batch)
+    [tensor] = found["inputs"]
+    vectors = _read_vectors({**tensor, "data": data} if data else tensor, binary, dimension, limits.max_batch)
     outputs = [(output["name"], output["parameters"].get("binary_data", default)) for output in found["outputs"]]
     users = UserBlock([User("", k)] * len(vectors), vectors)
     return InferenceRequest(users, k, outputs or [(name, default) for name in OUTPUTS], found["id"])
@@ -203,7 +205,7 @@ def _read_vectors(tensor: dict[str, Any], binary: memoryview, d: int, max_rows: 
     if size is not None:
         return _checked(np.frombuffer(binary, "<f4").reshape(n, d), d, "")
     data = tensor["data"]
-    nested = bool(data) and {*map(type, data)} == {list}
+    nested = bool(data) and type(data[0]) is list and {*map(type, data)} == {list}
     if len(data) != (n if nested else n * d):
         found = f"{len(data)} {'rows' if nested else 'numbers'}"
         raise _bad_input("shape", "/data", f"has {found}, the shape says {n} rows of {d} numbers")

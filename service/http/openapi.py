@@ -52,6 +52,17 @@ URGENT_ROUTES = frozenset(each.path for each in OPERATIONS.values() if "429" not
 HEALTH_ROUTES = frozenset(OPERATIONS[name].path for name in ("live", "live_v2", "ready", "ready_v2", "model_ready"))
 
 
+_ROUTES = {operation.path: operation.path.partition("{") for operation in OPERATIONS.values()}
+
+
+def route_of(path: str) -> str:
+    """Return the path of the operation that a request's path belongs to, "other" where there is none."""
+    if path in _ROUTES:
+        return path
+    openings = {start: route for route, (start, has_parameter, _) in _ROUTES.items() if has_parameter}
+    return next((route for start, route in openings.items() if path.startswith(start)), "other")
+
+
 def open_routes(settings: Settings) -> frozenset[str]:
     """Return the paths that are answered without a key."""
     return frozenset(operation.path for operation in OPERATIONS.values() if not operation.needs_key(settings))
@@ -72,15 +83,16 @@ def document(recommender: Recommender, settings: Settings) -> dict[str, Any]:
 
 def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
     """Return limits, and examples that the recommender has answered, for the placeholders of the written document."""
-    dimension = recommender.info.dimension
+    dimension, vocabulary = recommender.info.dimension, recommender.vocabulary
+    limit = lookups.request_schemas(dimension, limits, vocabulary)["ProductsQuery"].fields["limit"]
     vector = [round(math.sin(number), 1) for number in range(1, dimension + 1)]
     users = [{"name": "mike", "vector": vector, "k": 2}, {"name": "zoe", "vector": vector[:-1], "k": 2}]
-    read = UserReader(dimension, limits).read_array(encoding.write_json(users))
+    read = UserReader(dimension, limits, vocabulary).read_array(encoding.write_json(users))
     answers = encoding.write_answers(recommender.prefixes, recommender.recommend(read))
     return {
         **asdict(limits),
         "dimension": dimension,
-        "default_completions": lookups.request_schemas(dimension, limits)["ProductsQuery"].fields["limit"].load_default,
+        "default_completions": limit.load_default,
         "user": users[0],
         "users": users,
         "user_lines": encoding.write_lines(map(encoding.write_json, users)).decode(),

@@ -24,7 +24,9 @@ STATUS = {
     errors.ForeignHost: HTTPStatus.MISDIRECTED_REQUEST,
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.UnknownProduct: HTTPStatus.NOT_FOUND,
     errors.CannotLookUp: HTTPStatus.NOT_IMPLEMENTED,
+    errors.CannotFilter: HTTPStatus.NOT_IMPLEMENTED,
     errors.EngineUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 

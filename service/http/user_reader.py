@@ -1,9 +1,9 @@
 """Reads the users of request bodies into blocks: their options, and their vectors as one matrix."""
 
-import re
 import struct
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -12,7 +12,8 @@ import orjson
 from numpy.typing import NDArray
 
 from retrieval.records.lenient_json import BadJson, LongJson, iterate_array, loads
-from service.errors import BadBody, BadRequest, FailedUser, Fault, TooLarge
+from retrieval.search.filters.language import Vocabulary
+from service.errors import BadBody, BadRequest, CannotFilter, FailedUser, Fault, TooLarge
 from service.http.schemas import fits, load, parse_json, read_json, unwrap, user_schema
 from service.recommender import MAX_USERS_PER_SEARCH, User, UserBlock
 from service.settings import Limits
@@ -20,8 +21,8 @@ from service.settings import Limits
 _COMMA = ord(",")
 _MAX_GROUP_BYTES = 2**20  # of the texts that are parsed together
 _MAX_BLANK_LINES = 1_000_000
-_ARRAY_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[")
 _EMPTY: frozenset[str] = frozenset()
+_OPTIONS = frozenset({"filter", "min_score", "max_score", "fields"})  # which the fast path leaves to `read`
 # Of the largest number of a vector that is for certain neither zero nor out of range.
 _MIN_MAGNITUDE, _MAX_MAGNITUDE = 1e-100, 1e100
 
@@ -35,10 +36,11 @@ class UserReader:
     by the fast path, which leaves everything else to it.
     """
 
-    def __init__(self, dimension: int, limits: Limits):
+    def __init__(self, dimension: int, limits: Limits, vocabulary: Vocabulary | None = None):
+        """Read users who filter and show products by the fields of a vocabulary, if there is one."""
         self._dimension, self._limits = dimension, limits
         self._floats, self._zeros = struct.Struct(f"{dimension}d"), bytes(8 * dimension)
-        self._schema = user_schema(dimension, limits)
+        self._schema = user_schema(dimension, limits, vocabulary)
 
     def read_user(self, body: bytes) -> UserRow:
         """Return the one user of a body. Raises BadBody, or BadRequest with every fault."""
@@ -72,7 +74,7 @@ class UserReader:
 
     def _read_odd_array(self, text: bytes, first: int) -> Iterator[UserBlock]:
         """Yield the users from position `first` on of an array: parsed whole if that is small, or else one by one."""
-        if fits(text) or not _ARRAY_START.match(text):
+        if fits(text) or not text.removeprefix(BOM_UTF8).lstrip().startswith(b"["):
             value = parse_json(text)
             if not isinstance(value, list):
                 raise BadRequest([Fault("type", "a batch must be an array of users", "")])
@@ -120,8 +122,9 @@ class UserReader:
         try:
             return self.read(value, f"/{position}")
         except BadRequest as error:
-            name = value.get("name") if isinstance(value, dict) else None
-            return FailedUser(name if isinstance(name, str) else None, error.faults[0])
+            return FailedUser(_name_of(value), error.faults[0])
+        except CannotFilter as error:
+            return FailedUser(_name_of(value), Fault("not_implemented", str(error), f"/{position}"))
 
     def _read_block(self, values: Sequence[Any], texts: Sequence[bytes], first: int) -> UserBlock:
         users, vectors = self._parse_fast(values, texts)
@@ -146,6 +149,8 @@ class UserReader:
         """Return a user, and the vector as doubles, if all fields have the types of a valid user's."""
         if type(value) is not dict or b"true" in text or b"false" in text:  # which would be packed as numbers
             return None
+        if not _OPTIONS.isdisjoint(value):
+            return None
         name, numbers = value.get("name"), value.get("vector")
         k, exclude = value.get("k", self._limits.default_k), value.get("exclude", _EMPTY)
         if type(name) is not str or type(numbers) is not list or len(numbers) != self._dimension:
@@ -165,7 +170,8 @@ class UserReader:
             raise TooLarge(f"the batch has {count} users, {self._limits.max_batch} are allowed")
 
 
-reader_for = cache(UserReader)
+# The build that was served before is let go as soon as another is.
+reader_for = lru_cache(maxsize=1)(UserReader)
 
 
 def collect_block(rows: Sequence[UserRow | FailedUser], dimension: int) -> UserBlock:
@@ -179,6 +185,12 @@ def in_safe_range(vectors: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Tell which rows (n,) of (n, d) are valid vectors at first sight: no NaN, and of an ordinary length."""
     largest = np.abs(vectors).max(axis=1, initial=0.0)
     return (largest > _MIN_MAGNITUDE) & (largest < _MAX_MAGNITUDE)
+
+
+def _name_of(value: Any) -> str | None:
+    """Return the name of a user at fault, if it is one."""
+    name = value.get("name") if isinstance(value, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def split_lines(body: bytes) -> list[bytes]:
@@ -203,7 +215,7 @@ def _group_texts(texts: Iterable[bytes]) -> Iterator[list[bytes]]:
 def _read_text(text: bytes) -> Any:
     """Return the value of a text, or the BadJson in its place."""
     try:
-        return loads(text) if fits(text) else BadJson("too large: it holds more values than one user may bring")
+        return loads(text) if fits(text) else BadJson("larger, or of more values, than one user may bring")
     except BadJson as error:
         return error
 

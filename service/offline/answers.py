@@ -23,7 +23,7 @@ class Answerer:
         self._recommender = Recommender(FaissEngine(build, Cores(shared_cores(), 1)))
         self.prefixes = self._recommender.prefixes
         self.dimension, self.limits = self._recommender.info.dimension, limits
-        self.reader = UserReader(self.dimension, limits)
+        self.reader = UserReader(self.dimension, limits, self._recommender.vocabulary)
 
     def answer(self, blocks: Iterable[UserBlock]) -> Iterator[list[Answer]]:
         """Yield the answers to all users, in order, some at a time; one who could not be read is the answer."""

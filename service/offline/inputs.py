@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from retrieval.records.rows import PARQUET, first_character, peek, plain
+from retrieval.records.rows import PARQUET, first_character, open_decompressed, peek
 from service.errors import BadBatch
 from service.http.user_reader import split_lines
 from service.offline.answers import Answerer
@@ -57,7 +57,7 @@ class UsersFile:
 def open_users(path: Path) -> UsersFile:
     """Tell the format of a file by its content: JSON lines, plain or gzipped, or Parquet. Raises BadBatch."""
     try:
-        with path.open("rb") as file, closing(plain(file)) as stream:
+        with path.open("rb") as file, closing(open_decompressed(file)) as stream:
             start, first = peek(stream, 4), first_character(stream)
             if start == PARQUET:
                 if stream is not file:
@@ -89,7 +89,7 @@ def _read_line_blocks(path: Path, max_rows: int) -> Iterator[Block]:
     size = path.stat().st_size
     first_row = 0
     try:
-        with path.open("rb") as file, closing(plain(file)) as stream:
+        with path.open("rb") as file, closing(open_decompressed(file)) as stream:
             for lines in _group_lines(path, stream, max_rows):
                 share = file.tell() / size if size else 1.0
                 yield Block.of(first_row, len(lines), b"".join(lines), share)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from service.errors import BadBatch
 from service.http.user_reader import collect_block
 from service.offline.answers import Answerer
-from service.offline.record_batches import ANSWERS, USER_COLUMNS, answer_batch, read_users, without_nulls
+from service.offline.record_batches import ANSWERS, USER_COLUMNS, answer_batch, as_json, read_users
 from service.recommender import UserBlock
 from service.settings import Limits
 
@@ -24,7 +24,8 @@ class BatchMatcher:
     """Answers a batch of users with one of the same kind: a pyarrow RecordBatch or Table, or a pandas DataFrame.
 
     Users come with the columns `name` (string) and `vector` (list of as many numbers as the index has dimensions) and,
-    if wanted, `k` (integer, null for the matcher's `k`) and `exclude` (list of product ids); other columns are ignored.
+    if wanted, the options of a request in `k` (integer, null for the matcher's `k`), `exclude` (list of product ids),
+    `filter` (JSON as a string), `min_score` and `max_score` (numbers); other columns are ignored.
     Row for row, answers have the columns `name`, `best` and `worst`, lists of structs {id, name, score} as `/batch`
     gives them, and `error_code` and `error_detail`, which are null for a user that was answered; one that was not has
     null lists. `SPARK_SCHEMA` says the same to Spark.
@@ -94,7 +95,7 @@ def _users_of_frame(frame: Any, answerer: Answerer) -> Iterable[UserBlock]:
             table = table.set_column(table.column_names.index("k"), "k", table["k"].cast(pa.int64()))
     except (pa.ArrowInvalid, pa.ArrowTypeError):  # A column has mixed types, so some rows are at fault, not all.
         rows = [{name: _plain_python(value) for name, value in row.items()} for row in columns.to_dict("records")]
-        members = [answerer.reader.read_member(without_nulls(row), i) for i, row in enumerate(rows)]
+        members = [answerer.reader.read_member(as_json(row), i) for i, row in enumerate(rows)]
         return [collect_block(members, answerer.dimension)]
     return _users_of_table(table, answerer)
 

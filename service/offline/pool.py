@@ -37,10 +37,13 @@ class Task:
 def start_pool(task: Task, workers: int, parts: PartsDirectory) -> Iterator["Pool"]:
     """Open a pool whose workers start with the first blocks and end with it. Raises BadBatch where one ends earlier.
 
-    Workers are spawned, because FAISS must not be forked after use (facebookresearch/faiss#5206). Each of them watches
-    a pipe that this process alone holds open, and exits when it closes: after an error, or when this process is killed.
+    FAISS must not be forked after use (facebookresearch/faiss#5206), and a worker that is spawned takes longer to
+    import everything than to answer many users. So workers are forked from a process that has imported everything and
+    used nothing. Each of them watches a pipe that this process alone holds open, and exits when it closes: after an
+    error, or when this process is killed.
     """
-    context = get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     watched, held = context.Pipe(duplex=False)
     with watched, held, ProcessPoolExecutor(workers, context, _exit_on_close, (watched,)) as executor:
         try:

@@ -1,6 +1,7 @@
 """Users in Arrow record batches, and answers as record batches. Needs pyarrow."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrieval.artifact.products import Prefixes, parse_prefixes
+from retrieval.records.lenient_json import BadJson, loads
 from service.errors import BadBatch, FailedUser
 from service.http.user_reader import UserRow, collect_block, in_safe_range
 from service.offline.answers import Answerer
@@ -47,13 +49,15 @@ def user_columns(schema: pa.Schema) -> list[str]:
 def read_users(batch: pa.RecordBatch, answerer: Answerer, first: int = 0) -> UserBlock:
     """Return the users of a record batch whose first row is row `first` of all.
 
-    Rows that hold what they should are read column by column, the others by the reader's definition of a user. Null in
-    `k` or `exclude` means that the user does not say. Raises BadBatch.
+    Rows that hold what they should are read column by column, those with a filter or a bound of scores and the others
+    by the reader's definition of a user. Null in an option means that the user does not say. Raises BadBatch.
     """
     columns = {name: batch.column(name) for name in user_columns(batch.schema)}
     in_range, vectors = _fast_vectors(columns["vector"], answerer.dimension)
     options = [columns.get(name, pa.nulls(len(batch))).to_pylist() for name in ("name", "k", "exclude")]
-    users = [_fast_user(answerer.limits, *row) if fits else None for fits, *row in zip(in_range, *options, strict=True)]
+    further = [columns[name] for name in ("filter", "min_score", "max_score") if name in columns]
+    plain = [fits and not any(column[i].is_valid for column in further) for i, fits in enumerate(in_range)]
+    users = [_fast_user(answerer.limits, *row) if fits else None for fits, *row in zip(plain, *options, strict=True)]
     if all(users):
         return UserBlock(users, vectors)  # type: ignore[arg-type]  # none of them is None
     vector_rows = np.cumsum(in_range) - 1
@@ -63,13 +67,17 @@ def read_users(batch: pa.RecordBatch, answerer: Answerer, first: int = 0) -> Use
             rows.append((user, vectors[vector_rows[i]]))
         else:
             row = {name: column[i].as_py() for name, column in columns.items()}
-            rows.append(answerer.reader.read_member(without_nulls(row), first + i))
+            rows.append(answerer.reader.read_member(as_json(row), first + i))
     return collect_block(rows, answerer.dimension)
 
 
-def without_nulls(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row as the reader expects it: without the optional fields that are null."""
-    return {name: value for name, value in row.items() if value is not None or name in ("name", "vector")}
+def as_json(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row as the reader expects it: without the options that are null, and with the filter in its text."""
+    present = {name: value for name, value in row.items() if value is not None or name in ("name", "vector")}
+    if isinstance(row.get("filter"), str):
+        with suppress(BadJson):  # A text is no filter, and the reader says so.
+            present["filter"] = loads(row["filter"].encode())
+    return present
 
 
 def answer_batch(answers: Sequence[Answer], prefixes: Prefixes) -> pa.RecordBatch:
@@ -148,4 +156,7 @@ USER_COLUMNS: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
     "vector": ("lists of numbers", lambda kind: _is_list(kind, _is_number)),
     "k": ("integers", pa.types.is_integer),
     "exclude": ("lists of product ids (strings)", lambda kind: _is_list(kind, _is_text)),
+    "filter": ("filters as JSON (strings)", _is_text),
+    "min_score": ("numbers", _is_number),
+    "max_score": ("numbers", _is_number),
 }

@@ -19,29 +19,30 @@ from waitress.channel import HTTPChannel
 from service.http import metrics
 from service.http.dynamic_batching import DynamicBatcher
 from service.http.openapi import HEALTH_ROUTES, URGENT_ROUTES
+from service.recommender import Serving
 from service.settings import Settings
 from service.workers.connections.parser import OVERLOADED
 
-_MAX_SMALL_BODY_BYTES = 64 * 1024  # of a single user
-_MAX_SLICE_SECONDS = 0.003  # that one user may take of the event loop
-_TURN_SECONDS = 0.005  # how long small requests run before the sockets are polled again
+_MAX_SMALL_BODY_BYTES = 64 * 1024  # A single user with a longer body waits for a thread.
+_MAX_SLICE_SECONDS = 0.003  # One user takes no more of the event loop.
+_TURN_SECONDS = 0.005  # Small requests run so long before the sockets are polled again.
 MAX_BATCHED_USERS = 8
 
 
 class Admission:
     """Holds the requests that wait; waitress calls `add_task` for each that has arrived."""
 
-    def __init__(self, batcher: DynamicBatcher, settings: Settings):
-        self._batcher = batcher
+    def __init__(self, serving: Serving, settings: Settings):
+        self._serving, self._batcher = serving, DynamicBatcher(serving, settings.limits)
         self._max_in_flight = max(1, settings.max_in_flight // settings.workers)
         self._engine_is_remote = settings.milvus is not None
         self._in_flight = self._running = 0
         self._counting = threading.Lock()
         self._watchdog_seconds = settings.watchdog_seconds
-        self._last_progress = time.monotonic()  # when a request was begun or ended
+        self._last_progress = time.monotonic()  # A request was then begun or ended.
         self._urgent: deque[HTTPChannel] = deque()
         self._small: deque[HTTPChannel] = deque()
-        self._slow: deque[HTTPChannel] = deque()  # single users for the threads
+        self._slow: deque[HTTPChannel] = deque()  # They ask for single users, and are for the threads.
         self._large = ThreadPoolExecutor(settings.threads, "large")
         self._pages = ThreadPoolExecutor(1, "pages")
         self._last_reported = (0, 0)
@@ -53,8 +54,9 @@ class Admission:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether requests wait, and none has been begun or ended for longer than a worker may hang."""
-        waits, seconds = self._in_flight > self._running, time.monotonic() - self._last_progress
+        """Whether requests wait, and those that run have not come further for longer than a worker may hang."""
+        last_progress = max(self._last_progress, self._serving.recommender.last_progress)
+        waits, seconds = self._in_flight > self._running, time.monotonic() - last_progress
         return waits and 0 < self._watchdog_seconds < seconds
 
     def is_full(self) -> bool:

@@ -6,8 +6,9 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from itertools import count
 from queue import SimpleQueue
 from select import PIPE_BUF
@@ -27,8 +28,6 @@ _MAX_FLUSH_SECONDS = 1.0
 _MAX_ID_CHARACTERS = 128
 _UNSAFE = re.compile(r"[^A-Za-z0-9._:/+=@-]")
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
-_made = count()
-_prefix = secrets.token_hex(6)
 
 
 class StderrHandler(logging.handlers.QueueHandler):
@@ -131,7 +130,13 @@ def request_id(headers: Mapping[str, str]) -> str:
     """Return the client's id of a request, cut and cleaned, from X-Request-ID or traceparent; or a new one."""
     given = _UNSAFE.sub("", headers.get("X_REQUEST_ID", ""))[:_MAX_ID_CHARACTERS]
     trace = None if given else _TRACE.fullmatch(headers.get("TRACEPARENT", ""))
-    return given or (trace[1] if trace else f"{_prefix}-{next(_made):x}")
+    return given or (trace[1] if trace else next(_new_ids()))
+
+
+@cache
+def _new_ids() -> Iterator[str]:
+    """Return the ids that this process gives to requests; threads may take them at the same time."""
+    return map(f"{secrets.token_hex(6)}-{{:x}}".format, count())
 
 
 def _escaped(text: str) -> str:

@@ -20,7 +20,6 @@ from service.cores import never_wait
 from service.http import metrics
 from service.http.access import Access
 from service.http.app import create_app
-from service.http.dynamic_batching import DynamicBatcher
 from service.recommender import Serving
 from service.settings import Settings
 from service.workers.admission import Admission
@@ -30,18 +29,19 @@ from service.workers.connections.parser import RequestParser
 from service.workers.listener import ConnectionCount
 from service.workers.logs import RequestLog
 
-_MAX_EVENTS = 64  # in one turn
-_PARSING_SECONDS = 0.005  # in one turn, for what has been received before
+# One turn of the event loop handles so many events, and then parses for so long what was received before.
+_MAX_EVENTS = 64
+_PARSING_SECONDS = 0.005
 _POLL_SECONDS, _SHORT_POLL_SECONDS = 1.0, 0.01
-_MAINTENANCE_SECONDS = 1  # between two looks at idle and slow clients
+_MAINTENANCE_SECONDS = 1  # Idle and slow clients are looked for so often.
 _STOPPING_IDLE_TIMEOUT_SECONDS = 1.0
-STOPPING_BUSY_TIMEOUT_SECONDS = 10.0  # for a client that is slow to send a request or to take an answer
-_YIELD_SECONDS = 0.01  # how long a connection is left to other workers
+STOPPING_BUSY_TIMEOUT_SECONDS = 10.0  # Some clients are slow to send a request or to take an answer.
+_YIELD_SECONDS = 0.01  # A new connection is left to other workers for so long.
 _YIELD_INTERVAL_SECONDS = 1.0
 _MAX_CONNECTIONS, _MIN_CONNECTIONS = 1000, 8
-_MAX_ACCEPTS = 64  # in one turn
-_CLOSED_AT_ONCE = 16  # idle connections, to make room for new ones
-_RESERVED_DESCRIPTORS = 32  # for files that a worker opens later
+_MAX_ACCEPTS = 64  # One turn accepts no more connections, so that those that are open are answered.
+_CLOSED_AT_ONCE = 16  # So many idle connections make room for new ones together.
+_RESERVED_DESCRIPTORS = 32  # A worker opens files later too.
 
 
 class Server(TcpWSGIServer):
@@ -53,18 +53,18 @@ class Server(TcpWSGIServer):
     def __init__(self, serving: Serving, listener: socket.socket, open_count: ConnectionCount, settings: Settings):
         self.serving = serving
         self.lingering: set[Channel] = set()
-        self.parsing: deque[Channel] = deque()  # those with more to parse
-        self._unsettled: deque[Channel] = deque()  # those that another thread has answered
+        self.parsing: deque[Channel] = deque()  # They have received more than is parsed.
+        self._unsettled: deque[Channel] = deque()  # Another thread has answered them.
         self.budget = Budget(settings.memory_bytes // settings.workers)
         self.epoll, self._accepts = select.epoll(), True
         self._open_count = open_count
         self._clients_connect, self._last_yielded, self._ending = False, -math.inf, False
         self._last_full, self._max_connections = -math.inf, _max_connections()
-        self.last_tick = time.monotonic()  # when the event loop last began a turn
+        self.last_tick = time.monotonic()  # The event loop last began a turn then.
         self.on_tick: Callable[[], object] = lambda: None
         self._thread = threading.get_ident()
         self.request_log = RequestLog(settings)
-        self._admission = Admission(DynamicBatcher(serving, settings.limits), settings)
+        self._admission = Admission(serving, settings)
         serving.is_stuck = lambda: self._admission.is_stuck
         self.parser_class = partial(
             RequestParser,
@@ -119,7 +119,7 @@ class Server(TcpWSGIServer):
         for channel in list(self.active_channels.values()):
             if channel.is_too_slow(time.monotonic()):
                 metrics.SLOW_CLIENTS.inc()
-                channel.will_close = True
+                channel.handle_close()  # A client that takes nothing would not let its socket become writable.
             channel.settle()
 
     def readable(self) -> bool:
@@ -206,8 +206,7 @@ class Server(TcpWSGIServer):
             timeout = STOPPING_BUSY_TIMEOUT_SECONDS if channel.is_busy else _STOPPING_IDLE_TIMEOUT_SECONDS
             is_being_answered = channel.requests and not channel.total_outbufs_len
             if not is_being_answered and now - channel.last_activity > timeout:
-                channel.will_close = True
-                channel.settle()
+                channel.handle_close()
 
 
 def _max_connections() -> int:

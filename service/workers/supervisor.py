@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 
 from retrieval.artifact.watch import BuildWatch, PinnedBuild, start_verifying_current
@@ -20,11 +21,11 @@ from service.workers.listener import bound_socket
 from service.workers.worker_pool import MAX_OPENING_SECONDS, WorkerPool
 
 _BACKLOG_CONNECTIONS = 1024
-_ENDING_SECONDS = 10  # after draining, for clients that are slow to take their answers
-_HANDSHAKE_SECONDS = 0.05  # in which handshakes that have begun come to their end
-_MAX_WITHOUT_WORKERS_SECONDS = 3.0  # until clients are told; a worker that is started again is sooner back
-_MAX_TURNED_AWAY = 100  # at once
-_TURNED_AWAY_SECONDS = 1.0  # for a client to take the answer
+_ENDING_SECONDS = 10  # Clients that are slow to take their answers have so long after draining.
+_HANDSHAKE_SECONDS = 0.05  # Handshakes that have begun come to their end in this time.
+_MAX_WITHOUT_WORKERS_SECONDS = 3.0  # A worker that is started again is back sooner, so clients wait for it.
+_MAX_TURNED_AWAY = 100  # More clients at once wait in the backlog, so that their sockets stay few.
+_TURNED_AWAY_SECONDS = 1.0  # A client has so long to take the answer.
 _UNAVAILABLE_BODY = (
     b'{"type":"about:blank","title":"Service Unavailable","status":503,'
     b'"detail":"no worker can serve the current build"}'
@@ -37,9 +38,10 @@ _UNAVAILABLE = (
 log = logging.getLogger(__name__)
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, dropped_lines: SimpleQueue[int]) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal stops at once. SIGHUP checks for a new build.
 
+    Log lines of this process that are dropped come in `dropped_lines`, for a worker to count.
     Raises BadSetting for an address that cannot be listened on, BadArtifact where there is no good build to start with,
     and CannotServe where the workers do not start.
     """
@@ -62,7 +64,7 @@ def serve(settings: Settings) -> None:
             host, port = listener.getsockname()[:2]
             listener.setblocking(False)
             log.info("serving build %s on http://%s:%d", build.build_id, f"[{host}]" if ":" in host else host, port)
-            _follow_builds(settings, listener, workers, signals, build)
+            _follow_builds(settings, listener, workers, signals, build, dropped_lines)
         _drain(settings, listener, workers, signals)
 
 
@@ -79,7 +81,12 @@ def _first_build(settings: Settings, workers: WorkerPool, signals: "_Signals") -
 
 
 def _follow_builds(
-    settings: Settings, listener: socket.socket, workers: WorkerPool, signals: "_Signals", build: PinnedBuild
+    settings: Settings,
+    listener: socket.socket,
+    workers: WorkerPool,
+    signals: "_Signals",
+    build: PinnedBuild,
+    dropped_lines: SimpleQueue[int],
 ) -> None:
     """Keep the workers on the newest good build until a signal to stop."""
     reloader = Reloader(workers, BuildWatch(settings.artifacts, settings.reload_seconds), build)
@@ -87,6 +94,8 @@ def _follow_builds(
     while not signals.stops:
         workers.poll()
         substitute.poll(workers.any_serve)
+        while not dropped_lines.empty():
+            workers.count("dropped log line", dropped_lines.get())
         if settings.milvus:
             continue  # Its workers follow the alias by themselves.
         if signals.reloads:
@@ -130,7 +139,7 @@ class Reloader:
         self._workers, self._served = workers, build
         self._next: PinnedBuild | None = None
         self._prepare_until = math.inf
-        self._replaced: list[PinnedBuild] = []  # which workers may have open
+        self._replaced: list[PinnedBuild] = []  # Workers may still have them open.
 
     def poll(self) -> None:
         """Go on as far as builds and workers are ready."""

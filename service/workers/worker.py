@@ -1,6 +1,7 @@
 """A worker process, `python -m service.workers.worker`, started and commanded by the supervisor."""
 
 import logging
+import os
 import resource
 import signal
 import socket
@@ -28,6 +29,7 @@ from service.workers.server import Server
 if TYPE_CHECKING:
     from service.engines.milvus_engine import MilvusEngine
 
+_MAX_ENDING_SECONDS = 12.0  # longer than a supervisor that lives gives a worker
 _FOLLOW_SECONDS = 1.0  # between two looks at the cluster
 # How long a thread with a search to begin or to end waits for one that reads a large batch.
 _THREAD_SWITCH_SECONDS = 0.0005
@@ -69,8 +71,8 @@ class _CommandRunner:
     """Does what the supervisor commands, and puts the server to run into `servers`, or None if there is none.
 
     The server comes with the first build once connections may be accepted. The supervisor sends ("prepare", build id),
-    ("drop",), ("serve", build id), ("accept",), ("count", event), ("drain",) and ("end",). It gets ("prepared", build
-    id) or ("refused", build id, message), and ("serving", build id). At most two builds are open at a time.
+    ("drop",), ("serve", build id), ("accept",), ("count", event, times), ("drain",) and ("end",). It gets ("prepared",
+    build id) or ("refused", build id, message), and ("serving", build id). At most two builds are open at a time.
     """
 
     def __init__(
@@ -91,7 +93,7 @@ class _CommandRunner:
             "drop": self._drop,
             "serve": self._serve,
             "accept": self._accept,
-            "count": lambda event: metrics.EVENTS[event].inc(),
+            "count": lambda event, times: metrics.EVENTS[event].inc(times),
             "drain": self._drain,
         }
         try:
@@ -106,6 +108,8 @@ class _CommandRunner:
             if self._server:
                 self._server.end()
             self.servers.put(None)
+        time.sleep(_MAX_ENDING_SECONDS)  # Usually the process ends before.
+        os._exit(1)  # Its supervisor has died, and so kills no worker that computes on and on.
 
     def _prepare(self, build_id: str) -> None:
         self._drop()

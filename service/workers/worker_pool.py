@@ -20,7 +20,8 @@ from service.errors import CannotServe
 from service.settings import Settings
 from service.workers.listener import ConnectionCount, shared_counts
 
-MAX_OPENING_SECONDS = 300.0  # for a worker to open a build, and to run its event loop
+MAX_OPENING_SECONDS = 300.0  # for a worker to open a build
+_MAX_FIRST_TICK_SECONDS = 10.0  # then for its event loop to turn
 _POLL_SECONDS = 0.1
 _MAX_LATE_SECONDS = 2.0  # between two polls; if there are more, the machine or this process was stopped
 _EXIT_SECONDS = 1.0  # for a worker whose pipe is closed to be gone
@@ -116,10 +117,10 @@ class WorkerPool:
         for worker in self._workers.values():
             worker.command(self._commands[command])
 
-    def count(self, event: str) -> None:
-        """Have one worker count an event of the supervisor's."""
+    def count(self, event: str, times: int = 1) -> None:
+        """Have one worker count events of the supervisor's."""
         for worker in list(self._workers.values())[:1]:
-            worker.send(("count", event))
+            worker.send(("count", event, times))
 
     def all_prepared(self, build_id: str) -> bool:
         """Whether no worker is left that would have to open a build first; those that are not running will."""
@@ -249,7 +250,8 @@ class WorkerPool:
         for number, worker in self._workers.items():
             last_tick, limit = self._counts[number].last_tick, float(self._settings.watchdog_seconds)
             if last_tick == -math.inf:
-                last_tick, limit = worker.commanded, MAX_OPENING_SECONDS
+                last_tick = worker.commanded
+                limit = _MAX_FIRST_TICK_SECONDS if worker.build_id else MAX_OPENING_SECONDS
             seconds = now - max(last_tick, self._watched_since)
             if seconds > limit and not worker.is_killed:
                 log.error("worker %d has not ticked for %.1f s and is killed", number, seconds)

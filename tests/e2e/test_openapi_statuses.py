@@ -31,6 +31,7 @@ CONFORMANCE = [
     response_schema_conformance,
 ]
 KEY = "sesame"
+PRODUCT = "pizza-01"
 GOOD = {
     "/infer": user_json(),
     "/batch": b"[" + user_json() + b"]",
@@ -80,14 +81,18 @@ def raw(server: Server, method: str, path: str, head: str, body: bytes = b"") ->
     return response
 
 
+def good(server: Server, method: str, path: str, product_id: str) -> requests.Response:
+    body, whole = GOOD.get(path, b""), path.replace("{id}", product_id) + GOOD_QUERY.get(path, "")
+    return raw(server, method, whole, length(body), body)
+
+
 def length(body: bytes) -> str:
     return f"Content-Length: {len(body)}"
 
 
 PROVOKE: dict[int, Callable[[Server, str, str], requests.Response]] = {
-    200: lambda server, method, path: raw(
-        server, method, path + GOOD_QUERY.get(path, ""), length(GOOD.get(path, b"")), GOOD.get(path, b"")
-    ),
+    200: lambda server, method, path: good(server, method, path, PRODUCT),
+    404: lambda server, method, path: good(server, method, path, "no-such-id"),
     400: lambda server, method, path: raw(server, method, path, "Content-Length: ten"),
     401: lambda server, method, path: requests.request(
         method, f"http://127.0.0.1:{server.port}{path}", data=GOOD.get(path), timeout=30
@@ -105,7 +110,7 @@ IN_OTHER_TESTS = {429, 500, 503}
 
 
 def check(api: dict[str, Any], path: str, method: str, response: requests.Response) -> None:
-    case = schemathesis.openapi.from_dict(api)[path][method].Case()
+    case = schemathesis.openapi.from_dict(api)[path][method].Case(path_parameters={"id": PRODUCT})
     case.validate_response(response, checks=CONFORMANCE)
 
 

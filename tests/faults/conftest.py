@@ -1,4 +1,4 @@
-"""Servers, questions and builds for fault tests."""
+"""Servers, requests and builds for fault tests."""
 
 import json
 import shutil
@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from index_builder.pipeline import BuildRequest, build
-from retrieval.artifact.store import Build, open_build
+from retrieval.artifact.store import open_build
 from service.recommender import Recommender
 from tests.support.catalogues import products_of, write_lines
 from tests.support.engines import engine_of
-from tests.support.load import Question
+from tests.support.load import ExpectedRequest
 from tests.support.matches import answers_to, user_row
 
 PRODUCTS, DIMENSION, K = 500, 24, 10
@@ -39,22 +39,30 @@ def publish(root: Path, tmp_path: Path) -> Publish:
     return publish
 
 
-def questions(root: Path, *build_ids: str, users_at_once: int = 1, k: int = K) -> list[Question]:
-    """A question for each user or batch, with the answers of each build."""
-    builds = [open_build(root, build_id) for build_id in build_ids]
-    queries = []
-    for start in range(0, len(USERS), users_at_once):
-        users = range(start, min(start + users_at_once, len(USERS)))
-        bodies = [json.dumps({"name": f"u{i}", "vector": USERS[i].tolist(), "k": k}) for i in users]
+def requests_to(
+    root: Path, *build_ids: str, users: int = len(USERS), users_at_once: int = 1, k: int = K
+) -> list[ExpectedRequest]:
+    """A request for each user or batch, with the answers of each build."""
+    recommenders = {build_id: Recommender(engine_of(open_build(root, build_id))) for build_id in build_ids}
+    requests = []
+    for start in range(0, users, users_at_once):
+        rows = range(start, min(start + users_at_once, users))
+        bodies = [json.dumps({"name": f"u{i}", "vector": USERS[i].tolist(), "k": k}) for i in rows]
         path, body = ("/infer", bodies[0]) if users_at_once == 1 else ("/batch", f"[{','.join(bodies)}]")
-        answers = {build.id: _answer(build, list(users), users_at_once > 1, k) for build in builds}
-        queries.append(Question(path, body.encode(), answers))
-    return queries
+        answers = {build_id: _answer(each, rows, users_at_once > 1, k) for build_id, each in recommenders.items()}
+        requests.append(ExpectedRequest(path, body.encode(), answers))
+    return requests
 
 
-def _answer(build: Build, users: list[int], as_array: bool, k: int) -> bytes:
-    recommender = Recommender(engine_of(build))
-    answers = answers_to(recommender, [user_row(f"u{i}", USERS[i], k) for i in users])
+def batch_body(users: int, k: int) -> bytes:
+    """A batch of few bytes a user."""
+    vectors = np.random.default_rng(3).integers(-9, 9, (users, DIMENSION))
+    rows = [{"name": "u", "vector": vector.tolist(), "k": k} for vector in vectors]
+    return json.dumps(rows, separators=(",", ":")).encode()
+
+
+def _answer(recommender: Recommender, rows: range, as_array: bool, k: int) -> bytes:
+    answers = answers_to(recommender, [user_row(f"u{i}", USERS[i], k) for i in rows])
     return b"[" + b",".join(answers) + b"]" if as_array else answers[0]
 
 

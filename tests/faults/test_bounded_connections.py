@@ -11,7 +11,7 @@ from statistics import median
 
 import pytest
 
-from tests.faults.conftest import Publish, questions
+from tests.faults.conftest import Publish, requests_to
 from tests.support.server import serving
 from tests.support.watched import health, watched, workers
 
@@ -19,7 +19,7 @@ MAX_CONNECTIONS = 1000
 
 
 def idle_connections(root: Path, publish: Publish, count: int) -> None:
-    [question, *_] = questions(root, publish(0))
+    [request] = requests_to(root, publish(0), users=1)
     with serving(root) as server, ExitStack() as stack:
         seconds = []
         for _ in range(2):
@@ -27,7 +27,7 @@ def idle_connections(root: Path, publish: Publish, count: int) -> None:
             with watched(server) as seen:
                 for _ in range(100):
                     began = time.monotonic()
-                    assert server.send("POST", question.path, question.body, {}).status == 200
+                    assert server.send("POST", request.path, request.body, {}).status == 200
                     seconds.append(time.monotonic() - began)
         assert is_open(connections[-1])
     seen.report("idle connections", connections=count, infer_median_ms=round(median(seconds) * 1e3, 1))

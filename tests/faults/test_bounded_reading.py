@@ -1,8 +1,8 @@
 """What is received is read once: no framing of a request makes a worker compute more than its bytes are worth."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain, repeat
 from pathlib import Path
@@ -11,11 +11,11 @@ import pytest
 
 from tests.faults.conftest import Publish
 from tests.support.api import check_problem
+from tests.support.raw_http import GET_LIVE
 from tests.support.server import Server, answer_on, serving
 from tests.support.watched import processor_seconds, watched, workers
 
 HEAD = b"POST /batch HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-GET = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CLIENTS, BYTES_PER_SECOND = 8, 700_000
 MAX_SHARE = 0.5  # of a core; it was all of it
 Pieces = Callable[[], Iterator[bytes]]
@@ -30,7 +30,7 @@ def line_ends() -> Iterator[bytes]:
 
 
 def long_head_in_small_pieces() -> Iterator[bytes]:
-    return chain([GET[:-4], b"\r\nX: "], repeat(b"x" * 500))
+    return chain([GET_LIVE[:-4], b"\r\nX: "], repeat(b"x" * 500))
 
 
 def send(server: Server, pieces: Pieces, bytes_per_second: float, until: float) -> None:
@@ -51,12 +51,9 @@ def share_of_a_core(root: Path, publish: Publish, pieces: Pieces, seconds: float
     with serving(root) as server, watched(server) as seen:
         [worker] = workers(server)
         before, began = processor_seconds(worker), time.monotonic()
-        arguments = (server, pieces, BYTES_PER_SECOND / CLIENTS, began + seconds)
-        clients = [threading.Thread(target=send, args=arguments) for _ in range(CLIENTS)]
-        for client in clients:
-            client.start()
-        for client in clients:
-            client.join()
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            arguments = (server, pieces, BYTES_PER_SECOND / CLIENTS, began + seconds)
+            list(clients.map(send, *(repeat(argument, CLIENTS) for argument in arguments)))
         share = (processor_seconds(worker) - before) / (time.monotonic() - began)
     seen.report(f"reading {pieces.__name__.replace('_', ' ')}", clients=CLIENTS, share_of_a_core=round(share, 2))
     assert share < MAX_SHARE
@@ -85,7 +82,7 @@ def test_half_a_minute_of_odd_framing_costs_little(root: Path, publish: Publish,
         (HEAD + b"1\r\n xy", 400, "Chunk not properly terminated"),
         (HEAD + b"0\r\n" + b"X: y\r\n" * 2000, 400, "the trailer is larger than the 8192 bytes allowed"),
         (HEAD + b"fffffff\r\n", 413, "the body is larger than the 67108864 bytes allowed"),
-        (GET[:-2] + b"a: b\r\n" * 300 + b"\r\n", 431, "more than 256 header lines"),
+        (GET_LIVE[:-2] + b"a: b\r\n" * 300 + b"\r\n", 431, "more than 256 header lines"),
     ],
     ids=["control line", "bare line feeds", "end of a chunk", "trailer", "announced chunk", "header lines"],
 )
@@ -116,5 +113,5 @@ def test_trailers_and_extensions_are_skipped(root: Path, publish: Publish) -> No
             connection.sendall(bytes([byte]))
         answer = answer_on(connection)
         assert (answer.status, answer.headers["X-Batch-Errors"]) == (200, "1")
-        connection.sendall(b"\r\n\r\n" + GET)
+        connection.sendall(b"\r\n\r\n" + GET_LIVE)
         assert answer_on(connection).status == 200

@@ -1,14 +1,15 @@
 """However much clients ask for at once, the event loop computes a moment at a time, and health is answered."""
 
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import repeat
 from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import PRODUCTS, Publish
-from tests.faults.test_bounded_waits import GET, answers_on, batch_body, post
+from tests.faults.conftest import PRODUCTS, Publish, batch_body
+from tests.support.raw_http import GET_LIVE, answers_on, post
 from tests.support.server import Server, answer_on, serving
 from tests.support.watched import watched
 
@@ -27,12 +28,8 @@ def worst_case_batches(root: Path, publish: Publish, seconds: float) -> None:
                 connection.sendall(batch)
                 statuses.append(answer_on(connection).status)
 
-    with serving(root, RECO_WORKERS="2") as server, watched(server) as seen:
-        clients = [threading.Thread(target=ask, args=(server, time.monotonic() + seconds)) for _ in range(CLIENTS)]
-        for client in clients:
-            client.start()
-        for client in clients:
-            client.join()
+    with serving(root, RECO_WORKERS="2") as server, watched(server) as seen, ThreadPoolExecutor(CLIENTS) as clients:
+        list(clients.map(ask, repeat(server, CLIENTS), repeat(time.monotonic() + seconds)))
     assert set(statuses) <= {200, 429, 503}
     assert statuses.count(200) > 0
     seen.report("worst-case batches", clients=CLIENTS, answered=statuses.count(200))
@@ -59,7 +56,7 @@ def test_metrics_do_not_queue_behind_batches(root: Path, publish: Publish) -> No
         with suppress(BlockingIOError):
             pytest.fail(f"the batch was answered first: {busy.recv(20)!r}")
         busy.settimeout(30)
-        busy.sendall(GET)
+        busy.sendall(GET_LIVE)
         answers = answers_on(busy)
         assert len(next(answers)) == 1000
         assert next(answers) == {"status": "live"}

@@ -107,17 +107,17 @@ class Target:
 
 
 @pytest.fixture(scope="module", params=["negated"])
-def sound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def intact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifacts root; the parameter says how the worst side is searched."""
-    root = tmp_path_factory.mktemp("sound") / "artifacts"
+    root = tmp_path_factory.mktemp("intact") / "artifacts"
     for seed in (1, 0):
         publish(root, seed, worst=request.param)
     return root
 
 
 @pytest.fixture
-def target(sound: Path, tmp_path: Path) -> Target:
-    return Target(Path(shutil.copytree(sound, tmp_path / "artifacts")))
+def target(intact: Path, tmp_path: Path) -> Target:
+    return Target(Path(shutil.copytree(intact, tmp_path / "artifacts")))
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def damaged(path: Path, content: bytes, what: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("rounds", [3, pytest.param(200, marks=pytest.mark.soak)])
-@pytest.mark.parametrize("sound", ["negated", "shared"], indirect=True)
+@pytest.mark.parametrize("intact", ["negated", "shared"], indirect=True)
 def test_random_damage_is_refused_by_name_or_changes_nothing(target: Target, rounds: int) -> None:
     draw = random.Random(7)
     refused = cases = 0

@@ -26,7 +26,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,11 @@ from service.http.open_inference import read_request
 from service.http.schemas import read_json
 from service.http.user_reader import UserReader
 from service.settings import Limits
+from tests.faults.conftest import Publish
 from tests.support.figures import record
+from tests.support.raw_http import post
+from tests.support.server import Server, answer_on, serving
+from tests.support.watched import watched
 
 DIMENSION, LIMITS = 300, Limits()
 MB = 2**20
@@ -103,6 +109,9 @@ BODIES: dict[str, tuple[Callable[[bytes], int], Callable[[int], bytes]]] = {
     "one long line": (read_lines, lambda size: b"[" + b"{}," * (size // 3) + b"{}]"),
     "long lines": (read_lines, lambda size: (b"[" + b"{}," * (size // 384) + b"{}]\n") * 128),
     "a tensor of integers": (read_tensors, lambda size: tensor("1," * (size // 2) + "1")),
+    "blanks": (read_user, lambda size: b" " * size + b"{}"),
+    "one string": (read_user, lambda size: b'{"name":"' + b"a" * size + b'"}'),
+    "a tensor of digits": (read_tensors, lambda size: tensor("1" * size)),
     "a string of escapes": (read_user, lambda size: b'{"name":"' + b"\\n" * (size // 2) + b'"}'),
     "a string of escapes in a string": (read_array, lambda size: b'"' + b"\\\\n" * (size // 3) + b'"'),
 }
@@ -191,3 +200,40 @@ def test_the_largest_batches_are_read_whole(name: str) -> None:
     found = measure_apart(name, LIMITS.max_batch)
     assert found["result"] == f"{LIMITS.max_batch} users"
     check_bounds(found, MAX_LEGAL_PEAK_MB)
+
+
+SERVED = {
+    "empty objects": "/batch",
+    "an array in a string": "/batch",
+    "digits": "/infer",
+    "a string of escapes": "/infer",
+    "one string": "/infer",
+    "long lines": "/batch",
+    "blanks": "/infer",
+    "a tensor of integers": "/v2/models/reco/infer",
+    "a tensor of digits": "/v2/models/reco/infer",
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", SERVED)
+def test_hostile_bodies_are_answered_beside_honest_ones(root: Path, publish: Publish, name: str) -> None:
+    publish(0)
+    kind = "Content-Type: application/x-ndjson" if "lines" in name else "Content-Type: application/json"
+    request, statuses = post(SERVED[name], BODIES[name][1](LONG_MB * MB), kind), Counter[int]()
+
+    def ask(server: Server, until: float) -> None:
+        while time.monotonic() < until:
+            with suppress(OSError), server.raw() as connection:
+                with suppress(OSError):  # The refusal may come before the body is sent.
+                    connection.sendall(request)
+                statuses[answer_on(connection).status] += 1
+
+    with serving(root, RECO_WORKERS="2") as server, watched(server) as seen:
+        clients = [threading.Thread(target=ask, args=(server, time.monotonic() + 15)) for _ in range(4)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+    assert set(statuses) <= {200, 400, 413, 422, 429}, statuses
+    seen.report(f"bodies of {LONG_MB} MB, {name}", clients=4, answers=statuses.total())

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.faults.conftest import Publish, questions
+from tests.faults.conftest import Publish, requests_to
 from tests.support.api import check_problem
 from tests.support.figures import record
 from tests.support.load import Load, load
@@ -35,11 +35,11 @@ def goodput(seen: Load, seconds: float) -> float:
 
 
 def overload(root: Path, publish: Publish, seconds: float) -> None:
-    queries = questions(root, publish(0), users_at_once=20, k=100)
+    queries = requests_to(root, publish(0), users_at_once=20, k=100)
     with serving(root, RECO_WORKERS="2", RECO_MAX_IN_FLIGHT=str(IN_FLIGHT)) as server:
-        with load(server.port, queries, IN_FLIGHT // 2) as fitting:
+        with load(server.port, queries, IN_FLIGHT // 2, think_seconds=0) as fitting:
             time.sleep(seconds)
-        with load(server.port, queries, 4 * IN_FLIGHT) as excessive:
+        with load(server.port, queries, 4 * IN_FLIGHT, think_seconds=0) as excessive:
             waits = []
             until = time.monotonic() + seconds
             while time.monotonic() < until:

@@ -11,7 +11,7 @@ import pytest
 
 from retrieval.artifact.store import build_ids, prune
 from service.__main__ import main
-from tests.faults.conftest import Publish, damaged_copy, point, questions
+from tests.faults.conftest import Publish, damaged_copy, point, requests_to
 from tests.support.figures import record
 from tests.support.load import load
 from tests.support.server import SECONDS, Server, serving
@@ -39,7 +39,7 @@ def metric(server: Server, name: str) -> float:
 
 def reload_under_load(root: Path, publish: Publish, good: int, bad: int, connections: int) -> None:
     builds = [publish(seed) for seed in range(good + 1)]
-    queries = questions(root, *builds)
+    queries = requests_to(root, *builds)
     point(root, builds[0])
     with serving(root, RECO_WORKERS="2") as server:
         with load(server.port, queries, connections) as seen:
@@ -126,10 +126,10 @@ def first_free_descriptor(process: int) -> int:
 def test_a_build_that_one_worker_cannot_open_is_served_by_none_until_all_can(root: Path, publish: Publish) -> None:
     first = publish(0)
     second = publish(1)
-    asked = questions(root, first, second)
+    requests = requests_to(root, first, second)
     point(root, first)
     with serving(root, RECO_WORKERS="2") as server:
-        with load(server.port, asked, connections=8) as seen:
+        with load(server.port, requests, connections=8) as seen:
             time.sleep(0.5)
             limited = workers(server)[1]
             allowed = resource.prlimit(limited, resource.RLIMIT_NOFILE)
@@ -179,7 +179,7 @@ def truncate_until_no_worker_serves(root: Path, server: Server, build_id: str) -
 @pytest.mark.slow
 def test_a_service_whose_build_was_damaged_serves_again_when_its_files_are_back(root: Path, publish: Publish) -> None:
     build_id = publish(0)
-    [question] = questions(root, build_id)[:1]
+    [request] = requests_to(root, build_id, users=1)
     with serving(root, RECO_WORKERS="2") as server:
         content = truncate_until_no_worker_serves(root, server, build_id)
         ready = server.send("GET", "/health/ready", None, {})
@@ -187,8 +187,8 @@ def test_a_service_whose_build_was_damaged_serves_again_when_its_files_are_back(
         assert ready.json["detail"] == "no worker can serve the current build"
         (root / build_id / "best.faiss").write_bytes(content)
         wait_until_open(server, [[build_id], [build_id]], build_id)
-        answer = server.send("POST", "/infer", question.body, {})
-        assert (answer.status, answer.body) == (200, question.answers[build_id])
+        answer = server.send("POST", "/infer", request.body, {})
+        assert (answer.status, answer.body) == (200, request.answers[build_id])
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.faults.conftest import Publish, point, questions
+from tests.faults.conftest import Publish, point, requests_to
 from tests.support.figures import record
 from tests.support.load import load
 from tests.support.server import serving
@@ -28,7 +28,7 @@ def descriptors(process: int) -> int:
 @pytest.mark.soak
 def test_memory_and_descriptors_stay_as_they_are(root: Path, publish: Publish) -> None:
     builds = [publish(seed) for seed in range(2)]
-    singles, batches = questions(root, *builds), questions(root, *builds, users_at_once=100, k=50)
+    singles, batches = requests_to(root, *builds), requests_to(root, *builds, users_at_once=100, k=50)
     with serving(root, RECO_WORKERS="2") as server:
         processes = workers(server)
         memory: list[list[int]] = []

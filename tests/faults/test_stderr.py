@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Publish, questions
+from tests.faults.conftest import Publish, requests_to
 from tests.support.api import Answer
 from tests.support.figures import record
 from tests.support.server import COMMAND, ROOT, SECONDS, Server, environment
@@ -66,13 +66,13 @@ STREAMS = {"full": _full, "closed": _closed, "reader gone": _gone, "stuck": _stu
 
 @contextmanager
 def serving_with_stderr(artifacts: Path, descriptor: int | None, **settings: str) -> Iterator[Server]:
-    """A server of two workers whose stderr is a descriptor, or closed; it must end by SIGTERM, with exit code 0."""
+    """A server whose stderr is a descriptor, or closed; it must end by SIGTERM, with exit code 0."""
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
         COMMAND,
         cwd=ROOT,
-        env=environment(artifacts, RECO_PORT=str(port), RECO_WORKERS="2", **settings),
+        env=environment(artifacts, RECO_PORT=str(port), **settings),
         stdout=subprocess.DEVNULL,
         stderr=descriptor,
         text=True,
@@ -108,17 +108,17 @@ def _metrics(server: Server) -> dict[str, float]:
     return {name: float(value) for name, value in samples}
 
 
-def serve_without_stderr(root: Path, build_id: str, stream: str, requests: int) -> float:
-    """Ask so many questions, each of which must be answered right; return how many lines were dropped."""
-    asked = questions(root, build_id)
+def serve_without_stderr(root: Path, build_id: str, stream: str, count: int) -> float:
+    """Send so many requests, each of which must be answered right; return how many lines were dropped."""
+    requests = requests_to(root, build_id)
     with STREAMS[stream]() as descriptor, serving_with_stderr(root, descriptor) as server:
         with closing(server.connect()) as connection:
-            for number in range(requests):
-                question = asked[number % len(asked)]
-                connection.request("POST", question.path, question.body)
+            for number in range(count):
+                request = requests[number % len(requests)]
+                connection.request("POST", request.path, request.body)
                 response = connection.getresponse()
                 answer = Answer(response.status, response.headers, response.read())
-                assert (answer.status, answer.body) == (200, question.answers[build_id])
+                assert (answer.status, answer.body) == (200, request.answers[build_id])
         time.sleep(0.2)  # for the lines of the last moment
         metrics = _metrics(server)
     assert metrics.get("reco_worker_restarts_total", 0) == 0
@@ -127,12 +127,12 @@ def serve_without_stderr(root: Path, build_id: str, stream: str, requests: int) 
 
 @pytest.mark.parametrize("stream", ["full", "closed", "reader gone"])
 def test_requests_are_answered_while_log_lines_are_refused(root: Path, publish: Publish, stream: str) -> None:
-    assert serve_without_stderr(root, publish(0), stream, requests=300) >= 300
+    assert serve_without_stderr(root, publish(0), stream, count=300) >= 300
 
 
 @pytest.mark.slow
 def test_requests_are_answered_and_a_stop_is_obeyed_while_the_log_is_stuck(root: Path, publish: Publish) -> None:
-    serve_without_stderr(root, publish(0), "stuck", requests=300)  # fewer than a queue holds
+    serve_without_stderr(root, publish(0), "stuck", count=300)  # fewer than a queue holds
 
 
 @pytest.mark.soak

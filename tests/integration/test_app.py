@@ -43,6 +43,10 @@ def test_the_index_tells_what_is_served(api: Api, sample_build: Build) -> None:
                 "best": [{**found, "k": 10, "lower_bound": at_10}, {**found, "k": 100, "lower_bound": at_100}],
                 "worst": [{**found, "k": 10, "lower_bound": at_10}, {**found, "k": 100, "lower_bound": at_100}],
             },
+            "filterable": [
+                {"name": "cuisine", "type": "keyword", "values": 30, "coverage": 1.0},
+                {"name": "description", "type": "keyword", "values": 2460, "coverage": 1.0},
+            ],
         },
     )
 

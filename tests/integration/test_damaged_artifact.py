@@ -23,39 +23,42 @@ FILES = [
     "products.rows.npy",
     "products.by_id.npy",
     "products.by_name.npy",
+    "fields.json",
+    "fields.bin",
     "map.json",
     "sample_users.json",
     "recall.json",
 ]
-ALIKE = {  # in both of the sound builds
+ALIKE = {  # in both of the intact builds
     "recall.json",
     "products.line_starts.npy",
     "products.head_lengths.npy",
     "products.by_id.npy",
     "products.by_name.npy",
+    "fields.json",
     "sample_users.json",
 }
 
 
 @pytest.fixture(scope="module")
-def sound_roots(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def intact_roots(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Artifacts roots of two different builds."""
-    directory = tmp_path_factory.mktemp("sound")
+    directory = tmp_path_factory.mktemp("intact")
     for seed in (0, 1):
         publish(directory / str(seed), seed)
     return [directory / "0", directory / "1"]
 
 
 @pytest.fixture
-def root(sound_roots: list[Path], tmp_path: Path) -> Path:
+def root(intact_roots: list[Path], tmp_path: Path) -> Path:
     """A copy that may be damaged."""
-    return Path(shutil.copytree(sound_roots[0], tmp_path / "artifacts"))
+    return Path(shutil.copytree(intact_roots[0], tmp_path / "artifacts"))
 
 
 @pytest.fixture
-def other(sound_roots: list[Path]) -> Path:
-    """The directory of another sound build."""
-    return current(sound_roots[1])
+def other(intact_roots: list[Path]) -> Path:
+    """The directory of another intact build."""
+    return current(intact_roots[1])
 
 
 def refusal(root: Path) -> str:

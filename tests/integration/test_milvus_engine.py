@@ -1,8 +1,9 @@
 """The engine on Milvus keeps the contract that the embedded one keeps."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,28 +11,22 @@ import pytest
 from retrieval.artifact.store import Build
 from retrieval.vectors import unit_vectors
 from service.engines.base import SearchEngine
-from service.errors import TooLarge
+from service.errors import EngineUnavailable, TooLarge
 from service.recommender import Recommender
 from service.settings import MILVUS_INDEXES, MilvusSettings
 from tests.support.catalogues import products_of
 from tests.support.engine_contract import EngineContract, Products, positions
 from tests.support.engines import engine_of
 from tests.support.matches import found_by, matches_of, user_row
-from tests.support.milvus import MilvusServer, milvus_server, needs_milvus
+from tests.support.milvus import MilvusServer, on_milvus
 
-pytestmark = needs_milvus
+pytestmark = on_milvus
 
 EngineOver = Callable[..., SearchEngine]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
-    with milvus_server(tmp_path_factory.mktemp("milvus")) as server:
-        yield server
-
-
 @pytest.fixture
-def engine_over(server: MilvusServer, tmp_path: Path, build_of: Callable[..., Build]) -> EngineOver:
+def engine_over(milvus: MilvusServer, tmp_path: Path, build_of: Callable[..., Build]) -> EngineOver:
     """A function that builds, publishes to Milvus, and opens what the alias names."""
     from service.engines.milvus_engine import open_engine
     from service.engines.milvus_publish import Layout, publish
@@ -40,7 +35,7 @@ def engine_over(server: MilvusServer, tmp_path: Path, build_of: Callable[..., Bu
 
     def engine_over(products: Products, index: str = "FLAT") -> SearchEngine:
         build_of(products)
-        settings = MilvusSettings(server.uri, alias=f"{tmp_path.name}_{next(numbers)}", timeout=20.0)
+        settings = MilvusSettings(milvus.uri, alias=f"{tmp_path.name}_{next(numbers)}", timeout=20.0)
         publish(tmp_path / "artifacts", settings, Layout(index))
         return open_engine(settings)
 
@@ -82,19 +77,61 @@ def test_ties_beyond_the_first_search_stand_in_catalogue_order(engine_over: Engi
     assert positions(opposite["worst"]) == twins[:10].tolist()
 
 
-@pytest.mark.parametrize("index", [index for index in MILVUS_INDEXES if index != "FLAT"])
-def test_an_approximate_index_finds_nearly_all_and_scores_them_exactly(engine_over: EngineOver, index: str) -> None:
-    draw = np.random.default_rng(3)
-    vectors, users = draw.normal(size=(3000, 32)), unit_vectors(draw.normal(size=(20, 32)))
-    cosines = users.astype(np.float64) @ unit_vectors(vectors).astype(np.float64).T
+APPROXIMATE = [index for index in MILVUS_INDEXES if index != "FLAT"]
+
+
+def recall_of(engine: SearchEngine, vectors: np.ndarray, users: np.ndarray, k: int) -> float:
+    """The share of the k best and worst that are found, once all scores are checked."""
+    cosines = unit_vectors(users).astype(np.float64) @ unit_vectors(vectors).astype(np.float64).T
     found = 0
-    for scores, answer in zip(cosines, found_by(engine_over(products_of(vectors), index), users, 10), strict=True):
+    for scores, answer in zip(cosines, found_by(engine, unit_vectors(users), k), strict=True):
         for sign, matches in ((1.0, answer["best"]), (-1.0, answer["worst"])):
             np.testing.assert_allclose(
                 [match.score for match in matches], scores[positions(matches)], rtol=0, atol=1e-6
             )
-            found += len({*positions(matches)} & {*np.argsort(-sign * scores)[:10].tolist()})
-    assert found >= 0.98 * 400
+            found += len({*positions(matches)} & {*np.argsort(-sign * scores)[:k].tolist()})
+    return found / (2 * k * len(users))
+
+
+@pytest.mark.parametrize("index", APPROXIMATE)
+def test_an_approximate_index_finds_nearly_all_and_scores_them_exactly(engine_over: EngineOver, index: str) -> None:
+    draw = np.random.default_rng(3)
+    vectors = draw.normal(size=(3000, 32))
+    engine = engine_over(products_of(vectors), index)
+    assert recall_of(engine, vectors, draw.normal(size=(20, 32)), 10) >= 0.98
+    assert recall_of(engine, vectors, draw.normal(size=(3, 32)), 1500) >= 0.98  # more than a third of the lists hold
+
+
+def test_a_deep_search_of_a_graph_finds_nearly_all(engine_over: EngineOver, milvus: MilvusServer) -> None:
+    if not milvus.is_standalone:
+        pytest.skip("Lite takes minutes to build a graph of so many")
+    draw = np.random.default_rng(8)
+    vectors = draw.normal(size=(12_000, 4))
+    engine = engine_over(products_of(vectors), "HNSW")
+    assert recall_of(engine, vectors, draw.normal(size=(1, 4)), 9_000) >= 0.98
+
+
+@pytest.mark.parametrize("index", APPROXIMATE)
+def test_what_an_approximate_index_does_not_find_is_padded(
+    engine_over: EngineOver, index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from service.engines import milvus_engine
+
+    draw = np.random.default_rng(7)
+    vectors, user = draw.normal(size=(3000, 8)), unit_vectors(draw.normal(size=(1, 8)))
+    engine: Any = engine_over(products_of(vectors), index)
+    search = engine._cluster.call
+
+    def find_five(method: str, *arguments: Any, **options: Any) -> Any:
+        found = search(method, *arguments, **options)
+        return [hits[:5] for hits in found] if method == "search" else found
+
+    monkeypatch.setattr(engine._cluster, "call", find_five)
+    monkeypatch.setattr(milvus_engine, "MILVUS_MAX_MATCHES", 40)
+    expected = np.argsort(unit_vectors(vectors).astype(np.float64) @ user[0])
+    best, worst = engine.search(user, 8)
+    assert best.positions.tolist() == [[*expected[::-1][:5], -1, -1, -1]]
+    assert worst.positions.tolist() == [[*expected[:5], -1, -1, -1]]
 
 
 def test_excluded_products_make_room_on_both_sides(engine_over: EngineOver) -> None:
@@ -119,3 +156,19 @@ def test_more_matches_than_milvus_finds_at_once_are_refused(
     assert [len(side) for side in found_by(engine, user, 40)[0].values()] == [40, 40]
     with pytest.raises(TooLarge, match=r"^k and exclude ask for 41 matches, Milvus finds 40 at once$"):
         engine.search(user, 41)
+
+
+def test_an_alias_of_a_collection_that_was_not_published_is_refused_and_not_followed(
+    engine_over: EngineOver, milvus: MilvusServer
+) -> None:
+    from service.engines.milvus_engine import open_engine
+
+    engine: Any = engine_over(products_of(np.eye(3)))
+    cluster = engine._cluster
+    cluster.create("foreign", 3, 1)
+    cluster.call("alter_alias", "foreign", cluster.alias)
+    expected = rf"^{cluster.alias}: names the collection foreign, which `python -m service publish` has not made$"
+    with pytest.raises(EngineUnavailable, match=expected):
+        open_engine(MilvusSettings(milvus.uri, alias=cluster.alias))
+    assert engine.latest() is engine
+    assert engine.is_available

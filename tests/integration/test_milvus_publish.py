@@ -1,6 +1,6 @@
 """`python -m service publish`: whole or not at all, and as often as wanted."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,12 @@ from service.__main__ import main
 from service.errors import CannotPublish, EngineUnavailable
 from service.settings import MilvusSettings
 from tests.support.catalogues import products_of, write_lines
-from tests.support.milvus import MilvusServer, milvus_server, needs_milvus
+from tests.support.milvus import MilvusServer, on_milvus
 from tests.support.published import PRODUCTS, publish
 
-pytestmark = needs_milvus
+pytestmark = on_milvus
 
 Publish = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
-    with milvus_server(tmp_path_factory.mktemp("milvus")) as server:
-        yield server
 
 
 @pytest.fixture
@@ -32,10 +26,10 @@ def alias(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def cluster(server: MilvusServer, alias: str) -> Any:
+def cluster(milvus: MilvusServer, alias: str) -> Any:
     from service.engines.milvus_cluster import Cluster
 
-    return Cluster(MilvusSettings(server.uri, alias=alias, timeout=20.0))
+    return Cluster(MilvusSettings(milvus.uri, alias=alias, timeout=20.0))
 
 
 @pytest.fixture
@@ -46,11 +40,11 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(root: Path, server: MilvusServer, alias: str, capsys: pytest.CaptureFixture[str]) -> Publish:
+def run(root: Path, milvus: MilvusServer, alias: str, capsys: pytest.CaptureFixture[str]) -> Publish:
     """The command, with further options: exit code, standard output and error."""
 
     def run(*options: str) -> tuple[int, str, str]:
-        given = ["--artifact", str(root), "--uri", server.uri, "--alias", alias, "--index", "FLAT", *options]
+        given = ["--artifact", str(root), "--uri", milvus.uri, "--alias", alias, "--index", "FLAT", *options]
         code = main(["publish", *given])
         return code, *capsys.readouterr()
 
@@ -176,7 +170,7 @@ def test_a_build_in_use_is_not_given_another_index(run: Publish, cluster: Any, r
     assert cluster.target() == name
 
 
-def test_a_product_whose_name_milvus_cannot_keep_fails_the_publish(server: MilvusServer, tmp_path: Path) -> None:
+def test_a_product_whose_name_milvus_cannot_keep_fails_the_publish(milvus: MilvusServer, tmp_path: Path) -> None:
     from index_builder.pipeline import BuildRequest, build
     from service.engines.milvus_publish import Layout
     from service.engines.milvus_publish import publish as publish_to_milvus
@@ -185,7 +179,7 @@ def test_a_product_whose_name_milvus_cannot_keep_fails_the_publish(server: Milvu
     products[1]["name"] = "x" * 70_000
     build(BuildRequest(products=write_lines(tmp_path / "p.jsonl", products), out=tmp_path / "a"))
     with pytest.raises(CannotPublish, match=r"^product 2: id and name take 70020 bytes, Milvus keeps 65535$"):
-        publish_to_milvus(tmp_path / "a", MilvusSettings(server.uri, alias="long_names"), Layout())
+        publish_to_milvus(tmp_path / "a", MilvusSettings(milvus.uri, alias="long_names"), Layout())
 
 
 def test_a_damaged_build_is_not_published(run: Publish, cluster: Any, root: Path) -> None:
@@ -195,6 +189,44 @@ def test_a_damaged_build_is_not_published(run: Publish, cluster: Any, root: Path
     assert code == 1
     assert message == f"error: {damaged}: its SHA-256 is not the one in the manifest\nnothing was published\n"
     assert (cluster.target(), collections(cluster)) == ("", set())
+
+
+def test_a_published_build_is_said_to_be_even_where_older_ones_cannot_be_dropped(
+    run: Publish, root: Path, alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from service.engines import milvus_publish
+
+    def fail(*arguments: Any) -> None:
+        raise EngineUnavailable("Milvus at nowhere: broken")
+
+    monkeypatch.setattr(milvus_publish, "_drop_others", fail)
+    name = collection_of(alias, root)
+    published = f"published   {name}: {PRODUCTS} products, FLAT, named by {alias}"
+    assert run() == (
+        0,
+        f"{published}\nolder collections are dropped by the next publish: Milvus at nowhere: broken\n",
+        "",
+    )
+
+
+def test_more_replicas_than_servers_fail_the_publish(
+    run: Publish, cluster: Any, alias: str, milvus: MilvusServer
+) -> None:
+    if not milvus.is_standalone:
+        pytest.skip("Lite takes any number")
+    code, output, message = run("--replicas", "2")
+    assert (code, output) == (1, "")
+    assert message.startswith(f"error: Milvus at {milvus.uri}: ")
+    assert "Traceback" not in message
+    assert (cluster.target(), collections(cluster)) == ("", set())
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:99999", "http://127.0.0.1:port", "http://[::1"])
+def test_an_address_that_cannot_be_is_said(run: Publish, address: str) -> None:
+    code, _, message = run("--uri", address)
+    assert code == 1
+    assert message.startswith(f"error: Milvus at {address}: ")
+    assert message.endswith("\nnothing was published\n")
 
 
 def test_no_milvus_is_said(run: Publish) -> None:

@@ -70,9 +70,15 @@ def wait_until(process: subprocess.Popen[str], is_so: Callable[[], bool]) -> Non
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
-    """Return the ids of a run's worker processes; its other child watches their semaphores."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(child) for child in children if b"spawn_main" in command_line(int(child))]
+    """Return the ids of a run's worker processes: what its fork server has forked."""
+    return [child for server in children_of(process.pid) for child in children_of(server)]
+
+
+def children_of(process_id: int) -> list[int]:
+    """Return the ids of the child processes of a process, none where it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return [int(child) for child in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
+    return []
 
 
 def command_line(process_id: int) -> bytes:

@@ -31,7 +31,7 @@ def vectors(sample_users: list[dict[str, Any]]) -> NDArray[np.float32]:
     return np.array([user["vector"] for user in sample_users], np.float32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def small(api_over: ApiOver) -> Api:
     """Over products at four points of the compass."""
     return api_over(Recommender(compass()))
@@ -101,7 +101,7 @@ def test_the_model_is_not_ready_while_its_engine_does_not_answer(api_over: ApiOv
 
 @WAYS
 @pytest.mark.parametrize("binary", [False, True], ids=["to JSON", "to binary"])
-@pytest.mark.parametrize("rows", [1, 2, 1000])
+@pytest.mark.parametrize("rows", [1, 2, 430])
 def test_each_row_gets_what_its_user_gets_from_batch(
     api: Api, vectors: NDArray[np.float32], write: Write, binary: bool, rows: int
 ) -> None:

@@ -10,6 +10,7 @@ import schemathesis
 from flask import Flask
 from marshmallow import ValidationError, missing
 
+from retrieval.search.filters.language import Vocabulary
 from service.http.app import add_routes, create_app
 from service.http.lookups import request_schemas
 from service.http.openapi import OPERATIONS, document
@@ -22,7 +23,8 @@ from tests.support.api import JSON, NDJSON, Api
 from tests.support.fake_engine import compass
 
 LIMITS = Limits(default_k=3, max_k=7, max_ids=4, max_completions=5)
-REQUESTS = {"User": user_schema(2, LIMITS), **request_schemas(2, LIMITS)}
+VOCABULARY = Vocabulary({}, {}, {"p"})
+REQUESTS = {"User": user_schema(2, LIMITS, VOCABULARY), **request_schemas(2, LIMITS, VOCABULARY)}
 AUTOMATIC = {"HEAD", "OPTIONS"}  # Flask's own, and the same for every route
 PAGES = [operation for operation in OPERATIONS.values() if operation.described["tags"] == ["pages"]]
 
@@ -33,7 +35,11 @@ def sample_document(recommender: Recommender) -> dict[str, Any]:
 
 
 def routes_of(app: Flask) -> set[tuple[str, str]]:
-    return {(rule.rule, method) for rule in app.url_map.iter_rules() for method in (rule.methods or set()) - AUTOMATIC}
+    return {
+        (rule.rule.replace("<text:id>", "{id}"), method)
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - AUTOMATIC
+    }
 
 
 def routes_in(api: dict[str, Any]) -> set[tuple[str, str]]:
@@ -130,8 +136,8 @@ def described(name: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def sized(shape: dict[str, Any], size: int) -> Any:
-    """An integer, or a list of as many numbers or strings."""
-    if shape["type"] == "integer":
+    """A number, or a list of as many numbers or strings."""
+    if shape["type"] in ("integer", "number"):
         return size
     return [1 if shape["items"]["type"] == "number" else "p"] * size
 

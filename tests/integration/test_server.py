@@ -36,7 +36,7 @@ class Worker:
                 connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
                 assert answer_on(connection).status == 200
             first = stack.enter_context(self.server.connection())
-            with self.engine.held():
+            with self.engine.paused():
                 first.sendall(post("/infer", ANN, head))
                 wait_for(lambda: len(self.engine.searches) == 1)
                 for connection, request in zip(connections, requests, strict=True):

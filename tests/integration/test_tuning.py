@@ -63,7 +63,7 @@ def by_candidates(searches: Sequence[TimedSearch], _users: np.ndarray) -> list[f
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("clustered")
-    np.savez(directory / "p.npz", names=np.arange(8000).astype(str), vectors=clustered(8000))
+    np.savez(directory / "p.npz", names=np.arange(5200).astype(str), vectors=clustered(5200))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clock, "median_seconds", by_candidates)
         build(BuildRequest(products=directory / "p.npz", out=directory / "artifacts"))
@@ -117,7 +117,7 @@ def test_an_index_that_is_no_faster_than_an_exact_scan_gives_way_to_it(
 
 
 def test_users_that_were_not_tuned_with_get_the_target_recall(built: Build) -> None:
-    vectors = clustered(8000)
+    vectors = clustered(5200)
     best, worst = recalls(built, vectors, fresh_users(vectors, 500))
     assert best >= 0.98
     assert worst >= 0.98
@@ -135,12 +135,12 @@ def test_the_report_holds_what_was_measured_and_chosen(built: Build, root: Path)
         assert list(report["scores"][side]) == ["0%", "1%", "25%", "50%", "75%", "99%", "100%"]
         assert quantiles == sorted(quantiles)
         assert sign * quantiles[3] < 0
-    norms = np.linalg.norm(clustered(8000), axis=1)
+    norms = np.linalg.norm(clustered(5200), axis=1)
     assert report["catalogue"].pop("norms") == pytest.approx(
         dict(zip(report["scores"]["best"], np.quantile(norms, [0, 0.01, 0.25, 0.5, 0.75, 0.99, 1]), strict=True))
     )
     assert report["catalogue"] == {
-        "products": 8000,
+        "products": 5200,
         "dropped_rows": 0,
         "groups_of_identical_vectors": 0,
         "products_in_such_groups": 0,
@@ -149,8 +149,8 @@ def test_the_report_holds_what_was_measured_and_chosen(built: Build, root: Path)
 
 
 def test_vectors_that_vary_in_all_directions_get_what_keeps_the_promise(tmp_path: Path) -> None:
-    vectors = np.random.default_rng(1).normal(size=(8000, 64))
-    np.savez(tmp_path / "p.npz", names=np.arange(8000).astype(str), vectors=vectors)
+    vectors = np.random.default_rng(1).normal(size=(5200, 64))
+    np.savez(tmp_path / "p.npz", names=np.arange(5200).astype(str), vectors=vectors)
     manifest = build(BuildRequest(products=tmp_path / "p.npz", out=tmp_path / "artifacts"))
     assert manifest.recall.kept is True
     assert min(recalls(open_current(tmp_path / "artifacts"), vectors, fresh_users(vectors, 300))) >= 0.98

@@ -26,8 +26,8 @@ class FakeEngine:
         self._may_answer.set()
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Meanwhile, searches begin and do not end, but for those of a released thread."""
+    def paused(self) -> Iterator[None]:
+        """Let searches begin and not end until the block ends, but for those of a released thread."""
         self._may_answer.clear()
         try:
             yield

@@ -10,6 +10,7 @@ from time import monotonic
 
 _SECONDS = 30  # after which an answer is taken to be lost
 _RETRY_SECONDS = 0.05  # how soon a client that was refused comes back
+_THINK_SECONDS = 0.02  # between two requests of a client, so that a few of them leave a machine time for other tests
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Question:
+class ExpectedRequest:
     """A request, and the right answer of each build, by build id; an answer of any other build is wrong."""
 
     path: str
@@ -39,13 +40,24 @@ class Question:
 
 
 @contextmanager
-def load(port: int, questions: Sequence[Question], connections: int, slow_readers: bool = False) -> Iterator[Load]:
-    """Keep so many connections busy with the questions in turn, from another thread, until the block ends.
+def load(
+    port: int,
+    requests: Sequence[ExpectedRequest],
+    connections: int,
+    slow_readers: bool = False,
+    think_seconds: float = _THINK_SECONDS,
+) -> Iterator[Load]:
+    """Keep so many connections busy with the requests in turn, from another thread, until the block ends.
 
     A client reconnects when it is told that the connection closes; when the server is gone, it stops.
     """
     seen = Load()
-    clients = threading.Thread(target=lambda: asyncio.run(_run(seen, port, questions, connections, slow_readers)))
+
+    async def run() -> None:
+        parts = (requests[first::connections] or requests for first in range(connections))
+        await asyncio.gather(*(_client(seen, port, part, slow_readers, think_seconds) for part in parts))
+
+    clients = threading.Thread(target=lambda: asyncio.run(run()))
     clients.start()
     try:
         yield seen
@@ -55,13 +67,7 @@ def load(port: int, questions: Sequence[Question], connections: int, slow_reader
         assert not clients.is_alive(), "clients hang"
 
 
-async def _run(seen: Load, port: int, questions: Sequence[Question], connections: int, slow_readers: bool) -> None:
-    await asyncio.gather(
-        *(_client(seen, port, questions[first::connections] or questions, slow_readers) for first in range(connections))
-    )
-
-
-async def _client(seen: Load, port: int, questions: Sequence[Question], slow: bool) -> None:
+async def _client(seen: Load, port: int, requests: Sequence[ExpectedRequest], slow: bool, think_seconds: float) -> None:
     turn = 0
     while not seen.stopping.is_set():
         try:
@@ -71,23 +77,29 @@ async def _client(seen: Load, port: int, questions: Sequence[Question], slow: bo
         try:
             fresh = True
             while not seen.stopping.is_set():
-                question = questions[turn % len(questions)]
+                request = requests[turn % len(requests)]
                 turn += 1
-                if not await _ask(seen, reader, writer, question, fresh, slow):
+                if not await _send(seen, reader, writer, request, fresh, slow):
                     break
                 fresh = False
+                await asyncio.sleep(think_seconds)
         finally:
             writer.close()
 
 
-async def _ask(
-    seen: Load, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, question: Question, fresh: bool, slow: bool
+async def _send(
+    seen: Load,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    request: ExpectedRequest,
+    fresh: bool,
+    slow: bool,
 ) -> bool:
     """Whether the connection can be used again."""
     began = monotonic()
     received = b""
     try:
-        writer.write(question.bytes)
+        writer.write(request.bytes)
         await writer.drain()
         async with asyncio.timeout(_SECONDS):
             received = await reader.readuntil(b"\r\n\r\n")
@@ -106,7 +118,7 @@ async def _ask(
         build_id = head.split("X-Index-Version: ")[1].split("\r\n")[0]
         seen.builds[build_id] += 1
         seen.latencies.append(monotonic() - began)
-        if question.answers.get(build_id) != body:
+        if request.answers.get(build_id) != body:
             seen.failed["wrong answer"] += 1
     elif status == "429":
         seen.shed_latencies.append(monotonic() - began)

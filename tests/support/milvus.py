@@ -1,4 +1,4 @@
-"""A Milvus Lite server: the real protocol from a process of its own, which can be paused, killed and started again."""
+"""A Milvus server, Lite or standalone: a process of its own, which can be paused, killed and started again."""
 
 import importlib.util
 import os
@@ -7,42 +7,56 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-SECONDS = 30  # after which a server is taken to hang
+from tests.support import milvus_process
 
-needs_milvus = pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("pymilvus", "milvus_lite"))),
-    reason="pymilvus and milvus-lite are not installed",
-)
+SECONDS = 60  # after which a server is taken to hang
+
+on_milvus = [
+    pytest.mark.milvus,
+    pytest.mark.skipif(
+        not all(map(importlib.util.find_spec, ("pymilvus", "milvus_lite"))),
+        reason="pymilvus and milvus-lite are not installed",
+    ),
+]
 
 
 class MilvusServer:
-    def __init__(self, directory: Path):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+    """Milvus Lite, or a standalone server where the interpreter of its environment is given."""
+
+    def __init__(self, directory: Path, interpreter: str | None):
+        self.is_standalone = interpreter is not None
+        self.port, self._health_port = milvus_process.free_ports(2)
         self.uri = f"http://127.0.0.1:{self.port}"
-        options = {"data-dir": directory, "host": "127.0.0.1", "port": self.port}
-        self._command = [sys.executable, "-m", "milvus_lite", "server"]
-        self._command += [f"--{name}={value}" for name, value in options.items()]
+        kind = "standalone" if self.is_standalone else "lite"
+        self._command = [interpreter or sys.executable, "-P", milvus_process.__file__, kind, str(directory)]
+        self._command += [str(self.port), str(self._health_port)]
+        self._output = directory / "output.log"
         self.start()
 
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
     def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with self._output.open("ab") as output:
+            self._process = subprocess.Popen(self._command, stdout=output, stderr=output)
         until = time.monotonic() + SECONDS
         while time.monotonic() < until:
             with suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port)).close()
-                return
-            assert self._process.poll() is None, "Milvus Lite has ended"
+                if self._is_up():
+                    return
+            assert self.is_running, f"Milvus has ended: {self._output.read_text()[-2000:]}"
             time.sleep(0.02)
         self.kill()
-        raise AssertionError("Milvus Lite does not listen")
+        raise AssertionError("Milvus does not listen")
 
     def kill(self) -> None:
         self._process.kill()
@@ -58,15 +72,34 @@ class MilvusServer:
         finally:
             self._process.send_signal(signal.SIGCONT)
 
+    def clear(self) -> None:
+        """Drop every alias and collection."""
+        from pymilvus import MilvusClient
+
+        with closing(MilvusClient(self.uri, timeout=20.0, dedicated=True)) as client:
+            for collection in client.list_collections():
+                for alias in client.list_aliases(collection)["aliases"]:
+                    client.drop_alias(alias)
+                client.drop_collection(collection)
+
+    def _is_up(self) -> bool:
+        """Whether it listens; raises OSError where it does not."""
+        socket.create_connection(("127.0.0.1", self.port)).close()
+        if not self.is_standalone:
+            return True
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._health_port}/healthz") as answer:
+            return b"OK" in answer.read()
+
 
 @contextmanager
-def milvus_server(directory: Path) -> Iterator[MilvusServer]:
+def running_milvus(directory: Path, interpreter: str | None) -> Iterator[MilvusServer]:
+    """A server until the end, or that of this process."""
     from pymilvus.client import grpc_handler
 
     quick = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: time.sleep(min(seconds, 0.01))})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grpc_handler, "time", quick)  # pymilvus looks twice a second whether an index is built
-        server = MilvusServer(directory)
+        server = MilvusServer(directory, interpreter)
         try:
             yield server
         finally:

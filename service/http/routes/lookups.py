@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import numpy as np
 from flask import Response, request
 
+from service.errors import UnknownProduct
 from service.http import encoding, lookups
 from service.http.routes.base import USERS, Routes, View, respond, respond_json
 from service.http.schemas import load, read_json
@@ -14,6 +16,7 @@ class Lookups(Routes):
     def views(self) -> dict[str, View]:
         return {
             "products": self.products,
+            "product": self.product,
             "similar": self.similar,
             "samples": self.samples,
             "landmarks": self.sampled_points,
@@ -27,6 +30,13 @@ class Lookups(Routes):
         query = self._load(recommender, "ProductsQuery", {**arguments, **number}, "a query")
         positions = recommender.catalogue.starting_with(**query)
         return respond(recommender, encoding.write_products(recommender.prefixes, positions))
+
+    def product(self, recommender: Recommender) -> Response:
+        identifier = request.view_args["id"]  # type: ignore[index]
+        position = recommender.catalogue.find(identifier)
+        if position is None:
+            raise UnknownProduct(f"no product has the id {identifier[:100]!r}")
+        return respond_json(recommender, recommender.field_engine.fields_of(np.array([position]))[0])
 
     def similar(self, recommender: Recommender) -> Response:
         query = self._load(recommender, "SimilarRequest", read_json(self.read_body()), "the body")
@@ -47,5 +57,5 @@ class Lookups(Routes):
 
     def _load(self, recommender: Recommender, name: str, value: Any, subject: str) -> dict[str, Any]:
         """Return the fields of a request, given as parsed JSON. Raises BadRequest with every fault."""
-        schemas = lookups.request_schemas(recommender.info.dimension, self.settings.limits)
+        schemas = lookups.request_schemas(recommender.info.dimension, self.settings.limits, recommender.vocabulary)
         return load(schemas[name], value, subject)

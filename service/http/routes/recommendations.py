@@ -9,7 +9,7 @@ from service.errors import FailedUser, TooLarge
 from service.http import encoding, metrics
 from service.http.dynamic_batching import BatchedAnswer
 from service.http.routes.base import ANSWERED, USERS, Routes, View, respond
-from service.http.user_reader import reader_for
+from service.http.user_reader import UserReader, reader_for
 from service.recommender import Recommender, User, UserBlock
 from service.settings import Limits
 
@@ -26,7 +26,7 @@ class Recommendations(Routes):
         return respond(answered.recommender, answered.answer.json)
 
     def batch(self, recommender: Recommender) -> Response:
-        reader, body = reader_for(recommender.info.dimension, self.settings.limits), self.read_body()
+        reader, body = self._reader(recommender), self.read_body()
         if request.mimetype == encoding.NDJSON:
             read, write, media_type = reader.read_lines, encoding.write_lines, encoding.NDJSON
         else:
@@ -43,9 +43,12 @@ class Recommendations(Routes):
         return response
 
     def _answer_user(self, recommender: Recommender) -> BatchedAnswer:
-        user = reader_for(recommender.info.dimension, self.settings.limits).read_user(self.read_body())
+        user = self._reader(recommender).read_user(self.read_body())
         [answer] = encoding.encode_answers(recommender.prefixes, [recommender.recommend_one(*user)])
         return BatchedAnswer(recommender, answer)
+
+    def _reader(self, recommender: Recommender) -> UserReader:
+        return reader_for(recommender.info.dimension, self.settings.limits, recommender.vocabulary)
 
 
 def limit_matches(blocks: Iterable[UserBlock], limits: Limits) -> Iterator[UserBlock]:

@@ -19,7 +19,7 @@ class Budget:
     """
 
     def __init__(self, max_bytes: int):
-        self._max_bytes = max_bytes
+        self._max_bytes, self._used_bytes = max_bytes, 0
         self._holders: set[Any] = set()
 
     def watch(self, channel: Any) -> None:
@@ -27,15 +27,21 @@ class Budget:
         self._holders.add(channel)
 
     def has_room(self, more_bytes: int) -> bool:
-        """Tell whether so many bytes more may be held; a request that nothing stands beside always may."""
-        used_bytes = sum(channel.held_bytes for channel in list(self._holders))
-        return not used_bytes or used_bytes + more_bytes <= self._max_bytes
+        """Tell whether so many bytes more may be held, and count them until the next turn of the event loop.
+
+        A request that nothing stands beside always may. The holders are not asked, as hundreds may come in one turn.
+        """
+        has_room = not self._used_bytes or self._used_bytes + more_bytes <= self._max_bytes
+        self._used_bytes += more_bytes if has_room else 0
+        return has_room
 
     def enforce(self) -> None:
-        """Close the slowest clients while too much is held, or while untaken answers are more than half of it."""
-        if not self._holders:
-            return
+        """Close the slowest clients while too much is held, or while untaken answers are more than half of it.
+
+        The event loop calls this once a turn.
+        """
         held = {channel: channel.held_bytes for channel in list(self._holders)}
+        self._used_bytes = sum(held.values())
         self._holders -= {channel for channel, count in held.items() if count < MIN_COUNTED_BYTES}
         while len(held) > 1 and self._is_exceeded(held.keys(), sum(held.values())):
             waiting = [channel for channel in held if channel.awaits_client]

@@ -22,6 +22,8 @@ _MAX_PARSED_BYTES = 4 * 1024  # in one turn, of what is not a body of a known le
 _MAX_BLANK_BYTES = 4 * 1024  # between two requests
 # A client that sends a request, or takes an answer, does so at this rate over each such time.
 _MIN_BYTES_PER_SECOND, _RATE_SECONDS = 1000, 20
+_MAX_REQUEST_SECONDS = 600  # for a request to come whole, or for an answer to be taken, at whatever rate
+_MAX_LINGERING_SECONDS = 60  # for a client's kernel to take the last of an answer
 _BLANK = re.compile(rb"[\r\n]*")
 
 
@@ -40,7 +42,8 @@ class Channel(HTTPChannel):
         self._unparsed, self._parsed_bytes, self._blank_bytes = b"", 0, 0
         self._output: deque[memoryview] = deque()
         self._moved_bytes, self._progress_bytes, self.last_progress = 0, 0, time.monotonic()
-        self._interest, self._half_closed = EPOLLIN, False
+        self._has_advanced, self._awaited_since = True, self.last_progress
+        self._interest, self._half_closed, self._half_closed_since = EPOLLIN, False, 0.0
         super().__init__(server, *arguments, **options)
         self.parser_class = server.parser_class
 
@@ -62,7 +65,7 @@ class Channel(HTTPChannel):
     @property
     def awaits_client(self) -> bool:
         """Whether the client has to send more of a request, or take an answer."""
-        return bool(self.total_outbufs_len or (self.is_busy and not self.requests))
+        return bool(self.total_outbufs_len or (self.is_busy and not (self.requests or self._half_closed)))
 
     @property
     def held_bytes(self) -> int:
@@ -71,11 +74,16 @@ class Channel(HTTPChannel):
         return requests + len(self._unparsed) + self.total_outbufs_len
 
     def is_too_slow(self, now: float) -> bool:
-        """Tell whether the client has sent and taken too little since this was last so; `now` is monotonic."""
+        """Tell whether the client has sent and taken too little, or takes too long; `now` is monotonic.
+
+        It has to be asked every second or so, as rates and times are measured from one question to another.
+        """
+        if self._has_advanced or not self.awaits_client:
+            self._has_advanced, self._awaited_since = False, now
         enough = self._moved_bytes - self._progress_bytes >= _MIN_BYTES_PER_SECOND * _RATE_SECONDS
         if enough or not self.awaits_client:
             self._progress_bytes, self.last_progress = self._moved_bytes, now
-        return now - self.last_progress > _RATE_SECONDS
+        return now - self.last_progress > _RATE_SECONDS or now - self._awaited_since > _MAX_REQUEST_SECONDS
 
     def readable(self) -> bool:
         return self._half_closed or not (
@@ -157,6 +165,7 @@ class Channel(HTTPChannel):
     def handle_write(self) -> None:
         closing, self.close_when_flushed = self.close_when_flushed, False
         super().handle_write()
+        self._has_advanced |= not self.total_outbufs_len
         if closing and self.socket is not None:
             if self.total_outbufs_len:
                 self.close_when_flushed = True
@@ -172,9 +181,9 @@ class Channel(HTTPChannel):
         self._unparsed, self.request = b"", None
 
     def close_when_taken(self) -> None:
-        """Close a half-closed connection once the kernel has nothing left to send, or the client takes nothing."""
+        """Close a half-closed connection once the kernel has nothing left to send, or has had time enough for it."""
         unsent = int.from_bytes(ioctl(self.socket, TIOCOUTQ, bytes(4)), "little")
-        if not unsent or time.time() - self.last_activity > self.adj.channel_timeout:
+        if not unsent or time.monotonic() - self._half_closed_since > _MAX_LINGERING_SECONDS:
             self.handle_close()
 
     @property
@@ -206,7 +215,7 @@ class Channel(HTTPChannel):
         if request.empty:
             self._blank_bytes += _MAX_BLANK_BYTES // 16
         else:
-            self._blank_bytes = 0
+            self._blank_bytes, self._has_advanced = 0, True
             self.requests.append(request)
             self.server.add_task(self)
 
@@ -239,6 +248,6 @@ class Channel(HTTPChannel):
         except OSError:  # The client has gone.
             self.handle_close()
             return
-        self._half_closed, self._unparsed = True, b""
+        self._half_closed, self._half_closed_since, self._unparsed = True, time.monotonic(), b""
         self._watch(EPOLLIN)
         self.server.lingering.add(self)

@@ -10,13 +10,12 @@ from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask, Task, WSGITask
 
 from service.http import metrics
-from service.http.openapi import OPERATIONS
+from service.http.openapi import route_of
 from service.http.problems import PROBLEM, SAFETY_HEADERS, problem_body
 from service.http.routes.base import ANSWERED, BUILD, INDEX_VERSION, USERS
 from service.workers.connections.parser import Refusal, RequestParser
 from service.workers.logs import request_id
 
-_ROUTES = frozenset(operation.path for operation in OPERATIONS.values())
 _SHED_STATUS = str(HTTPStatus.TOO_MANY_REQUESTS.value)
 
 
@@ -44,7 +43,7 @@ class _IdentifiedTask(Task):
     def _observe(self) -> None:
         """Count and log the answer."""
         status, path = self.status[:3], getattr(self.request, "path", "")
-        route = path if path in _ROUTES else "other"
+        route = route_of(path)
         seconds = time.perf_counter() - self.request.arrived
         requests, duration = _counters(route, status)
         requests.inc()

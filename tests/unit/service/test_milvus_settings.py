@@ -2,16 +2,15 @@
 
 import pytest
 
-from service import settings
 from service.errors import BadSetting
-from service.settings import MilvusSettings, read_settings
+from service.settings import MilvusSettings, read_settings, schema
 
 MILVUS = {"RECO_ENGINE": "milvus", "RECO_MILVUS_URI": "http://milvus:19530"}
 
 
 @pytest.fixture(autouse=True)
 def three_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "available_cores", lambda: 3)
+    monkeypatch.setattr(schema, "available_cores", lambda: 3)
 
 
 def refusal(**environment: str) -> str:

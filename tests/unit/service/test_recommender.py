@@ -136,7 +136,7 @@ def test_what_reading_raises_is_raised_and_ends_the_searching() -> None:
         yield from (block(*[user(f"u{i}", EAST)] * 100) for i in range(100))
         raise ValueError("line 10,001")
 
-    with engine.held(), pytest.raises(ValueError, match=r"^line 10,001$"):
+    with engine.paused(), pytest.raises(ValueError, match=r"^line 10,001$"):
         Recommender(engine).recommend(users())
     time.sleep(0.05)
     assert len(engine.searches) <= engine.concurrency
@@ -147,7 +147,7 @@ def test_a_batch_behind_a_larger_one_is_answered_by_its_own_thread() -> None:
     recommender = Recommender(engine)
     large, small = [block(*[user("u", EAST)] * 100)] * 100, [block(*[user("ann", WEST, 1)] * 40)]
     with ThreadPoolExecutor(1) as larger, ThreadPoolExecutor(1, initializer=engine.release_this_thread) as smaller:
-        with engine.held():
+        with engine.paused():
             answers_to_all = larger.submit(recommender.recommend, large)
             wait_for(lambda: len(engine.searches) == engine.concurrency)
             answers = smaller.submit(recommender.recommend, small).result(SECONDS)

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from service import settings
 from service.errors import BadSetting
-from service.settings import SCHEMA, Limits, Settings, environment_with, read_settings
+from service.settings import SCHEMA, Limits, Settings, environment_with, read_settings, schema
 
 DEFAULTS = Settings(
     artifacts=Path("artifacts"),
@@ -41,7 +40,7 @@ NUMBERS = {
 
 @pytest.fixture(autouse=True)
 def three_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "available_cores", lambda: 3)
+    monkeypatch.setattr(schema, "available_cores", lambda: 3)
 
 
 def refusal(**environment: str) -> str:

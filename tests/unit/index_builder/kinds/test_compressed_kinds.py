@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from threading import Barrier
 
 import faiss
@@ -50,9 +51,14 @@ def storage(request: pytest.FixtureRequest, kind: str) -> str:
     return request.param
 
 
+@cache
+def indexed(kind: str, storage: str = "fp32") -> ProductIndex:
+    return index_over(VECTORS, kind, storage, SETTINGS)
+
+
 @pytest.fixture(scope="module")
 def index(kind: str) -> ProductIndex:
-    return index_over(VECTORS, kind, settings=SETTINGS)
+    return indexed(kind)
 
 
 def as_bytes(sides: tuple[Neighbours, Neighbours]) -> list[bytes]:
@@ -107,14 +113,12 @@ def test_a_worst_side_of_its_own_and_a_shared_one_answer_alike_to_the_bit(kind: 
 
 
 def test_scores_are_close_in_either_precision(kind: str, storage: str) -> None:
-    for sign, side in zip(
-        (1, -1), index_over(VECTORS, kind, storage, settings=SETTINGS).search(USERS, 10), strict=True
-    ):
+    for sign, side in zip((1, -1), indexed(kind, storage).search(USERS, 10), strict=True):
         check_true(side, sign, slice(None), 10, 2**-11)  # the rounding of each number
 
 
 def test_a_user_gets_the_same_answer_alone_and_in_any_batch(kind: str, storage: str) -> None:
-    index = index_over(VECTORS, kind, storage, settings=SETTINGS)
+    index = indexed(kind, storage)
     alone = [index.search(user[None], 10) for user in USERS]
     for size in (1, 19, 20, 427):
         for side, batch in enumerate(index.search(USERS[-size:], 10)):

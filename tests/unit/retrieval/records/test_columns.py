@@ -1,6 +1,8 @@
 """Files that hold columns: Parquet, NPY and the less usual NPZ."""
 
 import sys
+from datetime import date, datetime, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ def parquet(path: Path, **columns: Any) -> Path:
 def test_parquet_products_are_read_like_any_other(tmp_path: Path, kind: pa.DataType) -> None:
     path = parquet(tmp_path / "f", id=["a", "b"], name=["tea", "Éclair"], vector=pa.array(VECTORS, kind), more=[1, 2])
     catalogue = read_catalogue(path)
-    assert catalogue.products == [{"id": "a", "name": "tea"}, {"id": "b", "name": "Éclair"}]
+    assert catalogue.products == [{"id": "a", "name": "tea", "more": 1}, {"id": "b", "name": "Éclair", "more": 2}]
     assert catalogue.unit_vectors.tolist() == UNITS
 
 
@@ -142,3 +144,68 @@ def test_npz_labels_that_are_no_utf8_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "f.npz", names=np.array([b"\xff"]), vectors=np.ones((1, 2)))
     with pytest.raises(BadRows, match=f"^{tmp_path / 'f.npz'}: "):
         list(read_rows(tmp_path / "f.npz"))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        (["a", None], pa.dictionary(pa.int8(), pa.string()), ["a", None]),
+        ([1.5, None], pa.float32(), [1.5, None]),
+        ([2**63 + 1, 0], pa.uint64(), [2**63 + 1, 0]),
+        ([Decimal("12.90"), Decimal(2**60)], pa.decimal128(38, 2), [12.9, 2**60]),
+        ([date(2024, 2, 29), None], pa.date32(), ["2024-02-29", None]),
+        ([datetime(2024, 2, 29, 1, 2, 3)] * 2, pa.timestamp("s"), ["2024-02-29T01:02:03"] * 2),
+        ([1_700_000_000_123_456_789] * 2, pa.timestamp("ns", "UTC"), ["2023-11-14T22:13:20.123456+00:00"] * 2),
+        ([time(1, 2), None], pa.time64("us"), ["01:02:00", None]),
+        ([{"city": "Roma", "at": [date(2024, 1, 1)]}, None], None, [{"city": "Roma", "at": ["2024-01-01"]}, None]),
+        ([["a", None], []], pa.large_list(pa.string()), [["a", None], []]),
+    ],
+    ids=str,
+)
+def test_further_parquet_columns_have_the_values_of_json(
+    tmp_path: Path, values: list[Any], kind: pa.DataType | None, expected: list[Any]
+) -> None:
+    path = parquet(tmp_path / "f", name=["a", "b"], vector=VECTORS, more=pa.array(values, kind))
+    assert [product["more"] for product in read_catalogue(path).products] == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [([b"\xff", b""], pa.binary()), ([1, 2], pa.duration("s")), ([[("a", 1)], []], pa.map_(pa.string(), pa.int8()))],
+    ids=["binary", "duration", "map"],
+)
+def test_a_parquet_column_that_json_has_no_form_for_is_left_out(
+    tmp_path: Path, values: list[Any], kind: pa.DataType
+) -> None:
+    path = parquet(tmp_path / "f", name=["a", "b"], vector=VECTORS, bad=pa.array(values, kind), good=[1, 2])
+    assert [*read_catalogue(path).products[0]] == ["id", "name", "good"]
+
+
+def test_two_parquet_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    columns = [pa.array(["a"]), pa.array([[1.0, 2.0]]), pa.array([1]), pa.array([2])]
+    table = pa.Table.from_arrays(columns, names=["name", "vector", "x", "x"])
+    pq.write_table(table, tmp_path / "f")
+    with pytest.raises(BadRows) as caught:
+        read_catalogue(tmp_path / "f")
+    assert str(caught.value) == f"{tmp_path / 'f'}: has 2 columns 'x'"
+
+
+def test_further_npz_arrays_of_a_value_or_a_list_a_product_are_read(tmp_path: Path) -> None:
+    np.savez(
+        tmp_path / "f.npz",
+        names=["a", "b"],
+        vectors=VECTORS,
+        text=np.array([b"\xc3\xa9", b"x"]),
+        halves=np.array([0.5, 1], np.float16),
+        flags=np.array([[True, False], [False, False]]),
+        version=np.array(3),
+        longer=np.arange(3),
+        cube=np.ones((2, 2, 2)),
+        complex=np.ones(2, complex),
+        objects=np.array([{}, {}]),
+        dates=np.array(["2024-01-01"] * 2, "datetime64[D]"),
+    )
+    assert read_catalogue(tmp_path / "f.npz").products == [
+        {"id": "a", "name": "a", "text": "é", "halves": 0.5, "flags": [True, False]},
+        {"id": "b", "name": "b", "text": "x", "halves": 1.0, "flags": [False, False]},
+    ]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from retrieval.records import lenient_json
-from retrieval.records.lenient_json import BadJson, loads
+from retrieval.records.lenient_json import BadJson, LongJson, loads, loads_string, take_array
 
 
 @pytest.mark.parametrize(
@@ -134,3 +134,74 @@ def test_a_value_takes_no_more_memory_than_estimated(text: str) -> None:
     tracemalloc.stop()
     assert value
     assert taken <= lenient_json.value_bytes(encoded) <= 12 * taken
+
+
+LONG_TEXT = "".join(f'{i}, "é\\\n\ud83c {{[' for i in range(100_000))  # quotes, line ends, lone surrogates
+
+
+@pytest.mark.parametrize("ensure_ascii", [True, False])
+@pytest.mark.parametrize("text", ["", "a", ",", LONG_TEXT], ids=["empty", "letter", "comma", "long"])
+def test_a_string_is_decoded_as_if_it_were_parsed_at_once(text: str, ensure_ascii: bool) -> None:
+    body = json.dumps(text, ensure_ascii=ensure_ascii).encode(errors="surrogatepass")
+    if ensure_ascii or text != LONG_TEXT:
+        assert loads_string(b" \n" + body + b"\r\n") == text.encode(errors="surrogatepass")
+    else:
+        with pytest.raises(BadJson, match="not UTF-8"):
+            loads_string(body)
+
+
+@pytest.mark.parametrize("end", [b"", b'" ', b'"x', b'\\"', b'",1'], ids=repr)
+@pytest.mark.parametrize("size", [10, 3_000_000])
+def test_a_string_that_ends_wrongly_is_refused_however_long(size: int, end: bytes) -> None:
+    text = b'"' + b"a," * (size // 2) + end
+    if end == b'" ':
+        assert loads_string(text) == text[1:-2]
+    else:
+        with pytest.raises(BadJson):
+            loads_string(text)
+
+
+def test_a_long_string_without_a_comma_is_refused() -> None:
+    with pytest.raises(
+        LongJson, match="a string without a comma, colon or bracket in the 1,048,576 bytes from byte 3 on"
+    ):
+        loads_string(b'"a,' + b"1" * 2_000_000 + b'"')
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("rows", [0, 1, 2, 90_000])
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_array_of_numbers_is_taken_out_of_a_text(rows: int, nested: bool, indent: int | None) -> None:
+    data: list[Any] = [[i, 0.5, -1e-7] if nested else i / 8 for i in range(rows)]
+    value = {"id": 'a "data":[1] b', "inputs": [{"shape": [rows, 3], "data": data, "x": [[1]]}], "data": [7]}
+    rest, members = take_array(json.dumps(value, indent=indent).encode(), "data")
+    if rows == 90_000 and nested and indent:
+        assert members == [] or members == data
+        return
+    assert members == data
+    assert json.loads(rest) == {**value, "inputs": [{"shape": [rows, 3], "data": [], "x": [[1]]}]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[1, 2]",
+        b'{"data": 1}',
+        b'{"data": "[1]"}',
+        b'{"data": [1, 2',
+        b'{"data": [[1, 2]',
+        b'"data',
+        b'{"a\\"data":[1]:1}',
+        b'{"data":[' + b"1" * 2_000_000 + b"]}",
+    ],
+    ids=lambda text: repr(text)[:30],
+)
+def test_a_text_without_such_an_array_comes_back_as_it_is(text: bytes) -> None:
+    assert take_array(text, "data") == (text, [])
+
+
+@pytest.mark.parametrize("data", [b"1,,2", b"1,", b",1", b"1 2", b"[1],[2,]", b"[1],,[2]"], ids=repr)
+def test_an_array_that_is_not_json_is_refused(data: bytes) -> None:
+    with pytest.raises(BadJson):
+        take_array(b'{"data":[%b]}' % data, "data")

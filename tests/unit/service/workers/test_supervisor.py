@@ -3,6 +3,7 @@
 import socket
 import time
 from pathlib import Path
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,20 +20,20 @@ class FakePool:
     """Stands for the worker pool, or for a pipe to the supervisor, and remembers what it was sent."""
 
     def __init__(self, signals: Any = None):
-        self.signals, self.messages = signals, list[tuple[str, ...]]()
+        self.signals, self.messages = signals, list[tuple[Any, ...]]()
         self.until = time.monotonic() + 60
 
     def poll(self) -> None:
         time.sleep(0.01)
-        if self.messages or time.monotonic() > self.until:
+        if len(self.messages) == 2 or time.monotonic() > self.until:
             self.signals.stops.append(15)
 
     any_serve = True
 
-    def count(self, event: str) -> None:
-        self.messages.append(("count", event))
+    def count(self, event: str, times: int = 1) -> None:
+        self.messages.append((event, times))
 
-    def send(self, message: tuple[str, ...]) -> None:
+    def send(self, message: tuple[Any, ...]) -> None:
         self.messages.append(message)
 
 
@@ -48,10 +49,11 @@ def test_a_build_that_fails_in_an_unforeseen_way_is_a_failed_reload(
     signals = supervisor._Signals()
     workers = FakePool(signals)
     served = watch.PinnedBuild("another", lambda: None)
-    settings, pool = Settings(artifacts=tmp_path / "a"), cast(Any, workers)
+    settings, pool, dropped_lines = Settings(artifacts=tmp_path / "a"), cast(Any, workers), SimpleQueue[int]()
+    dropped_lines.put(3)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        supervisor._follow_builds(settings, listener, pool, signals, served)
-    assert workers.messages == [("count", "failed reload")]
+        supervisor._follow_builds(settings, listener, pool, signals, served, dropped_lines)
+    assert sorted(workers.messages) == [("dropped log line", 3), ("failed reload", 1)]
 
 
 def test_a_worker_refuses_what_it_fails_to_open_in_an_unforeseen_way() -> None:
@@ -65,14 +67,15 @@ def test_a_worker_refuses_what_it_fails_to_open_in_an_unforeseen_way() -> None:
 
 
 def channel(requests: int, unsent: int, idle_seconds: float) -> SimpleNamespace:
-    return SimpleNamespace(
+    channel = SimpleNamespace(
         requests=[None] * requests,
         total_outbufs_len=unsent,
         is_busy=bool(requests or unsent),
         last_activity=time.time() - idle_seconds,
-        will_close=False,
-        settle=lambda: None,
+        is_closed=False,
     )
+    channel.handle_close = lambda: setattr(channel, "is_closed", True)
+    return channel
 
 
 def test_at_the_end_only_connections_that_wait_for_their_client_are_closed() -> None:
@@ -80,7 +83,7 @@ def test_at_the_end_only_connections_that_wait_for_their_client_are_closed() -> 
     taking, idle, fresh = channel(0, 10, 1), channel(0, 0, 5), channel(0, 0, 0)
     server: Any = SimpleNamespace(active_channels=dict(enumerate([computing, stuck, taking, idle, fresh])))
     Server._close_idle(server)
-    assert [each.will_close for each in (computing, stuck, taking, idle, fresh)] == [False, True, False, True, False]
+    assert [each.is_closed for each in (computing, stuck, taking, idle, fresh)] == [False, True, False, True, False]
 
 
 def test_a_build_that_cannot_be_removed_does_not_undo_a_publish(

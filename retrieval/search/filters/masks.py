@@ -1,0 +1,163 @@
+"""Filters compiled to masks, which a search looks only at the products of; equal filters are compiled once."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cached_property, partial, reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.search.filters.language import Vocabulary, parse_filter
+from retrieval.search.filters.postings import Bitmap, Postings, complement_of, members_of, pack
+from retrieval.search.filters.tree import Compare, Every, Exists, Filter, Not, OneOf, Some
+from retrieval.search.ranking import RowGroups
+
+MAX_LISTED_ROWS = 2**15  # More rows are not scored one by one, and need no list.
+_MAX_CACHE_BYTES = 32 * 2**20
+_FEW = 16  # A product looked up on its own takes about so many times as long as one of all.
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """The products that a filter lets through, `matched` of them.
+
+    `products` is their bitmap, and `rows` that of the index rows that any of them has, `row_count` of them. `row_ids`
+    (row_count,) are these rows in rising order where they are few, or None.
+    """
+
+    matched: int
+    products: Bitmap
+    row_count: int
+    rows: Bitmap
+    row_ids: NDArray[np.int64] | None
+
+    @property
+    def size_bytes(self) -> int:
+        own_rows = 0 if self.rows is self.products else self.rows.nbytes
+        return self.products.nbytes + own_rows + (0 if self.row_ids is None else self.row_ids.nbytes)
+
+    def holds(self, positions: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Tell which products match, in the shape of `positions`."""
+        bytes_of = self.products[positions >> 3]
+        bits: NDArray[np.bool_] = (bytes_of >> (positions & 7).astype(np.uint8)) & 1 == 1
+        return bits
+
+    def positions(self) -> NDArray[np.int64]:
+        """Return the products (matched,) in catalogue order."""
+        return members_of(self.products)
+
+
+class FilterIndex:
+    """Reads filters over the products of one build, and compiles them. Safe to use from many threads."""
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        postings: Mapping[str, Postings],
+        groups: RowGroups,
+        row_of_product: NDArray[np.integer],
+    ):
+        """`postings` are those of each filterable field."""
+        self.vocabulary, self._postings, self._groups = vocabulary, postings, groups
+        self._row_of_product, self._count = row_of_product, groups.product_count
+        self._cache = MaskCache(_MAX_CACHE_BYTES)
+
+    def parse(self, value: Any) -> Filter:
+        """Return the filter in parsed JSON. Raises BadFilter."""
+        return parse_filter(value, self.vocabulary)
+
+    def mask(self, tree: Filter) -> Mask:
+        """Return the mask of a filter that `parse` has returned."""
+        return self._cache.get(tree, partial(self._compile, tree))
+
+    def _compile(self, tree: Filter) -> Mask:
+        products = self._evaluate(tree)
+        rows = self._rows_of(products)
+        row_count = count_of(rows)
+        row_ids = members_of(rows) if row_count <= MAX_LISTED_ROWS else None
+        return Mask(count_of(products), products, row_count, rows, row_ids)
+
+    def _evaluate(self, tree: Filter) -> Bitmap:
+        match tree:
+            case OneOf(field, values):
+                return self._postings[field].one_of(values)
+            case Compare(field, order, operand):
+                return self._postings[field].compare(order, operand)
+            case Exists(field):
+                return self._postings[field].all()
+            case Not(inner):
+                return complement_of(self._evaluate(inner), self._count)
+            case Some(members):
+                return reduce(np.bitwise_or, map(self._evaluate, members))
+            case Every(members):
+                return reduce(np.bitwise_and, map(self._evaluate, members), pack(np.ones(self._count, np.bool_)))
+
+    def _rows_of(self, products: Bitmap) -> Bitmap:
+        """Return the rows of products: found one by one where they are few, or else by the first product of each."""
+        groups = self._groups
+        if groups.row_count == groups.product_count:
+            return products
+        if count_of(products) * _FEW < self._count:
+            rows = np.zeros(groups.row_count, np.bool_)
+            rows[self._row_of_product[members_of(products)]] = True
+        else:
+            first, others = self._first_and_other_products
+            chosen = np.unpackbits(products, count=self._count, bitorder="little").view(np.bool_)
+            rows = chosen[first]
+            rows[self._row_of_product[others[chosen[others]]]] = True
+        return pack(rows)
+
+    @cached_property
+    def _first_and_other_products(self) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+        """The first product of each row, and the products that share a row with an earlier one."""
+        is_other = np.ones(self._count, np.bool_)
+        is_other[self._groups.starts[:-1]] = False
+        return self._groups.products[self._groups.starts[:-1]], self._groups.products[is_other]
+
+
+class MaskCache:
+    """The masks used last, up to `max_bytes` of them. What two threads want at once is compiled by one of them."""
+
+    def __init__(self, max_bytes: int):
+        self._max_bytes, self._bytes = max_bytes, 0
+        self._masks: OrderedDict[Hashable, Future[Mask]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, compile_mask: Callable[[], Mask]) -> Mask:
+        """Return the mask of a key; what compiling raises is raised in every thread that waits, and forgotten."""
+        with self._lock:
+            cached = self._masks.get(key)
+            if cached:
+                self._masks.move_to_end(key)
+            else:
+                self._masks[key] = pending = Future[Mask]()
+        if cached:
+            return cached.result()
+        try:
+            mask = compile_mask()
+        except BaseException as error:
+            with self._lock:
+                self._masks.pop(key)
+            pending.set_exception(error)
+            raise
+        pending.set_result(mask)
+        self._make_room(mask.size_bytes)
+        return mask
+
+    def _make_room(self, added_bytes: int) -> None:
+        """Forget the masks used longest ago until all fit. One that is being compiled is counted once it is there."""
+        with self._lock:
+            self._bytes += added_bytes
+            done = [key for key, mask in self._masks.items() if mask.done()] if self._bytes > self._max_bytes else []
+            for key in done:
+                if self._bytes <= self._max_bytes:
+                    break
+                self._bytes -= self._masks.pop(key).result().size_bytes
+
+
+def count_of(bitmap: Bitmap) -> int:
+    return int(np.bitwise_count(bitmap).sum())

@@ -1,0 +1,123 @@
+"""What the builder says of the fields to filter by: manifest, report, summary, and its option."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from index_builder.__main__ import main
+from retrieval.artifact.fields import FIELD_FILES
+from retrieval.artifact.store import open_current
+from retrieval.errors import BadArtifact
+from retrieval.search.filters.facts import FieldFacts
+from tests.support.catalogues import products_of, write_lines
+from tests.support.filters import faults_of
+from tests.support.published import current, edit_manifest
+
+VECTORS = np.random.default_rng(1).normal(size=(8, 3))
+
+
+def run(directory: Path, *options: str, fields: dict[str, list[Any]]) -> tuple[int, Path]:
+    """Build products with these fields; returns the exit code and the artifacts root."""
+    further = [dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)] or [{}] * 8
+    rows = [{**row, **more} for row, more in zip(products_of(VECTORS), further, strict=True)]
+    source, root = write_lines(directory / "p.jsonl", rows), directory / "artifacts"
+    return main(["--products", str(source), "--out", str(root), *options]), root
+
+
+FIELDS: dict[str, list[Any]] = {"price": [1, 2, 2.5, None] * 2, "brand": ["a", "b"] * 4, "mixed": [1] * 7 + ["x"]}
+PRICE, BRAND = FieldFacts("price", "number", 3, 0.75), FieldFacts("brand", "keyword", 2, 1.0)
+
+
+def test_the_fields_stand_in_manifest_report_and_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, root = run(tmp_path, fields=FIELDS)
+    assert code == 0
+    assert "\nfilterable  price (number), brand (keyword)\n" in capsys.readouterr().out
+    assert open_current(root).manifest.filterable == [PRICE, BRAND]
+    assert orjson.loads((current(root) / "recall.json").read_bytes())["fields"] == {
+        "filterable": [vars(PRICE), vars(BRAND)],
+        "not_filterable": {"mixed": "mixes number and keyword, first in product 'p7'"},
+        "further": 0,
+    }
+
+
+def test_a_catalogue_without_further_fields_pays_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options in ([], ["--filterable", "none"]):
+        code, root = run(tmp_path, *options, fields={})
+        assert (code, "filterable" in capsys.readouterr().out) == (0, False)
+        assert "filterable" not in orjson.loads((current(root) / "manifest.json").read_bytes())
+        assert [*current(root).glob("fields*")] == []
+        filters = open_current(root).filters
+        assert filters.mask(filters.parse({})).matched == 8
+
+
+def test_a_build_from_before_fields_were_filterable_still_opens(tmp_path: Path) -> None:
+    _, root = run(tmp_path, fields=FIELDS)
+
+    def forget(manifest: dict[str, Any]) -> None:
+        del manifest["filterable"]
+        for name in FIELD_FILES:
+            del manifest["files"][name]
+            (current(root) / name).unlink()
+
+    edit_manifest(current(root), forget)
+    build = open_current(root)
+    assert faults_of(build.filters, {"price": 1}) == [
+        ("unknown_field", "/price", "is no field of this build, which has none to filter by")
+    ]
+    assert build.products[1] == {"id": "p1", "name": "product 1", "price": 2, "brand": "b", "mixed": 1}
+
+
+@pytest.mark.parametrize(
+    ("option", "facts"), [("none", []), ("brand", [BRAND]), ("price,brand", [PRICE, BRAND])], ids=["none", "one", "two"]
+)
+def test_only_the_fields_named_are_filterable(tmp_path: Path, option: str, facts: list[FieldFacts]) -> None:
+    code, root = run(tmp_path, "--filterable", option, fields=FIELDS)
+    build = open_current(root)
+    assert (code, build.manifest.filterable) == (0, facts)
+    assert "mixed" in build.filters.vocabulary.names
+
+
+@pytest.mark.parametrize(
+    ("option", "fault"),
+    [
+        ("brand,prices", "--filterable prices: no product has such a field; the nearest is 'price'"),
+        ("mixed", "--filterable mixed: mixes number and keyword, first in product 'p7'"),
+    ],
+)
+def test_a_field_named_in_vain_fails_the_build(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, fault: str
+) -> None:
+    code, root = run(tmp_path, "--filterable", option, fields=FIELDS)
+    assert (code, capsys.readouterr().err) == (1, f"error: {fault}\nnothing was published\n")
+    assert [*root.iterdir()] == []
+
+
+def test_a_build_that_lists_fields_and_not_their_files_is_refused(tmp_path: Path) -> None:
+    _, root = run(tmp_path, fields=FIELDS)
+    edit_manifest(current(root), lambda manifest: manifest["files"].pop("fields.bin"))
+    with pytest.raises(BadArtifact) as caught:
+        open_current(root)
+    assert str(caught.value) == f"{current(root) / 'manifest.json'}: lists no fields.bin"
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "fault"),
+    [
+        (
+            "type",
+            "text",
+            "filterable/0/type: Must be one of: keyword, number, boolean, list of keyword, list of number.",
+        ),
+        ("coverage", "1", "filterable/0/coverage: Not a valid float."),
+        ("values", 1.5, "filterable/0/values: Not a valid int."),
+    ],
+)
+def test_a_manifest_with_a_fact_of_another_type_is_refused(tmp_path: Path, fact: str, value: Any, fault: str) -> None:
+    _, root = run(tmp_path, fields=FIELDS)
+    edit_manifest(current(root), lambda manifest: manifest["filterable"][0].update({fact: value}))
+    with pytest.raises(BadArtifact) as caught:
+        open_current(root)
+    assert str(caught.value) == f"{current(root) / 'manifest.json'}: {fault}"

@@ -1,0 +1,55 @@
+"""Filters over products as a build has them."""
+
+import tempfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrieval.artifact.field_writer import FieldReport, FieldWriter
+from retrieval.artifact.fields import open_filters
+from retrieval.artifact.products import ProductWriter, open_products
+from retrieval.search.filters.language import BadFilter
+from retrieval.search.filters.masks import FilterIndex
+from retrieval.search.ranking import RowAssigner
+
+
+def write_fields(
+    directory: Path,
+    products: Sequence[dict[str, Any]],
+    chosen: Collection[str] | None = None,
+    rows: Sequence[int] | None = None,
+) -> FieldReport:
+    """Write the tables of products with these further fields; products with the same number in `rows` share a row."""
+    table, fields, assigner = ProductWriter(directory), FieldWriter(directory, chosen), RowAssigner()
+    for i, product in enumerate(products):
+        table.append(f"p{i}", f"product {i}", product)
+        fields.append(f"p{i}", product)
+    assigner.assign(np.array(rows or range(len(products)), np.float32)[:, np.newaxis])
+    table.close()
+    table.finish(assigner.groups())
+    try:
+        return fields.finish()
+    finally:
+        fields.close()
+
+
+def filters_over(products: Sequence[dict[str, Any]], rows: Sequence[int] | None = None) -> FilterIndex:
+    with tempfile.TemporaryDirectory() as directory:
+        report = write_fields(Path(directory), products, rows=rows)
+        return open_filters(Path(directory), report.filterable, open_products(Path(directory)))
+
+
+def matches(filters: FilterIndex, query: dict[str, Any]) -> list[int]:
+    """The positions of the products that a filter lets through."""
+    return filters.mask(filters.parse(query)).positions().tolist()
+
+
+def faults_of(filters: FilterIndex, query: Any) -> list[tuple[str, str, str]]:
+    """The code, pointer and detail of each fault; none of a filter that fits."""
+    try:
+        filters.parse(query)
+    except BadFilter as error:
+        return [(fault.code, fault.pointer, fault.detail) for fault in error.faults]
+    return []

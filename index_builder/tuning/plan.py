@@ -21,8 +21,8 @@ _MIN_ROWS_FOR_LISTS, _MAX_ROWS_FOR_ONE_LIST = 50_000, 500_000
 _LAYOUTS = (((32, 1), (64, 2), (128, 4)), ((48, 1), (160, 2)), ((64, 1), (128, 2)))
 _SCREENED_ROWS, _SCREENED_USERS, _SCREENED_DEPTH = 16_384, 150, 3_000
 _SEED = 4
-# The bytes of a picked row take as long as this many times as many bytes of codes, which are scanned in order.
-_PICKED_BYTES = 2.5
+# A byte of a picked row takes as long as this many bytes of codes, which are scanned in order.
+_PICKED_BYTES = 6.0
 _MIN_ROWS_PER_CANDIDATE = 8  # A search that picks more rows than that scans them all.
 _FINALISTS, _FINALIST_COST = 2, 1.3
 

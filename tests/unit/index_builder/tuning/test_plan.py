@@ -9,6 +9,7 @@ import pytest
 from index_builder.kinds.tiers import Tier, TieredKind
 from index_builder.kinds.training import Trainer, store_vectors
 from index_builder.tuning import plan
+from index_builder.tuning.effort import CANDIDATES
 from index_builder.tuning.plan import Screening, contenders, plausible_kinds
 from index_builder.tuning.recall import Panel
 from retrieval.vectors import unit_vectors
@@ -81,7 +82,7 @@ def needed_by_numpy(units: np.ndarray, users: np.ndarray, kind: TieredKind) -> i
             _, order = index.base_index.search(queries, len(units))
             top = np.argsort(-(queries @ units.T), axis=1)[:, :10]
             ranks = [np.flatnonzero(np.isin(found, ten)) for found, ten in zip(order, top, strict=True)]
-            total += next(n for n in plan.CANDIDATES if np.mean(np.concatenate(ranks) < n) >= 0.99)
+            total += next(n for n in CANDIDATES if np.mean(np.concatenate(ranks) < n) >= 0.99)
     return total
 
 
@@ -113,15 +114,15 @@ def test_the_kind_that_needs_the_least_reading_comes_first(monkeypatch: pytest.M
     monkeypatch.setattr(Screening, "candidates", lambda _, kind: needed[kind])
     with screening(units, users) as screened:
         assert screened.finalists([HALF, FULL]) == [FULL]
-        needed[HALF] = 400  # Codes take half the time to scan, and more vectors as much longer to read.
-        assert screened.finalists([HALF, FULL]) == [HALF, FULL]
+        needed[HALF] = 300  # Codes take half the time to scan, and more vectors as much longer to read.
+        assert screened.finalists([HALF, FULL]) == [FULL, HALF]
         needed[HALF] = 50
         assert screened.finalists([HALF, FULL]) == [HALF]
 
 
 def test_kinds_that_miss_the_target_on_the_sample_are_out(monkeypatch: pytest.MonkeyPatch) -> None:
     units, users = drawn(6_000)
-    needed = {HALF: None, FULL: 100}
+    needed: dict[TieredKind, int | None] = {HALF: None, FULL: 100}
     monkeypatch.setattr(Screening, "candidates", lambda _, kind: needed[kind])
     with screening(units, users) as screened:
         assert screened.finalists([HALF, FULL]) == [FULL]

@@ -16,7 +16,7 @@ IMAGE ?= jetmlett
 BUILD_INDEX = $(BIN)/python -m index_builder --products $(PRODUCTS) --out $(OUT) --recall $(RECALL) $(if $(QUERIES),--queries $(QUERIES)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve build-index test coverage soak audit check format bench bench-serve bench-index bench-storage bench-offline bench-oip lock sample-data docker docker-run clean
+.PHONY: help install serve build-index test coverage soak audit check format bench bench-serve bench-index bench-search bench-storage bench-offline bench-oip lock sample-data docker docker-run clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ bench-serve: $(VENV)/.dev ## drive the service with wrk (BASE= compares a revisi
 
 bench-index: $(VENV)/.dev ## compare index kinds at 2k, 20k and 200k products (SIZES= for others, such as 1000000)
 	$(BIN)/python -m benchmarks.index $(SIZES)
+
+bench-search: $(VENV)/.dev ## both sides of a search against FAISS's own (ARGS="--products 200000")
+	$(BIN)/python -m benchmarks.search $(ARGS)
 
 bench-storage: $(VENV)/.dev ## bytes that a build takes by storage and worst side
 	$(BIN)/python -m benchmarks.storage $(ARGS)

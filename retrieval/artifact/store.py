@@ -113,7 +113,7 @@ def open_build(root: Path, build_id: str, verified: bool = False) -> Build:
     manifest = read_manifest(directory)
     _check_names(directory, manifest)
     # All sizes come first: they cost nothing, and a file that is too short would end the process that maps it.
-    names = [name for name in manifest.files if not verified or name in (*TABLE_FILES, BEST)]
+    names = [name for name in manifest.files if not verified or name in (*TABLE_FILES, BEST, WORST)]
     for check in (check_size,) if verified else (check_size, check_contents):
         for name in names:
             check(directory / name, manifest.files[name])

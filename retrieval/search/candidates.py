@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.search.kinds import is_graph, scanned_index, search_parameters
+from retrieval.search.kinds import is_graph, list_counts, scanned_index, search_parameters
 from retrieval.search.settings import SearchSettings, SideSettings
 
 _MAX_CANDIDATES = 1_000_000  # of all queries searched at once, which bounds the memory of a search
@@ -28,7 +28,8 @@ class Candidates:
         self._is_odd = all(isinstance(each, faiss.LinearTransform) and not each.have_bias for each in self._transforms)
         self._scanned: Any = scanned_index(index)
         # One call reads the codes once for both sides. It has one number of lists, and a graph is walked by each side.
-        self._may_be_one_call = settings.best.nprobe == settings.worst.nprobe and not is_graph(index)
+        lists = {min(each.nprobe, list_counts(index)[-1]) for each in (settings.best, settings.worst)}
+        self._may_be_one_call = len(lists) == 1 and not is_graph(index)
         # FAISS's parameters go into each call. They are never set on the index, which threads share.
         self._parameters = lru_cache(_MAX_CACHED_PARAMETERS)(partial(search_parameters, self._scanned))
 

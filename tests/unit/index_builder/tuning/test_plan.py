@@ -10,7 +10,7 @@ from index_builder.kinds.tiers import Tier, TieredKind
 from index_builder.kinds.training import Trainer, store_vectors
 from index_builder.tuning import plan
 from index_builder.tuning.effort import CANDIDATES
-from index_builder.tuning.plan import Screening, contenders, plausible_kinds
+from index_builder.tuning.plan import Screening, plausible_kinds
 from index_builder.tuning.recall import Panel
 from retrieval.vectors import unit_vectors
 from tests.support.indexes import vector_file
@@ -48,20 +48,6 @@ def test_kinds_follow_from_rows_and_dimension_alone(rows: int, dimension: int, k
 def test_no_kind_takes_more_directions_than_there_are() -> None:
     for dimension in (2, 3, 8, 31, 33, 97, 223, 225, 300, 449, 1536):
         assert max(kind.directions for kind in plausible_kinds(10_000, dimension)) == dimension
-
-
-@pytest.mark.parametrize(
-    ("rows", "kinds"),
-    [
-        (20_000, ["Tiers32x1", "Tiers32x2"]),
-        (64_000, ["Tiers32x1", "Tiers32x2", "Tiers32x1,IVF256"]),
-        (200_000, ["Tiers32x1", "Tiers32x2", "Tiers32x1,IVF512"]),
-        (10**6, ["Tiers32x1,IVF1024", "Tiers32x2,IVF1024"]),
-    ],
-    ids=str,
-)
-def test_large_catalogues_are_kept_in_as_many_lists_as_the_root_of_their_rows(rows: int, kinds: list[str]) -> None:
-    assert [str(kind) for kind in contenders([FULL, HALF], rows)] == kinds
 
 
 @contextmanager
@@ -128,3 +114,25 @@ def test_kinds_that_miss_the_target_on_the_sample_are_out(monkeypatch: pytest.Mo
         assert screened.finalists([HALF, FULL]) == [FULL]
         needed[FULL] = None
         assert screened.finalists([HALF, FULL]) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "kinds"),
+    [
+        (20_000, ["Tiers32x2", "Tiers32x1"]),
+        (64_000, ["Tiers32x2", "Tiers32x1", "Tiers32x1,IVF256"]),
+        (200_000, ["Tiers32x2", "Tiers32x1", "Tiers32x1,IVF512"]),
+        (10**6, ["Tiers32x1,IVF1024"]),
+    ],
+    ids=str,
+)
+def test_large_catalogues_are_kept_in_as_many_lists_as_the_root_of_their_rows(
+    monkeypatch: pytest.MonkeyPatch, rows: int, kinds: list[str]
+) -> None:
+    """Where lists are scanned in part, codes count for less and candidates for more."""
+    needed = {HALF: rows * 16 // 768, FULL: rows // 768}
+    monkeypatch.setattr(Screening, "candidates", lambda _, kind: needed[kind])
+    units, users = drawn(6_000)
+    with screening(units, users) as screened:
+        monkeypatch.setattr(screened._vectors, "rows", rows)
+        assert [str(kind) for kind in screened.contenders([HALF, FULL])] == kinds

@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, metavar="ARTIFACTS_ROOT", help="where builds and CURRENT live")
     add("--queries", type=Path, metavar="FILE", help="users to measure recall with (default: synthetic users)")
     add("--recall", type=_share, help="share of the ten best, and worst, to find (default: 0.99)")
-    add("--index", metavar="auto|Flat|FACTORY", help="index kind (default: auto)")
+    add("--index", metavar="auto|Flat|TIERS|FACTORY", help="index kind (default: auto)")
     add("--allow-low-recall", action="store_true", help="publish an index that misses --recall, and say so")
     add("--storage", choices=["fp32", "fp16"], help="precision of stored vectors (default: fp32)")
     shared = "worst side: an index of its own, or the best side's searched with negated queries (default: negated)"

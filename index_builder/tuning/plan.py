@@ -21,10 +21,11 @@ _MIN_ROWS_FOR_LISTS, _MAX_ROWS_FOR_ONE_LIST = 50_000, 500_000
 _LAYOUTS = (((32, 1), (64, 2), (128, 4)), ((48, 1), (160, 2)), ((64, 1), (128, 2)))
 _SCREENED_ROWS, _SCREENED_USERS, _SCREENED_DEPTH = 16_384, 150, 3_000
 _SEED = 4
-# The bytes of a picked row take as long as this many times as many bytes of codes, which are scanned in order.
-_PICKED_BYTES = 2.5
+# A byte of a picked row takes as long as this many bytes of codes, which are scanned in order.
+_PICKED_BYTES = 6.0
 _MIN_ROWS_PER_CANDIDATE = 8  # A search that picks more rows than that scans them all.
 _FINALISTS, _FINALIST_COST = 2, 1.3
+_SHARE_SCANNED_OF_LISTS = 0.4
 
 
 def plausible_kinds(rows: int, dimension: int) -> list[TieredKind]:
@@ -37,16 +38,6 @@ def plausible_kinds(rows: int, dimension: int) -> list[TieredKind]:
     layouts = [_fitted(layout, 2**scale, dimension) for layout in _LAYOUTS for scale in _scales(dimension)]
     kinds = {TieredKind(tiers) for tiers in [*layouts, (Tier(dimension, 2),), (Tier(dimension, 1),)]}
     return sorted(kinds, key=lambda kind: (len(kind.directions_of_codes), str(kind)))
-
-
-def contenders(finalists: Sequence[TieredKind], rows: int) -> list[TieredKind]:
-    """Return the kinds to build whole: finalists as they are, or with about as many lists as the root of the rows."""
-    lists = 2 ** round(math.log2(math.sqrt(rows)))
-    with_lists = [TieredKind(kind.tiers, lists) for kind in finalists]
-    if rows < _MIN_ROWS_FOR_LISTS:
-        return list(finalists)
-    # Lists pay, or not, for one layout of codes as for another, and take long to make.
-    return [*finalists, *with_lists[:1]] if rows < _MAX_ROWS_FOR_ONE_LIST else with_lists
 
 
 class Screening:
@@ -67,12 +58,22 @@ class Screening:
         share = (vectors.rows - len(answers)) / max(len(others), 1)
         self._weights = np.repeat([1.0, share], [len(answers), len(others)])
         self._vectors, self._trainer, self._target = vectors, trainer, target
+        self._needed: dict[TieredKind, int | None] = {}
 
-    def finalists(self, kinds: Sequence[TieredKind]) -> list[TieredKind]:
+    def contenders(self, kinds: Sequence[TieredKind]) -> list[TieredKind]:
+        """Return the kinds to build whole: as they are, with about as many lists as the root of the rows, or both."""
+        rows, lists = self._vectors.rows, 2 ** round(math.log2(math.sqrt(self._vectors.rows)))
+        with_lists = [TieredKind(kind.tiers, lists) for kind in self.finalists(kinds, _SHARE_SCANNED_OF_LISTS)]
+        if rows < _MIN_ROWS_FOR_LISTS:
+            return self.finalists(kinds)
+        # Lists take long to make. They pay, or not, for one layout of codes much as for another.
+        return [*self.finalists(kinds), *with_lists[:1]] if rows < _MAX_ROWS_FOR_ONE_LIST else with_lists
+
+    def finalists(self, kinds: Sequence[TieredKind], share_scanned: float = 1.0) -> list[TieredKind]:
         """Return the kinds, the most promising first, that may answer soonest; none where all miss the target."""
         costs: dict[TieredKind, float] = {}
         for kind in kinds:
-            scan = self._vectors.rows * len(kind.directions_of_codes) / 2 * len(SIDES)
+            scan = share_scanned * self._vectors.rows * len(kind.directions_of_codes) / 2 * len(SIDES)
             if costs and scan > _FINALIST_COST * min(costs.values()):
                 break  # Kinds that follow have more codes still.
             candidates = self.candidates(kind)
@@ -82,11 +83,13 @@ class Screening:
         return sorted(promising, key=lambda kind: costs[kind])[:_FINALISTS]
 
     def candidates(self, kind: TieredKind) -> int | None:
-        """Estimate how many candidates both sides need together over the whole catalogue."""
-        index = self._trainer.train(str(kind))
-        index.add(self._units)
-        needed = [self._candidates_of_side(index, side) for side in SIDES]
-        return None if None in needed else sum(filter(None, needed))
+        """Estimate how many candidates both sides need together over the whole catalogue, without lists."""
+        if kind not in self._needed:
+            index = self._trainer.train(str(kind))
+            index.add(self._units)
+            needed = [self._candidates_of_side(index, side) for side in SIDES]
+            self._needed[kind] = None if None in needed else sum(filter(None, needed))
+        return self._needed[kind]
 
     def _candidates_of_side(self, index: faiss.Index, side: str) -> int | None:
         queries = self._queries[side]

@@ -17,7 +17,7 @@ from index_builder.kinds.training import FLAT, Trainer
 from index_builder.tuning import clock
 from index_builder.tuning.clock import TimedSearch
 from index_builder.tuning.effort import Effort, exact_effort, least_effort, raised_effort, recall_curve
-from index_builder.tuning.plan import Screening, contenders, plausible_kinds
+from index_builder.tuning.plan import Screening, plausible_kinds
 from index_builder.tuning.recall import K, Panel, measure
 from index_builder.tuning.trials import Trial, TunedIndex
 from index_builder.tuning.users import UserPool
@@ -74,10 +74,11 @@ class Tuner:
         """Yield the kinds that reach the target before an exact scan does, the fastest first."""
         plausible = plausible_kinds(self._vectors.rows, self._vectors.dimension)
         if plausible:
-            screening = Screening(self._vectors, self._trainer, self.panel, self._target)
-            kinds = contenders(screening.finalists(plausible), self._vectors.rows)
-            shown = tqdm(kinds, desc="trying index kinds", disable=None, leave=False)
-            yield from self._worthwhile([self._tuned(str(kind)) for kind in shown], exact)
+            contenders = Screening(self._vectors, self._trainer, self.panel, self._target).contenders(plausible)
+            # The kind with most codes is left for when a sample has promised too much of all others.
+            for kinds in (contenders, [kind for kind in plausible[-1:] if kind not in contenders]):
+                shown = tqdm(kinds, desc="trying index kinds", disable=None, leave=False)
+                yield from self._worthwhile([self._tuned(str(kind)) for kind in shown], exact)
 
     def _worthwhile(self, several: Sequence[TunedIndex], exact: TunedIndex) -> list[TunedIndex]:
         """Return those that reach the target before an exact scan does, timed in turns, the fastest first."""

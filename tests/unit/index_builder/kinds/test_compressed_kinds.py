@@ -23,6 +23,7 @@ KINDS = [
     "HNSW32",
     "PQ8x4fs",
     "PQ8x4fs,RFlat",
+    "RR8,PQ8x4fs",  # What builds of earlier versions hold: a linear map, and codes without lists.
     "Tiers8x1",
     "Tiers4x1+4x2+5x4,IVF16",
     "IVF16,PQ8x4fs,Refine(SQfp16)",

@@ -9,7 +9,8 @@ import pytest
 from index_builder.kinds.tiers import Tier, TieredKind
 from index_builder.kinds.training import Trainer, store_vectors
 from index_builder.tuning import plan
-from index_builder.tuning.plan import Screening, contenders, plausible_kinds
+from index_builder.tuning.effort import CANDIDATES
+from index_builder.tuning.plan import Screening, plausible_kinds
 from index_builder.tuning.recall import Panel
 from retrieval.vectors import unit_vectors
 from tests.support.indexes import vector_file
@@ -49,20 +50,6 @@ def test_no_kind_takes_more_directions_than_there_are() -> None:
         assert max(kind.directions for kind in plausible_kinds(10_000, dimension)) == dimension
 
 
-@pytest.mark.parametrize(
-    ("rows", "kinds"),
-    [
-        (20_000, ["Tiers32x1", "Tiers32x2"]),
-        (64_000, ["Tiers32x1", "Tiers32x2", "Tiers32x1,IVF256"]),
-        (200_000, ["Tiers32x1", "Tiers32x2", "Tiers32x1,IVF512"]),
-        (10**6, ["Tiers32x1,IVF1024", "Tiers32x2,IVF1024"]),
-    ],
-    ids=str,
-)
-def test_large_catalogues_are_kept_in_as_many_lists_as_the_root_of_their_rows(rows: int, kinds: list[str]) -> None:
-    assert [str(kind) for kind in contenders([FULL, HALF], rows)] == kinds
-
-
 @contextmanager
 def screening(units: np.ndarray, users: np.ndarray) -> Iterator[Screening]:
     with vector_file(units) as vectors:
@@ -81,7 +68,7 @@ def needed_by_numpy(units: np.ndarray, users: np.ndarray, kind: TieredKind) -> i
             _, order = index.base_index.search(queries, len(units))
             top = np.argsort(-(queries @ units.T), axis=1)[:, :10]
             ranks = [np.flatnonzero(np.isin(found, ten)) for found, ten in zip(order, top, strict=True)]
-            total += next(n for n in plan.CANDIDATES if np.mean(np.concatenate(ranks) < n) >= 0.99)
+            total += next(n for n in CANDIDATES if np.mean(np.concatenate(ranks) < n) >= 0.99)
     return total
 
 
@@ -113,17 +100,39 @@ def test_the_kind_that_needs_the_least_reading_comes_first(monkeypatch: pytest.M
     monkeypatch.setattr(Screening, "candidates", lambda _, kind: needed[kind])
     with screening(units, users) as screened:
         assert screened.finalists([HALF, FULL]) == [FULL]
-        needed[HALF] = 400  # Codes take half the time to scan, and more vectors as much longer to read.
-        assert screened.finalists([HALF, FULL]) == [HALF, FULL]
+        needed[HALF] = 300  # Codes take half the time to scan, and more vectors as much longer to read.
+        assert screened.finalists([HALF, FULL]) == [FULL, HALF]
         needed[HALF] = 50
         assert screened.finalists([HALF, FULL]) == [HALF]
 
 
 def test_kinds_that_miss_the_target_on_the_sample_are_out(monkeypatch: pytest.MonkeyPatch) -> None:
     units, users = drawn(6_000)
-    needed = {HALF: None, FULL: 100}
+    needed: dict[TieredKind, int | None] = {HALF: None, FULL: 100}
     monkeypatch.setattr(Screening, "candidates", lambda _, kind: needed[kind])
     with screening(units, users) as screened:
         assert screened.finalists([HALF, FULL]) == [FULL]
         needed[FULL] = None
         assert screened.finalists([HALF, FULL]) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "kinds"),
+    [
+        (20_000, ["Tiers32x2", "Tiers32x1"]),
+        (64_000, ["Tiers32x2", "Tiers32x1", "Tiers32x1,IVF256"]),
+        (200_000, ["Tiers32x2", "Tiers32x1", "Tiers32x1,IVF512"]),
+        (10**6, ["Tiers32x1,IVF1024"]),
+    ],
+    ids=str,
+)
+def test_large_catalogues_are_kept_in_as_many_lists_as_the_root_of_their_rows(
+    monkeypatch: pytest.MonkeyPatch, rows: int, kinds: list[str]
+) -> None:
+    """Where lists are scanned in part, codes count for less and candidates for more."""
+    needed = {HALF: rows * 16 // 768, FULL: rows // 768}
+    monkeypatch.setattr(Screening, "candidates", lambda _, kind: needed[kind])
+    units, users = drawn(6_000)
+    with screening(units, users) as screened:
+        monkeypatch.setattr(screened._vectors, "rows", rows)
+        assert [str(kind) for kind in screened.contenders([HALF, FULL])] == kinds

@@ -83,7 +83,12 @@ def test_what_is_timed_is_opened_from_its_file(
     vectors: VectorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[faiss.Index] = []
-    monkeypatch.setattr(tuner, "open_index", lambda path: opened.append(faiss.read_index(str(path))) or opened[-1])
+
+    def open_index(path: Path) -> faiss.Index:
+        opened.append(faiss.read_index(str(path)))
+        return opened[-1]
+
+    monkeypatch.setattr(tuner, "open_index", open_index)
     tuned = choose(vectors, tmp_path, lambda start, count: USERS[start : start + count], 1200, KIND)
     assert [each.this for each in opened] == [faiss.downcast_index(tuned.index).base_index.this]
     assert list(tmp_path.iterdir()) == []

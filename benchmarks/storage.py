@@ -24,7 +24,7 @@ def main() -> None:
                 print(f"{products:,} products x {manifest.dimension} dimensions, {manifest.index.factory}\n")
                 sizes = ("vectors MB", "codes and tables MB", "all MB", "GB per million products")
                 print_header("storage", "worst side", *sizes)
-            copies = 2 if worst == "negated" else 1
+            copies = 2 if worst == "negated" and manifest.index.factory == "Flat" else 1
             vectors = copies * products * manifest.dimension * (4 if storage == "fp32" else 2)
             total = manifest.size_bytes
             megabytes = [f"{size / 1e6:,.0f}" for size in (vectors, total - vectors, total)]

@@ -1,11 +1,11 @@
 """Command line: `python -m index_builder --products FILE --out ARTIFACTS_ROOT`."""
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
 
-from index_builder.pipeline import BuildRequest, build
 from retrieval.artifact.manifest import Manifest, RecallAtK
 from retrieval.errors import RetrievalError
 from retrieval.records.console import print_message, print_result, readable, standard_streams
@@ -15,6 +15,10 @@ from retrieval.search.settings import SearchSettings
 @standard_streams()
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    # Threads that wait would spin, and take cores from those that work. FAISS reads it as it is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from index_builder.pipeline import BuildRequest, build
+
     started = time.perf_counter()
     try:
         manifest = build(BuildRequest(**vars(options)))
@@ -37,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, metavar="ARTIFACTS_ROOT", help="where builds and CURRENT live")
     add("--queries", type=Path, metavar="FILE", help="users to measure recall with (default: synthetic users)")
     add("--recall", type=_share, help="share of the ten best, and worst, to find (default: 0.99)")
-    add("--index", metavar="auto|Flat|FACTORY", help="index kind (default: auto)")
+    add("--index", metavar="auto|Flat|TIERS|FACTORY", help="index kind (default: auto)")
     add("--allow-low-recall", action="store_true", help="publish an index that misses --recall, and say so")
     add("--storage", choices=["fp32", "fp16"], help="precision of stored vectors (default: fp32)")
     shared = "worst side: an index of its own, or the best side's searched with negated queries (default: negated)"
@@ -87,7 +91,7 @@ size        {manifest.size_bytes / 1e6:.1f} MB, built in {seconds:.1f} s"""
 def _recall_line(side: str, recall: list[RecallAtK], settings: SearchSettings) -> str:
     at_k = ", ".join(f"recall@{each.k} {each.mean:.4f} (at least {each.lower_bound:.4f})" for each in recall)
     effort = f"; {settings.candidates:,} candidates re-ranked" if settings.candidates else ""
-    lists = f" from {settings.nprobe:,} lists" if settings.nprobe else ""
+    lists = f" from {settings.nprobe:,} lists" if settings.nprobe > 1 else ""
     return f"{side:<11} {at_k}{effort}{lists}"
 
 

@@ -5,11 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import faiss
+
 from index_builder.catalogue import VECTORS, read_catalogue
-from index_builder.recall import synthetic_users, user_pool
+from index_builder.kinds.negation import negate
+from index_builder.kinds.training import check_negates, store_vectors
 from index_builder.report import write_report
-from index_builder.training import check_negates, negate, store_vectors
-from index_builder.tuning import K, TunedIndex, Tuner
+from index_builder.tuning.recall import K
+from index_builder.tuning.trials import TunedIndex
+from index_builder.tuning.tuner import Tuner
+from index_builder.tuning.users import synthetic_users, user_pool
 from retrieval.artifact import golden, store
 from retrieval.artifact.manifest import IndexFacts, Manifest, Recall, Source, file_facts
 from retrieval.artifact.products import open_products
@@ -17,11 +22,12 @@ from retrieval.artifact.projection import write_projection
 from retrieval.artifact.sample_users import write_sample_users
 from retrieval.errors import LowRecall
 from retrieval.records.console import readable
-from retrieval.search.files import write_index
-from retrieval.search.kinds import FAISS_VERSION
+from retrieval.search.files import open_index, read_index, write_index
+from retrieval.search.kinds import FAISS_VERSION, candidate_index
 from retrieval.search.ranking import SIDES
 
 _GOLDEN_QUERIES, _GOLDEN_SEED = 8, 2
+_SCRATCH = "scratch.faiss"
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class BuildRequest:
     """What to build from, and where to.
 
     `recall` is the share of the ten best, and of the ten worst, products that an index must find; `index` is "auto" or
-    a kind (`training.py`); `filterable` are the fields to filter by, None for all that can be; of old builds, `keep`
+    a kind (`kinds/`); `filterable` are the fields to filter by, None for all that can be; of old builds, `keep`
     stay, this one included.
     """
 
@@ -67,19 +73,21 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
             check_negates(request.index, vectors.dimension)
         users = user_pool(vectors, request.queries)
         golden_users = synthetic_users(vectors, _GOLDEN_QUERIES, _GOLDEN_SEED)
-        tuner = Tuner(vectors, store_vectors(vectors, request.storage), catalogue.groups, users, request.recall)
+        write_index(store_vectors(vectors, request.storage), directory / store.BEST)
+        exact = open_index(directory / store.BEST)
+        tuner = Tuner(vectors, exact, catalogue.groups, users, request.recall, directory / _SCRATCH)
         tuned = tuner.choose(request.index)
         _check_recall(tuned, request)
         recall = Recall(request.recall, tuned.meets_target, users.source, **tuned.recall)
-        index = tuner.in_memory(tuned.index, tuned.settings)
-        write_report(directory, catalogue, tuned, recall, index.search(tuner.users, K))
+        index = tuner.product_index(tuned)
+        write_report(directory, catalogue, tuned, recall, index.search(tuner.panel.users, K))
         write_projection(directory, vectors, catalogue.groups)
         write_sample_users(directory, request.queries)
         golden_queries = golden.record(index.search, open_products(directory).prefixes, golden_users)
-        write_index(tuned.index, directory / store.BEST)
+        write_index(tuned.index, directory / _SCRATCH)  # The file of the vectors is mapped, and read from here.
+        (directory / _SCRATCH).replace(directory / store.BEST)
         if request.worst == "negated":
-            negate(tuned.index)
-            write_index(tuned.index, directory / store.WORST)
+            _write_negated(tuned.index, directory / store.WORST)
     (directory / VECTORS).unlink()
     return Manifest(
         source=Source(readable(request.products.name), file_facts(request.products).sha256),
@@ -96,11 +104,22 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
     )
 
 
+def _write_negated(index: faiss.Index, path: Path) -> None:
+    """Write the index of the negated vectors, without those that it would only re-rank by: they are in BEST."""
+    write_index(candidate_index(index), path)
+    negated = read_index(path)
+    negate(negated)
+    write_index(negated, path)
+
+
 def _check_recall(tuned: TunedIndex, request: BuildRequest) -> None:
     if tuned.meets_target or request.allow_low_recall:
         return
-    at_ten = {side: tuned.recall[side][0] for side in SIDES}
-    found = ", ".join(f"{side} {each.mean:.4f} (at least {each.lower_bound:.4f})" for side, each in at_ten.items())
+    found = ", ".join(
+        f"{side} {each.mean:.4f} (at least {each.lower_bound:.4f}) of {each.k}"
+        for side in SIDES
+        for each in tuned.recall[side]
+    )
     raise LowRecall(
         f"--index {request.index} misses the recall of {request.recall} asked for: {found} with 95 % confidence;"
         " choose another index, lower --recall, or publish it anyway with --allow-low-recall"

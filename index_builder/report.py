@@ -7,7 +7,7 @@ import numpy as np
 import orjson
 
 from index_builder.catalogue import Catalogue
-from index_builder.tuning import TunedIndex
+from index_builder.tuning.trials import TunedIndex
 from retrieval.artifact.manifest import Recall
 from retrieval.records.console import print_message
 from retrieval.search.ranking import SIDES, Neighbours
@@ -53,8 +53,8 @@ def _draw(path: Path, catalogue: Catalogue, tuned: TunedIndex, answers: tuple[Ne
     from matplotlib.figure import Figure
 
     shared = np.diff(catalogue.groups.starts)
-    figure = Figure(figsize=(12, 8), layout="constrained")
-    panels = figure.subplots(2, 2)
+    figure = Figure(figsize=(12, 8))
+    panels = figure.subplots(2, 2, gridspec_kw={"hspace": 0.3})
     for panel, side in zip(panels[0], SIDES, strict=True):
         _draw_trade_off(panel, side, tuned)
     scores, norms = panels[1]
@@ -81,6 +81,8 @@ def _draw_trade_off(panel: Any, side: str, tuned: TunedIndex) -> None:
         panel.plot(*zip(*kind, strict=True), "o", label=factory)
     chosen = tuned.chosen[side]
     panel.plot([chosen.seconds * 1e3], [chosen.recall], "ks", ms=12, mfc="none", label="chosen")
-    panel.set(xscale="log", xlabel="milliseconds a query, one thread", ylabel="recall@10", title=f"{side} side")
+    panel.set(
+        xscale="log", xlabel="milliseconds a user, both sides, one thread", ylabel="recall@10", title=f"{side} side"
+    )
     panel.legend(fontsize="small")
     panel.grid(alpha=0.3)

@@ -13,8 +13,8 @@ from typing import Any
 import faiss
 import pytest
 
-from index_builder import tuning
 from index_builder.pipeline import BuildRequest, build
+from index_builder.tuning import clock
 from retrieval.artifact.store import Build, open_current
 from tests.support.milvus import MilvusServer, running_milvus
 
@@ -46,7 +46,7 @@ def light_builds() -> Iterator[None]:
     """
     faiss.omp_set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "_MAX_TIMED_USERS", 15)
+        patch.setattr(clock, "_MAX_TIMED_USERS", 15)
         patch.setitem(sys.modules, "matplotlib.figure", None)
         yield
 

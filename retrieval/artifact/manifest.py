@@ -27,7 +27,7 @@ class Source:
 
 @dataclass(frozen=True)
 class IndexFacts:
-    """The kind of an index, a FAISS factory string; its storage; and how it is searched.
+    """The kind of an index, as `--index` takes it; its storage; and how it is searched.
 
     `worst` is "negated" where the worst side has an index of its own, and "shared" where it searches the best side's.
     """
@@ -50,7 +50,7 @@ class RecallAtK:
 
 @dataclass(frozen=True)
 class Recall:
-    """The measured recall of each side, at ten and at a hundred; `kept` says whether both reach the target at ten."""
+    """The measured recall of each side, at ten and at a hundred; `kept` says whether all reach the target."""
 
     target: float
     kept: bool

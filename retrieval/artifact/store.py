@@ -32,6 +32,7 @@ from retrieval.errors import BadArtifact
 from retrieval.search.files import open_index
 from retrieval.search.filters.masks import FilterIndex
 from retrieval.search.index import ProductIndex
+from retrieval.search.stored_vectors import NegatedVectors, StoredVectors
 
 CURRENT, HISTORY = "CURRENT", "HISTORY"
 BEST, WORST = "best.faiss", "worst.faiss"
@@ -122,8 +123,7 @@ def open_build(root: Path, build_id: str, verified: bool = False) -> Build:
     try:
         products = open_products(directory)
         filters = open_filters(directory, manifest.filterable, products)
-        worst = open_index(directory / WORST) if manifest.index.worst == "negated" else None
-        index = ProductIndex(open_index(directory / BEST), worst, products.groups, manifest.index.search)
+        index = _open_index(directory / BEST, manifest, products)
         for subject, count, found in (
             ("products", manifest.products, len(products)),
             ("dimension", manifest.dimension, index.dimension),
@@ -134,6 +134,7 @@ def open_build(root: Path, build_id: str, verified: bool = False) -> Build:
         projection, sample_users = open_projection(directory), open_sample_users(directory)
         if not verified:
             golden.replay(manifest.golden_queries, index.search, products.prefixes, "{side}.faiss")
+            _check_negated(directory, manifest, products, index)
     except (BadArtifact, OSError) as error:
         raise BadArtifact(f"{directory}: {error}") from error
     return Build(manifest, index, products, filters, projection, sample_users)
@@ -211,6 +212,27 @@ def named_build_id(root: Path) -> str:
     if not _BUILD_ID.fullmatch(build_id):
         raise BadArtifact(f"{path}: holds no build id but {build_id[:60]!r}")
     return build_id
+
+
+def _open_index(
+    path: Path, manifest: Manifest, products: ProductTable, vectors: StoredVectors | None = None
+) -> ProductIndex:
+    index = open_index(path)
+    try:
+        return ProductIndex(index, products.groups, manifest.index.search, vectors)
+    except BadArtifact as error:
+        raise BadArtifact(f"{path.name}: {error}") from error
+
+
+def _check_negated(directory: Path, manifest: Manifest, products: ProductTable, index: ProductIndex) -> None:
+    """Raise BadArtifact where the negated index does not answer the negated query as `index` does the query.
+
+    Nothing searches it after that: `index` answers both sides, in less time and memory.
+    """
+    if manifest.index.worst == "shared":
+        return
+    negated = _open_index(directory / WORST, manifest, products, NegatedVectors(index.stored_vectors))
+    golden.replay(manifest.golden_queries, lambda units, k: negated.search(-units, k), products.prefixes, WORST)
 
 
 def _check_names(directory: Path, manifest: Manifest) -> None:

@@ -35,10 +35,9 @@ class VectorFile:
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the given rows (m,) as (m, d)."""
-        vectors = np.empty((len(rows), self.dimension), np.float32)
-        for i in np.argsort(rows):
-            vectors[i] = self._read(int(rows[i]), 1)
-        return vectors
+        self._file.flush()
+        mapped = np.memmap(self._file, np.float32, "r", shape=(self.rows, self.dimension))
+        return np.asarray(mapped[rows])
 
     def close(self) -> None:
         self._file.close()

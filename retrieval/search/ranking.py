@@ -16,7 +16,7 @@ UNITS = 10**6  # Scores are compared and reported in millionths.
 SPARE_NEIGHBOURS = 6
 RANKING_ERROR = 2e-6
 _POSITION_BITS = 40
-_NO_PRODUCT = np.iinfo(np.int64).max
+NOTHING = np.iinfo(np.int64).max  # the sort key of no row and of no product
 
 
 @dataclass(frozen=True)
@@ -74,17 +74,26 @@ class RowAssigner:
         return RowGroups(starts, products)
 
 
-def rank(rows: NDArray[np.int64], millionths: NDArray[np.int64], groups: RowGroups, k: int) -> NDArray[np.int64]:
-    """Return the k first products of each query's rows (n, m), as sort keys (n, k); a row of -1 is none."""
-    found = rows >= 0
+def order_rows(rows: NDArray[np.int64], scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Return the first `count` of each query's rows (n, m), as sort keys in order; a row of -1 comes last."""
+    keys = _key(to_millionths(scores), rows)
+    keys[rows < 0] = NOTHING
+    if count < keys.shape[1]:
+        keys = np.partition(keys, count - 1, axis=1)[:, :count]
+    keys.sort(axis=1)
+    return keys
+
+
+def rank(row_keys: NDArray[np.int64], groups: RowGroups, k: int) -> NDArray[np.int64]:
+    """Return the k first products of rows in order (n, m), of which m is at least k or all, as sort keys (n, k)."""
     if groups.product_count == groups.row_count:
-        keys = _key(millionths, rows)
-        keys[~found] = _NO_PRODUCT
-    else:
-        sizes = np.where(found, groups.starts[rows + 1] - groups.starts[rows], 0).astype(np.int64)
-        sizes = np.minimum(sizes, k)  # one row's products share one score, so only its first k can count
-        sizes[millionths < _lowest_needed(millionths, sizes, k)] = 0
-        keys = _product_keys(groups, rows, millionths, sizes, k)
+        return row_keys[:, :k]
+    found = row_keys != NOTHING
+    rows, millionths = np.where(found, positions_of(row_keys), 0), UNITS - (row_keys >> _POSITION_BITS)
+    sizes = np.where(found, groups.starts[rows + 1] - groups.starts[rows], 0).astype(np.int64)
+    sizes = np.minimum(sizes, k)  # one row's products share one score, so only its first k can count
+    sizes[millionths < _lowest_needed(millionths, sizes, k)] = 0
+    keys = _product_keys(groups, rows, millionths, sizes, k)
     keys.sort(axis=1)
     return keys[:, :k]
 
@@ -99,6 +108,15 @@ def rank_all(
     keys = _key(np.repeat(millionths, np.diff(groups.starts)), groups.products)
     keys = keys if chosen is None else keys[chosen]
     return np.sort(np.partition(keys, k - 1)[:k])
+
+
+def may_tie(keys: NDArray[np.int64], row_keys: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell of each query (n,) whether what comes behind the last of its rows may tie with the last product of `keys`.
+
+    Where rows are missing, anything may.
+    """
+    last = row_keys[:, -1]
+    return ((last >> _POSITION_BITS) - (keys[:, -1] >> _POSITION_BITS) <= RANKING_ERROR * UNITS) | (last == NOTHING)
 
 
 def to_millionths(scores: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -120,10 +138,9 @@ def scores_of(keys: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def _lowest_needed(millionths: NDArray[np.int64], sizes: NDArray[np.int64], k: int) -> NDArray[np.int64]:
     """Return the score (n, 1) at which each query has k products; rows below it need not be expanded."""
-    order = np.argsort(-millionths, axis=1, kind="stable")
-    reached = np.take_along_axis(sizes, order, axis=1).cumsum(axis=1) >= k
+    reached = sizes.cumsum(axis=1) >= k
     last_needed = np.where(reached.any(axis=1), reached.argmax(axis=1), -1)
-    return np.take_along_axis(millionths, np.take_along_axis(order, last_needed[:, None], axis=1), axis=1)
+    return np.take_along_axis(millionths, last_needed[:, None], axis=1)
 
 
 def _product_keys(
@@ -131,7 +148,7 @@ def _product_keys(
 ) -> NDArray[np.int64]:
     """Return the sort keys of the first `sizes` products of each row, side by side for each query, then padding."""
     ends = sizes.cumsum(axis=1)
-    keys = np.full((len(rows), int(ends[:, -1].max(initial=k))), _NO_PRODUCT)
+    keys = np.full((len(rows), int(ends[:, -1].max(initial=k))), NOTHING)
     counts = sizes.ravel()
     query = np.repeat(np.arange(len(rows)).repeat(rows.shape[1]), counts)
     within_row = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)

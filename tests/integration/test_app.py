@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index_builder.recall import summarise
+from index_builder.tuning.recall import summarise
 from retrieval.artifact.store import Build
 from service.recommender import Recommender
 from tests.integration.conftest import ApiOver

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from index_builder.recall import MIN_USERS
-from index_builder.training import STORAGES
+from index_builder.kinds.training import STORAGES
+from index_builder.tuning.users import MIN_USERS
 from retrieval.artifact.store import open_current
 from retrieval.errors import BadArtifact
 from retrieval.search.index import use_threads

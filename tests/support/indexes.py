@@ -8,9 +8,11 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from index_builder.training import build_index, negate, store_vectors
+from index_builder.kinds.negation import negate
+from index_builder.kinds.training import Trainer, store_vectors
 from retrieval.records.vector_file import VectorFile
 from retrieval.search.index import ProductIndex
+from retrieval.search.kinds import candidate_index
 from retrieval.search.ranking import RowAssigner, RowGroups
 from retrieval.search.settings import SearchSettings, SideSettings
 from retrieval.vectors import unit_vectors
@@ -41,12 +43,12 @@ def group_identical(units: np.ndarray) -> tuple[np.ndarray, RowGroups]:
 def faiss_index(units: np.ndarray, factory: str = "Flat", storage: str = "fp32") -> faiss.Index:
     """The FAISS index of distinct unit vectors (n, d)."""
     with vector_file(units) as matrix:
-        return build_index(factory, matrix, store_vectors(matrix, storage))
+        return Trainer(matrix, store_vectors(matrix, storage)).build(factory)
 
 
 def negated(index: faiss.Index) -> faiss.Index:
-    """A negated copy."""
-    copy = faiss.deserialize_index(faiss.serialize_index(index))
+    """A negated copy, without the vectors that it would only re-rank by."""
+    copy = faiss.deserialize_index(faiss.serialize_index(candidate_index(index)))
     negate(copy)
     return copy
 
@@ -55,14 +57,13 @@ def index_over(
     vectors: np.ndarray,
     factory: str = "Flat",
     storage: str = "fp32",
-    worst: str = "negated",
     settings: SearchSettings = LIGHT,
 ) -> ProductIndex:
     """An index of products with these vectors (n, d), of any length; both sides look equally hard."""
     units = unit_vectors(vectors)
     first_products, groups = group_identical(units)
     best = faiss_index(units[first_products], factory, storage)
-    return ProductIndex(best, negated(best) if worst == "negated" else None, groups, SideSettings(settings, settings))
+    return ProductIndex(best, groups, SideSettings(settings, settings))
 
 
 def check_exact(index: ProductIndex, vectors: np.ndarray, users: np.ndarray, k: int) -> None:

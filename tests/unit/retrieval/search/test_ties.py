@@ -5,7 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from retrieval.search.index import ProductIndex, _Side
+from retrieval.search.candidates import Candidates
+from retrieval.search.exact_scan import nearest_rows
+from retrieval.search.index import ProductIndex
+from retrieval.search.stored_vectors import StoredVectors
 from retrieval.vectors import unit_vectors
 from tests.support.indexes import index_over
 from tests.support.oracle import Oracle
@@ -89,28 +92,33 @@ KINDS = [("Flat", "fp32"), ("Flat", "fp16"), ("HNSW16", "fp32"), ("IVF16,PQ4x4fs
 
 
 @pytest.fixture
-def searches(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Counts the queries of a side that FAISS searches, and those for which all rows are scored."""
+def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts users whose candidates are looked for, users for whom all rows are scanned, and rows scored one by one."""
     counts: Counter[str] = Counter()
-    nearest_rows, score_all = _Side.nearest_rows, _Side.score_all
+    find, order = Candidates.find, ProductIndex._order
 
-    def count_nearest_rows(self: _Side, queries: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def count_find(self: Candidates, queries: np.ndarray, depth: int) -> np.ndarray:
         counts["searched"] += len(queries)
-        return nearest_rows(self, queries, depth)
+        return find(self, queries, depth)
 
-    def count_score_all(self: _Side, query: np.ndarray) -> np.ndarray:
-        counts["scored"] += 1
-        return score_all(self, query)
+    def count_nearest_rows(vectors: StoredVectors, queries: np.ndarray, k: int) -> np.ndarray:
+        counts["scanned"] += len(queries)
+        return nearest_rows(vectors, queries, k)
 
-    monkeypatch.setattr(_Side, "nearest_rows", count_nearest_rows)
-    monkeypatch.setattr(_Side, "score_all", count_score_all)
+    def count_order(self: ProductIndex, signed: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+        counts["scored"] += rows.size
+        return order(self, signed, rows, count)
+
+    monkeypatch.setattr(Candidates, "find", count_find)
+    monkeypatch.setattr("retrieval.search.index.nearest_rows", count_nearest_rows)
+    monkeypatch.setattr(ProductIndex, "_order", count_order)
     return counts
 
 
 @pytest.mark.parametrize(("kind", "storage"), KINDS)
 @pytest.mark.parametrize("k", [1, 10, 300])
 def test_near_identical_vectors_are_told_apart_in_bounded_work(
-    searches: Counter[str], kind: str, storage: str, k: int
+    work: Counter[str], kind: str, storage: str, k: int
 ) -> None:
     count = 40_000 if kind == "Flat" else 20_000  # A scan of more than 32,768 rows has three depths.
     draw = np.random.default_rng(7)
@@ -119,8 +127,9 @@ def test_near_identical_vectors_are_told_apart_in_bounded_work(
     users = np.stack([base, -base, base + side, *draw.normal(size=(5, 8))])
     index = index_over(vectors, kind, storage)
     batch = index.search(unit_vectors(users), k)
-    assert searches["searched"] <= 3 * 2 * len(users)
-    assert searches["scored"] <= 2 * len(users)
+    assert work["searched"] <= 3 * len(users)
+    assert work["scanned"] <= len(users)
+    assert work["scored"] <= 1.5 * 2 * count * len(users)
     for found, score in zip(batch, (1.0, 1.0), strict=True):  # All tie with either of the first two.
         assert found.positions[:2].tolist() == [list(range(k))] * 2
         assert found.scores[:2].tolist() == [[score] * k, [-score] * k]

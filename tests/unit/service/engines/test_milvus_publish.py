@@ -17,7 +17,7 @@ from tests.support.catalogues import products_of
         ({"worst": "shared"}, 0.0),
         ({"storage": "fp16"}, 2.0**-11),
         ({"index": "HNSW4"}, 0.0),
-        ({"index": "Reduce16,PQ16x4fs"}, 0.0),
+        ({"index": "Tiers16x1"}, 0.0),
     ],
     ids=str,
 )

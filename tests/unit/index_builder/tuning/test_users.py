@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index_builder.recall import UserPool, summarise, user_pool
+from index_builder.tuning.recall import summarise
+from index_builder.tuning.users import UserPool, user_pool
 from retrieval.errors import BadQueries, BadRows
 from retrieval.records.vector_file import VectorFile
 from retrieval.vectors import unit_vectors
@@ -46,18 +47,20 @@ def test_each_user_of_a_file_is_handed_out_once(tmp_path: Path, vectors: VectorF
 
 
 @pytest.mark.parametrize("count", [300, 301, 500, 1000])
-def test_a_choice_is_held_against_no_fewer_than_a_third_of_the_file(
+def test_a_choice_is_held_against_a_quarter_of_the_file_three_times_over(
     tmp_path: Path, vectors: VectorFile, count: int
 ) -> None:
     pool = user_pool(vectors, users_file(tmp_path / "u", count))
     pool.tuning()
-    while pool.has_more:
-        assert len(pool.confirming()) == count // 3
+    for _ in range(3):
+        assert pool.has_more
+        assert len(pool.confirming()) == count // 4
+    assert not pool.has_more
 
 
 def test_synthetic_users_are_no_products_and_never_the_same(vectors: VectorFile) -> None:
     handed_out = everyone(user_pool(vectors, None))
-    assert len(handed_out) == 300 + 4 * 1000
+    assert len(handed_out) == 300 + 7 * 1000
     np.testing.assert_allclose(np.linalg.norm(handed_out, axis=1), 1.0, rtol=0, atol=1e-4)
     nearest = (np.array(handed_out) @ UNITS.T.astype(np.float64)).max(axis=1)
     assert np.mean(nearest > 1 - 1e-5) < 0.02  # the same product drawn twice

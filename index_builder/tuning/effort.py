@@ -1,0 +1,88 @@
+"""How hard an index has to be searched: the candidates and lists with which one side reaches the recall target."""
+
+import math
+from dataclasses import dataclass, replace
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from index_builder.tuning.recall import LARGE_K, K, Panel, recall_at_k, summarise
+from retrieval.artifact.manifest import RecallAtK
+from retrieval.search.candidates import Candidates
+from retrieval.search.kinds import is_graph, list_counts
+from retrieval.search.settings import SearchSettings, SideSettings
+from retrieval.search.stored_vectors import open_vectors
+
+# From 48 to 2,600 candidates. Fewer are picked in less time than is worth an unlucky user.
+CANDIDATES = [round(48 * 1.25**step) for step in range(19)]
+_LEAST_RAISE = 1.25
+
+Curve = dict[int, dict[int, RecallAtK]]  # recall at K and LARGE_K by the number of candidates, the fewest first
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Settings of one side, its recall at 10 on the users they were found with, and whether that meets the target."""
+
+    settings: SearchSettings
+    recall: RecallAtK
+    reaches: bool
+
+
+def exact_effort(users: int) -> Effort:
+    """Return the effort of an exact scan, which takes no settings."""
+    return Effort(SearchSettings(), summarise(np.ones(users), K), reaches=True)
+
+
+def recall_curve(index: faiss.Index, panel: Panel, side: str, nprobe: int) -> Curve:
+    """Measure recall with each number of candidates from this many lists."""
+    queries, (exact, _) = panel.queries(side), panel.exact[side]
+    counts = [count for count in CANDIDATES if count < index.ntotal] or [index.ntotal]
+    curve, scores = {}, None
+    for count in reversed(counts):
+        if scores is None or is_graph(index):  # A graph is walked differently for each count.
+            scores = _candidate_scores(index, queries, SearchSettings(count, nprobe=nprobe))
+        highest = {k: exact[:, :k] for k in (K, LARGE_K)}
+        curve[count] = {k: recall_at_k(scores[:, :count], top[:, -1:], top.shape[1], k) for k, top in highest.items()}
+    return dict(sorted(curve.items()))
+
+
+def least_effort(curve: Curve, nprobe: int, target: float, reserve: int) -> Effort:
+    """Return the fewest candidates that reach the target at both k, and so many steps in reserve; or else the most."""
+    counts = list(curve)
+
+    def step_reaching(k: int) -> int:
+        reaching = (i for i, count in enumerate(counts) if curve[count][k].lower_bound >= target)
+        return next(reaching, len(counts))
+
+    steps = {k: step_reaching(k) for k in (K, LARGE_K)}
+    count, large = (counts[min(steps[k] + reserve, len(counts) - 1)] for k in (K, LARGE_K))
+    return Effort(SearchSettings(count, large / LARGE_K, nprobe), curve[count][K], max(steps.values()) < len(counts))
+
+
+def raised_effort(
+    index: faiss.Index, panel: Panel, side: str, settings: SearchSettings, target: float, reserve: int
+) -> SearchSettings:
+    """Return deeper settings for a side that missed the target, from the users who missed and all before them.
+
+    A step at least is taken, and where that does not do, as many as these users need.
+    """
+    nprobe = min(math.ceil(settings.nprobe * _LEAST_RAISE), list_counts(index)[-1])
+    needed = least_effort(recall_curve(index, panel, side, nprobe), nprobe, target, reserve).settings
+    return replace(
+        needed,
+        candidates=max(needed.candidates, math.ceil(settings.candidates * _LEAST_RAISE)),
+        per_match=max(needed.per_match, settings.per_match * _LEAST_RAISE),
+    )
+
+
+def _candidate_scores(
+    index: faiss.Index, queries: NDArray[np.float32], settings: SearchSettings
+) -> NDArray[np.float32]:
+    """Return the exact scores (n, m) of each query's candidates, in the order in which the index found them.
+
+    What it did not find scores minus infinity.
+    """
+    rows = Candidates(index, SideSettings(settings)).find_best(queries, settings.candidates)
+    return open_vectors(index).score(queries, rows)

@@ -1,0 +1,93 @@
+"""The users that an index is tuned and confirmed with: of a file, or made from the catalogue."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.errors import BadQueries
+from retrieval.records.console import readable
+from retrieval.records.lenient_json import BadJson
+from retrieval.records.rows import read_rows
+from retrieval.records.vector_file import VectorFile
+from retrieval.vectors import BadVector, read_vector, unit_vectors
+
+MIN_USERS = 300  # With fewer, a recall of 0.99 cannot be told from one of 0.97.
+_TUNING_USERS, _CONFIRMING_USERS, _MAX_SYNTHETIC_USERS = 300, 1000, 7300
+_SHARES = 4  # One to tune with, and three to confirm with.
+_SEED = 1
+
+
+def synthetic_users(vectors: VectorFile, count: int, seed: int) -> NDArray[np.float32]:
+    """Make user-like unit vectors (at most count, d): each points to the mean of a random handful of products.
+
+    Groups whose members cancel out are left out; where all do, the first product stands in.
+    """
+    draw = np.random.default_rng(seed)
+    sizes = draw.integers(2, 6, size=count)
+    members = vectors.take(draw.integers(0, vectors.rows, int(sizes.sum()))).astype(np.float64)
+    means = np.stack([group.mean(axis=0) for group in np.split(members, sizes.cumsum()[:-1])])
+    directed = means[means.any(axis=1)]
+    return unit_vectors(directed if len(directed) else vectors.take(np.zeros(1, np.int64)))
+
+
+def read_users(path: Path, dimension: int) -> NDArray[np.float32]:
+    """Read the unit vectors (u, d) of a users file (`rows.py` says which formats). Raises BadQueries naming the row."""
+    vectors = []
+    for location, row in read_rows(path):
+        try:
+            if isinstance(row, BadJson):
+                raise row
+            vectors.append(read_vector(row.get("vector") if isinstance(row, dict) else None, dimension))
+        except (BadJson, BadVector) as error:
+            raise BadQueries(f"{path}: {location}: {error}") from error
+    if not vectors:
+        raise BadQueries(f"{path}: holds no users")
+    return unit_vectors(np.stack(vectors))
+
+
+@dataclass
+class UserPool:
+    """A source of users, each handed out once: `tuning` to choose an index with, `confirming` to check the choice.
+
+    `draw` returns a number of unit vectors (u, d) from the first one given on.
+    """
+
+    source: str
+    _size: int
+    _draw: Callable[[int, int], NDArray[np.float32]]
+    _used: int = 0
+
+    @property
+    def has_more(self) -> bool:
+        """Tell whether there are users left to confirm another choice with."""
+        return self._used + self._share(_CONFIRMING_USERS) <= self._size
+
+    def tuning(self) -> NDArray[np.float32]:
+        return self._take(self._share(_TUNING_USERS))
+
+    def confirming(self) -> NDArray[np.float32]:
+        """Return fresh users, while `has_more`."""
+        return self._take(self._share(_CONFIRMING_USERS))
+
+    def _share(self, count: int) -> int:
+        return min(count, self._size // _SHARES)
+
+    def _take(self, count: int) -> NDArray[np.float32]:
+        start, self._used = self._used, self._used + count
+        return self._draw(start, count)
+
+
+def user_pool(vectors: VectorFile, path: Path | None) -> UserPool:
+    """Return the users of the file in random order, or synthetic ones where there is none or it has too few users."""
+    source = "means of random products"
+    if path is not None:
+        users = np.random.default_rng(_SEED).permutation(read_users(path, vectors.dimension))
+        if len(users) >= MIN_USERS:
+            return UserPool(readable(path.name), len(users), lambda start, count: users[start : start + count])
+        source += f", as {readable(path.name)} has only {len(users)} users of the {MIN_USERS} needed"
+    return UserPool(
+        source, _MAX_SYNTHETIC_USERS, lambda start, count: synthetic_users(vectors, count, seed=_SEED + start)
+    )

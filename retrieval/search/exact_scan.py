@@ -1,0 +1,62 @@
+"""Finds the rows that may score highest, and lowest, by scoring all rows once."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.search.stored_vectors import SCORING_ERROR, StoredVectors
+
+_MARGIN = np.float32(1e-6 + 2 * SCORING_ERROR)  # Rows this close to the k-th one may share its score in millionths.
+_MAX_SCORES = 2**22  # computed at a time, which bounds the memory of a scan
+_GROUP_ROWS, _MIN_GROUPS_PER_ROW = 64, 4
+_MAX_TIES = 1000  # that a query may have in a block; each costs memory for every query
+
+
+def nearest_rows(vectors: StoredVectors, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Return, of each query (n, d), the rows that may be among the k best, then of each those among the k worst.
+
+    The result (2n, m) is filled with -1, and has nothing else for a query with very many such rows.
+    """
+    n, rows_at_once = len(queries), max(1, _MAX_SCORES // max(1, len(queries)))
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+    is_crowded = np.zeros((2, n), bool)
+    for start in range(0, vectors.count, rows_at_once):
+        scores = vectors.score_range(queries, start, min(start + rows_at_once, vectors.count))
+        for side in range(2):
+            query, row = np.divmod(_highest(scores, k), scores.shape[1])
+            is_crowded[side] |= np.bincount(query, minlength=n) > 2 * k + _MAX_TIES
+            found.append((query + side * n, row + start))
+            np.negative(scores, out=scores)
+        if is_crowded.any():
+            found = [_without(is_crowded.ravel(), *each) for each in found]
+    return _side_by_side(2 * n, min(k, vectors.count), *map(np.concatenate, zip(*found, strict=True)))
+
+
+def _highest(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Return the flat indices of the scores (n, m) that may tie with the k-th highest of their row, or exceed it."""
+    n, m = scores.shape
+    if m <= k:
+        return np.arange(scores.size)
+    # The k-th highest of the groups' maxima does not exceed that of all, and few scores lie between.
+    groups = m // _GROUP_ROWS
+    if groups >= _MIN_GROUPS_PER_ROW * k:
+        maxima = scores[:, : groups * _GROUP_ROWS].reshape(n, _GROUP_ROWS, groups).max(axis=1)
+    else:
+        maxima = scores
+    kth = np.partition(maxima, maxima.shape[1] - k, axis=1)[:, -k]
+    return np.flatnonzero(scores >= (kth - _MARGIN)[:, None])
+
+
+def _without(
+    excluded: NDArray[np.bool_], queries: NDArray[np.int64], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    kept = ~excluded[queries]
+    return queries[kept], rows[kept]
+
+
+def _side_by_side(count: int, width: int, queries: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rows of each of `count` queries in a line of its own, filled with -1 to `width` at least."""
+    order = np.argsort(queries, kind="stable")
+    counts = np.bincount(queries, minlength=count)
+    lines = np.full((count, counts.max(initial=width)), -1)
+    lines[queries[order], np.arange(len(rows)) - np.repeat(counts.cumsum() - counts, counts)] = rows[order]
+    return lines

@@ -1,0 +1,79 @@
+"""How many candidates and lists a side is given."""
+
+import numpy as np
+import pytest
+
+from index_builder.tuning.effort import CANDIDATES, Curve, least_effort, raised_effort, recall_curve
+from index_builder.tuning.recall import Panel, summarise
+from retrieval.artifact.manifest import RecallAtK
+from retrieval.search.settings import SearchSettings
+from retrieval.vectors import unit_vectors
+from tests.support.indexes import faiss_index, vector_file
+
+DRAW = np.random.default_rng(0)
+UNITS, USERS = unit_vectors(DRAW.normal(size=(4000, 16))), unit_vectors(DRAW.normal(size=(90, 16)))
+
+
+def curve_of(at_10: list[float], at_100: list[float]) -> Curve:
+    """A curve of these bounds, measured on so many users that means and bounds are the same but for a millionth."""
+    shares = zip(CANDIDATES, at_10, at_100, strict=False)
+    return {count: {10: recall(ten, 10), 100: recall(hundred, 100)} for count, ten, hundred in shares}
+
+
+def recall(share: float, k: int) -> RecallAtK:
+    return summarise(np.full(10**6, share), k)
+
+
+@pytest.mark.parametrize(
+    ("at_10", "at_100", "reserve", "steps", "reaches"),
+    [
+        ([0.995, 1, 1, 1], [0.995, 1, 1, 1], 0, (0, 0), True),
+        ([0.9, 0.995, 1, 1], [0.8, 0.9, 0.995, 1], 0, (1, 2), True),
+        ([0.9, 0.995, 1, 1], [0.8, 0.9, 0.995, 1], 1, (2, 3), True),
+        ([0.9, 0.995, 1, 1], [0.8, 0.9, 0.995, 1], 3, (3, 3), True),
+        ([0.9, 0.995, 1, 1], [0.5, 0.6, 0.7, 0.9], 0, (1, 3), False),
+        ([0.5, 0.6, 0.7, 0.8], [0.995, 1, 1, 1], 0, (3, 0), False),
+    ],
+)
+def test_the_fewest_candidates_that_reach_the_target_are_taken(
+    at_10: list[float], at_100: list[float], reserve: int, steps: tuple[int, int], reaches: bool
+) -> None:
+    effort = least_effort(curve_of(at_10, at_100), 7, 0.99, reserve)
+    assert effort.settings == SearchSettings(CANDIDATES[steps[0]], CANDIDATES[steps[1]] / 100, 7)
+    assert effort.recall.mean == pytest.approx(at_10[steps[0]])
+    assert effort.reaches is reaches
+
+
+@pytest.mark.parametrize("side", ["best", "worst"])
+def test_a_curve_is_the_recall_that_numpy_finds(side: str) -> None:
+    index = faiss_index(UNITS, "Tiers8x1")
+    queries = USERS if side == "best" else -USERS
+    with vector_file(UNITS) as vectors:
+        curve = recall_curve(index, Panel.of(vectors, USERS), side, 1)
+    assert list(curve) == CANDIDATES
+    exact = queries.astype(np.float64) @ UNITS.T.astype(np.float64)
+    _, rows = index.base_index.search(queries, CANDIDATES[-1])
+    for k in (10, 100):
+        found = np.take_along_axis(exact, rows, axis=1) >= np.sort(exact, axis=1)[:, -k, None] - 1e-5
+        for count, of_count in curve.items():
+            assert of_count[k].mean == pytest.approx(found[:, :count].sum(axis=1).mean() / k, abs=2e-3)
+
+
+def test_a_side_that_misses_gets_what_the_users_who_missed_need() -> None:
+    index = faiss_index(UNITS, "Tiers8x1,IVF9")
+    with vector_file(UNITS) as vectors:
+        panel = Panel.of(vectors, USERS)
+    started = SearchSettings(48, 1.0, 4)
+    raised = raised_effort(index, panel, "best", started, 0.99, 0)
+    assert raised.nprobe == 5
+    needed = least_effort(recall_curve(index, panel, "best", 5), 5, 0.99, 0)
+    assert raised == needed.settings
+    assert raised.candidates > 4 * started.candidates
+
+
+def test_a_side_that_misses_by_bad_luck_gets_a_step_more() -> None:
+    index = faiss_index(UNITS, "Tiers16x1")
+    with vector_file(UNITS) as vectors:
+        panel = Panel.of(vectors, USERS)
+    raised = raised_effort(index, panel, "worst", SearchSettings(1000, 40.0, 1), 0.99, 0)
+    assert raised == SearchSettings(1250, 50.0, 1)

@@ -1,0 +1,138 @@
+"""Which kinds are compared for a catalogue, and which of them a sample rules out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from index_builder.kinds.tiers import Tier, TieredKind
+from index_builder.kinds.training import Trainer, store_vectors
+from index_builder.tuning import plan
+from index_builder.tuning.effort import CANDIDATES
+from index_builder.tuning.plan import Screening, plausible_kinds
+from index_builder.tuning.recall import Panel
+from retrieval.vectors import unit_vectors
+from tests.support.indexes import vector_file
+
+FULL, HALF = TieredKind((Tier(32, 1),)), TieredKind((Tier(32, 2),))
+
+
+@pytest.mark.parametrize(
+    ("rows", "dimension", "kinds"),
+    [
+        (4_999, 300, []),
+        (5_000, 2, ["Tiers2x2", "Tiers2x1"]),
+        (5_000, 25, ["Tiers25x2", "Tiers25x1"]),
+        (10**6, 64, ["Tiers64x2", "Tiers32x1+32x2", "Tiers48x1+16x2", "Tiers64x1"]),
+        (
+            20_000,
+            300,
+            ["Tiers32x1+64x2+128x4", "Tiers48x1+160x2", "Tiers64x1+128x2", "Tiers300x2", "Tiers300x1"],
+        ),
+        (
+            20_000,
+            500,
+            [
+                *("Tiers32x1+64x2+128x4", "Tiers48x1+160x2", "Tiers64x1+128x2", "Tiers64x1+128x2+256x4"),
+                *("Tiers500x2", "Tiers128x1+256x2", "Tiers96x1+320x2", "Tiers500x1"),
+            ],
+        ),
+    ],
+    ids=str,
+)
+def test_kinds_follow_from_rows_and_dimension_alone(rows: int, dimension: int, kinds: list[str]) -> None:
+    assert [str(kind) for kind in plausible_kinds(rows, dimension)] == kinds
+
+
+def test_no_kind_takes_more_directions_than_there_are() -> None:
+    for dimension in (2, 3, 8, 31, 33, 97, 223, 225, 300, 449, 1536):
+        assert max(kind.directions for kind in plausible_kinds(10_000, dimension)) == dimension
+
+
+@contextmanager
+def screening(units: np.ndarray, users: np.ndarray) -> Iterator[Screening]:
+    with vector_file(units) as vectors:
+        trainer = Trainer(vectors, store_vectors(vectors, "fp32"))
+        yield Screening(vectors, trainer, Panel.of(vectors, users), 0.99)
+
+
+def needed_by_numpy(units: np.ndarray, users: np.ndarray, kind: TieredKind) -> int:
+    """The candidates of both sides that hold 99 % of the exact ten, by the codes of an index of all rows."""
+    with vector_file(units) as vectors:
+        trainer = Trainer(vectors, store_vectors(vectors, "fp32"))
+        index = trainer.build(str(kind))
+        total = 0
+        for sign in (1, -1):
+            queries = np.float32(sign) * users
+            _, order = index.base_index.search(queries, len(units))
+            top = np.argsort(-(queries @ units.T), axis=1)[:, :10]
+            ranks = [np.flatnonzero(np.isin(found, ten)) for found, ten in zip(order, top, strict=True)]
+            total += next(n for n in CANDIDATES if np.mean(np.concatenate(ranks) < n) >= 0.99)
+    return total
+
+
+def drawn(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(0)
+    spectrum = np.linspace(1, 0.2, 32)
+    units = unit_vectors(draw.normal(size=(rows, 32)) * spectrum)
+    return units, unit_vectors(units[draw.integers(0, rows, (150, 3))].mean(axis=1))
+
+
+def test_a_sample_of_all_rows_needs_the_candidates_that_numpy_counts() -> None:
+    units, users = drawn(6_000)
+    with screening(units, users) as screened:
+        assert screened.candidates(HALF) == needed_by_numpy(units, users, HALF)
+
+
+def test_a_sample_tells_how_many_candidates_all_rows_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    units, users = drawn(24_000)
+    monkeypatch.setattr(plan, "_SCREENED_ROWS", 4_000)
+    with screening(units, users) as screened:
+        estimate, exact = screened.candidates(HALF), needed_by_numpy(units, users, HALF)
+    assert estimate is not None
+    assert exact / 1.6 <= estimate <= exact * 1.6  # Two steps of candidates.
+
+
+def test_the_kind_that_needs_the_least_reading_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    units, users = drawn(6_000)
+    needed = {HALF: 900, FULL: 100}
+    monkeypatch.setattr(Screening, "candidates", lambda _, kind: needed[kind])
+    with screening(units, users) as screened:
+        assert screened.finalists([HALF, FULL]) == [FULL]
+        needed[HALF] = 300  # Codes take half the time to scan, and more vectors as much longer to read.
+        assert screened.finalists([HALF, FULL]) == [FULL, HALF]
+        needed[HALF] = 50
+        assert screened.finalists([HALF, FULL]) == [HALF]
+
+
+def test_kinds_that_miss_the_target_on_the_sample_are_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    units, users = drawn(6_000)
+    needed: dict[TieredKind, int | None] = {HALF: None, FULL: 100}
+    monkeypatch.setattr(Screening, "candidates", lambda _, kind: needed[kind])
+    with screening(units, users) as screened:
+        assert screened.finalists([HALF, FULL]) == [FULL]
+        needed[FULL] = None
+        assert screened.finalists([HALF, FULL]) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "kinds"),
+    [
+        (20_000, ["Tiers32x2", "Tiers32x1"]),
+        (64_000, ["Tiers32x2", "Tiers32x1", "Tiers32x1,IVF256"]),
+        (200_000, ["Tiers32x2", "Tiers32x1", "Tiers32x1,IVF512"]),
+        (10**6, ["Tiers32x1,IVF1024"]),
+    ],
+    ids=str,
+)
+def test_large_catalogues_are_kept_in_as_many_lists_as_the_root_of_their_rows(
+    monkeypatch: pytest.MonkeyPatch, rows: int, kinds: list[str]
+) -> None:
+    """Where lists are scanned in part, codes count for less and candidates for more."""
+    needed = {HALF: rows * 16 // 768, FULL: rows // 768}
+    monkeypatch.setattr(Screening, "candidates", lambda _, kind: needed[kind])
+    units, users = drawn(6_000)
+    with screening(units, users) as screened:
+        monkeypatch.setattr(screened._vectors, "rows", rows)
+        assert [str(kind) for kind in screened.contenders([HALF, FULL])] == kinds

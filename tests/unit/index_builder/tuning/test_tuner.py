@@ -1,0 +1,94 @@
+"""An index is chosen by what its users need, and confirmed with others."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+
+from index_builder.kinds.training import store_vectors
+from index_builder.tuning import clock, tuner
+from index_builder.tuning.clock import TimedSearch
+from index_builder.tuning.trials import TunedIndex
+from index_builder.tuning.tuner import Tuner
+from index_builder.tuning.users import UserPool
+from retrieval.records.vector_file import VectorFile
+from retrieval.vectors import unit_vectors
+from tests.support.indexes import group_identical, vector_file
+
+DRAW = np.random.default_rng(0)
+UNITS = unit_vectors(DRAW.normal(size=(6000, 24)) * np.linspace(1, 0.2, 24))
+USERS = unit_vectors(UNITS[DRAW.integers(0, 6000, (4000, 3))].mean(axis=1))
+GROUPS = group_identical(UNITS)[1]
+KIND = "Tiers24x4"
+
+Draw = Callable[[int, int], np.ndarray]
+
+
+@pytest.fixture(autouse=True)
+def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds(searches: Sequence[TimedSearch], _users: np.ndarray) -> list[float]:
+        return [1.0 if search.factory == "Flat" else 1e-5 * search.settings.best.candidates for search in searches]
+
+    monkeypatch.setattr(clock, "median_seconds", seconds)
+
+
+@pytest.fixture(scope="module")
+def vectors() -> Iterator[VectorFile]:
+    with vector_file(UNITS) as vectors:
+        yield vectors
+
+
+def choose(vectors: VectorFile, scratch: Path, draw: Draw, size: int, index: str = "auto") -> TunedIndex:
+    pool = UserPool("a test", size, draw)
+    return Tuner(vectors, store_vectors(vectors, "fp32"), GROUPS, pool, 0.99, scratch / "scratch").choose(index)
+
+
+def after_tuning(tuning: np.ndarray) -> Draw:
+    """Users that are all the same to tune with, and then others."""
+    return lambda start, count: np.repeat(tuning[None], count, axis=0) if start == 0 else USERS[start : start + count]
+
+
+def test_an_unlucky_start_does_not_lose_a_good_index(vectors: VectorFile, tmp_path: Path) -> None:
+    easy = choose(vectors, tmp_path, after_tuning(UNITS[0]), 4 * 75, KIND)
+    assert easy.trials[0].settings.candidates < easy.settings.best.candidates
+    assert easy.meets_target
+    assert min(each.lower_bound for side in easy.recall.values() for each in side) >= 0.99
+
+
+def test_no_user_is_used_twice(vectors: VectorFile, tmp_path: Path) -> None:
+    drawn: list[range] = []
+
+    def draw(start: int, count: int) -> np.ndarray:
+        drawn.append(range(start, start + count))
+        return after_tuning(UNITS[0])(start, count)
+
+    tuned = choose(vectors, tmp_path, draw, 4 * 75, KIND)
+    assert len(drawn) > 2
+    assert [user for users in drawn for user in users] == list(range(75 * len(drawn)))
+    assert {each.users for side in tuned.recall.values() for each in side} == {75}
+
+
+def test_a_kind_that_never_meets_the_target_ends_at_the_exact_scan(
+    vectors: VectorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuner, "raised_effort", lambda _index, _panel, _side, settings, *_: settings)
+    tuned = choose(vectors, tmp_path, after_tuning(UNITS[0]), 4 * 75)
+    assert (tuned.factory, tuned.meets_target) == ("Flat", True)
+    assert {trial.factory for trial in tuned.trials} > {"Flat"}
+
+
+def test_what_is_timed_is_opened_from_its_file(
+    vectors: VectorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[faiss.Index] = []
+
+    def open_index(path: Path) -> faiss.Index:
+        opened.append(faiss.read_index(str(path)))
+        return opened[-1]
+
+    monkeypatch.setattr(tuner, "open_index", open_index)
+    tuned = choose(vectors, tmp_path, lambda start, count: USERS[start : start + count], 1200, KIND)
+    assert [each.this for each in opened] == [faiss.downcast_index(tuned.index).base_index.this]
+    assert list(tmp_path.iterdir()) == []

@@ -71,8 +71,8 @@ def test_dropped_rows_and_given_users_are_in_the_summary(
     assert capsys.readouterr().out.splitlines()[1:6] == [
         "products    9 x 8 dimensions from some.jsonl (2 bad rows dropped)",
         "index       HNSW32, fp32, worst side negated, 9 distinct vectors",
-        "best        recall@10 1.0000 (at least 0.9993), recall@100 1.0000 (at least 0.9999); 9 candidates re-ranked",
-        "worst       recall@10 1.0000 (at least 0.9993), recall@100 1.0000 (at least 0.9999); 9 candidates re-ranked",
+        "best        recall@10 1.0000 (at least 0.9991), recall@100 1.0000 (at least 0.9999); 9 candidates re-ranked",
+        "worst       recall@10 1.0000 (at least 0.9991), recall@100 1.0000 (at least 0.9999); 9 candidates re-ranked",
         "promise     kept: recall@10 of at least 0.99 on each side, measured on users.jsonl",
     ]
     assert open_current(root).manifest.dropped_rows == 2

@@ -1,7 +1,8 @@
 """Recall: the share of the exact k best (or worst) products that an index finds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -49,7 +50,9 @@ def exact_top_rows(vectors: VectorFile, users: NDArray[np.float32], k: int) -> d
 
     The worst side's scores are negated.
     """
-    return {side: _top_rows(vectors, np.float32(sign) * users, min(k, vectors.rows)) for side, sign in SIGNS.items()}
+    with _matrix_products():
+        count = min(k, vectors.rows)
+        return {side: _top_rows(vectors, np.float32(sign) * users, count) for side, sign in SIGNS.items()}
 
 
 def measure(
@@ -88,6 +91,17 @@ def summarise(recall_of_user: NDArray[np.floating], k: int) -> RecallAtK:
     error = float(padded.std(ddof=1)) / math.sqrt(len(padded))
     bound = max(0.0, float(padded.mean()) - _ONE_SIDED_95_PERCENT * error)
     return RecallAtK(k, len(recall_of_user), float(recall_of_user.mean()), bound)
+
+
+@contextmanager
+def _matrix_products() -> Iterator[None]:
+    """Let FAISS compare some hundreds of users by a matrix product, which takes a quarter of the time of its scan."""
+    threshold = faiss.cvar.distance_compute_blas_threshold
+    faiss.cvar.distance_compute_blas_threshold = 1
+    try:
+        yield
+    finally:
+        faiss.cvar.distance_compute_blas_threshold = threshold
 
 
 def _top_rows(vectors: VectorFile, users: NDArray[np.float32], k: int) -> TopRows:

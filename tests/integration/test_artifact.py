@@ -13,12 +13,15 @@ import faiss
 import numpy as np
 import pytest
 
+from index_builder.kinds.negation import negate
 from index_builder.pipeline import BuildRequest, build
 from retrieval.artifact import store
 from retrieval.artifact.store import draft, open_current
 from retrieval.errors import BadCatalogue
+from retrieval.search.files import open_index, read_index, write_index
+from retrieval.search.kinds import exact_rows
 from retrieval.vectors import unit_vectors
-from tests.support.published import DIMENSION, PRODUCTS, current, file_facts, manifest_checksum, publish
+from tests.support.published import DIMENSION, PRODUCTS, current, edit_manifest, file_facts, manifest_checksum, publish
 
 REPORT = {"recall.json"}  # holds the times that searches took
 
@@ -91,6 +94,27 @@ def test_the_worst_index_holds_the_negated_vectors(root: Path) -> None:
     best, worst = (faiss.read_index(str(current(root) / name)) for name in ("best.faiss", "worst.faiss"))
     assert best.metric_type == worst.metric_type == faiss.METRIC_INNER_PRODUCT
     assert (worst.reconstruct_n() == -best.reconstruct_n()).all()
+
+
+def test_the_worst_index_of_a_compressed_kind_holds_codes_and_no_vectors(root: Path) -> None:
+    publish(root, index="Tiers5x1", allow_low_recall=True)
+    best, worst = (open_index(current(root) / name) for name in ("best.faiss", "worst.faiss"))
+    assert exact_rows(best) is not None
+    assert exact_rows(worst) is None
+    assert worst.ntotal == PRODUCTS - 1
+
+
+def test_a_build_whose_worst_index_has_vectors_of_its_own_still_opens(root: Path) -> None:
+    """Builds of earlier versions have, and are verified by them."""
+    publish(root, index="Tiers5x1", allow_low_recall=True)
+    users = unit_vectors(np.random.default_rng(1).normal(size=(9, DIMENSION)))
+    before = [side.positions.tolist() for side in open_current(root).index.search(users, 10)]
+    worst = read_index(current(root) / "best.faiss")
+    negate(worst)
+    write_index(worst, current(root) / "worst.faiss")
+    facts = file_facts(current(root) / "worst.faiss")
+    edit_manifest(current(root), lambda manifest: manifest["files"].update({"worst.faiss": facts}))
+    assert [side.positions.tolist() for side in open_current(root).index.search(users, 10)] == before
 
 
 def test_golden_queries_hold_the_exact_answers(root: Path) -> None:

@@ -83,7 +83,7 @@ class MilvusServer:
                 client.drop_collection(collection)
 
     def _connect(self) -> Any:
-        """Return a client. Lite hangs up on channels that ping as often as pymilvus's do, which a new client may meet."""
+        """Return a client. Lite hangs up on channels that ping as often as pymilvus does: a new one may meet that."""
         from pymilvus import MilvusClient, MilvusException
 
         for _ in range(_CONNECT_TRIES - 1):

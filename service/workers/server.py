@@ -30,7 +30,8 @@ from service.workers.listener import ConnectionCount
 from service.workers.logs import RequestLog
 
 # One turn of the event loop handles so many events, and then parses for so long what was received before.
-_MAX_EVENTS = 64
+# Transfers of many bytes have few of them: each lets the threads that answer compute for a moment.
+_MAX_EVENTS, _MAX_BULK_EVENTS = 64, 8
 _PARSING_SECONDS = 0.005
 _POLL_SECONDS, _SHORT_POLL_SECONDS = 1.0, 0.01
 _MAINTENANCE_SECONDS = 1  # Idle and slow clients are looked for so often.
@@ -56,7 +57,8 @@ class Server(TcpWSGIServer):
         self.parsing: deque[Channel] = deque()  # They have received more than is parsed.
         self._unsettled: deque[Channel] = deque()  # Another thread has answered them.
         self.budget = Budget(settings.memory_bytes // settings.workers)
-        self.epoll, self._accepts = select.epoll(), True
+        self.epoll, self.bulk_epoll, self._accepts = select.epoll(), select.epoll(), True
+        self.epoll.register(self.bulk_epoll, select.EPOLLIN)
         self._open_count = open_count
         self._clients_connect, self._last_yielded, self._ending = False, -math.inf, False
         self._last_full, self._max_connections = -math.inf, _max_connections()
@@ -97,6 +99,7 @@ class Server(TcpWSGIServer):
                 self._drain_backlog()
                 self._close_idle()
         self._admission.shut_down()
+        self.bulk_epoll.close()
         self.epoll.close()
 
     def end(self) -> None:
@@ -155,6 +158,11 @@ class Server(TcpWSGIServer):
             self.epoll.modify(self.socket, select.EPOLLIN if accepts else 0)
         ready_sockets = self.epoll.poll(self._poll_seconds, _MAX_EVENTS)
         self.budget.enforce()
+        self._handle(ready_sockets)
+        if any(descriptor == self.bulk_epoll.fileno() for descriptor, _ in ready_sockets):
+            self._handle(self.bulk_epoll.poll(0, _MAX_BULK_EVENTS))
+
+    def _handle(self, ready_sockets: list[tuple[int, int]]) -> None:
         for descriptor, events in ready_sockets:
             if ready := self._map.get(descriptor):
                 wasyncore.readwrite(ready, events)

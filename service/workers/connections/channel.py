@@ -46,6 +46,7 @@ class Channel(HTTPChannel):
         self._moved_bytes, self._progress_bytes, self.last_progress = 0, 0, time.monotonic()
         self._has_advanced, self._awaited_since = True, self.last_progress
         self._interest, self._half_closed, self._half_closed_since = EPOLLIN, False, 0.0
+        self._is_bulky, self._epoll = False, server.epoll  # Bulky transfers wait behind all others.
         super().__init__(server, *arguments, **options)
         self.parser_class = server.parser_class
 
@@ -94,11 +95,11 @@ class Channel(HTTPChannel):
 
     def add_channel(self, map: dict[int, Any] | None = None) -> None:
         super().add_channel(map)
-        self.server.epoll.register(self._fileno, self._interest)
+        self._epoll.register(self._fileno, self._interest)
 
     def del_channel(self, map: dict[int, Any] | None = None) -> None:
         if self._fileno is not None:
-            self.server.epoll.unregister(self._fileno)
+            self._epoll.unregister(self._fileno)
         super().del_channel(map)
 
     def handle_read(self) -> None:
@@ -107,14 +108,20 @@ class Channel(HTTPChannel):
         else:
             self._watch(0)
 
+    def recv(self, buffer_size: int) -> bytes:
+        """Receive so many bytes at most, or fewer while it is not known to be a transfer of many."""
+        data: bytes = super().recv(buffer_size if self._is_bulky else MIN_COUNTED_BYTES)
+        return data
+
     def received(self, data: bytes) -> None:
         """Take up what has come; it is parsed in slices, a request at a time."""
         self._moved_bytes += len(data)
         if not self._half_closed:
             self._unparsed, self._parsed_bytes = data, 0
-            self.parse()
-            if self.held_bytes > MIN_COUNTED_BYTES:
+            self._is_bulky = self.held_bytes >= MIN_COUNTED_BYTES
+            if self._is_bulky:
                 self._budget.watch(self)
+            self.parse()
 
     def parse(self) -> None:
         """Parse a slice of what has been received, and hand a request over that is complete."""
@@ -163,6 +170,7 @@ class Channel(HTTPChannel):
                 self.total_outbufs_len += len(data)
                 self._flush_exception(self._flush_some, do_close=False)
                 if self.total_outbufs_len > MIN_COUNTED_BYTES:
+                    self._is_bulky = True
                     self._budget.watch(self)
         return len(data)
 
@@ -203,9 +211,13 @@ class Channel(HTTPChannel):
 
     def _watch(self, interest: int) -> None:
         """Have the event loop say when the socket can be read from or written to."""
-        if interest != self._interest:
-            self._interest = interest
-            self.server.epoll.modify(self._fileno, interest)
+        epoll = self.server.bulk_epoll if self._is_bulky else self.server.epoll
+        if epoll is not self._epoll:
+            self._epoll.unregister(self._fileno)
+            epoll.register(self._fileno, interest)
+        elif interest != self._interest:
+            epoll.modify(self._fileno, interest)
+        self._epoll, self._interest = epoll, interest
 
     def _skip_blank(self) -> None:
         """Skip the line ends that may stand before a request."""

@@ -34,12 +34,12 @@ class DynamicBatcher:
         None too, at no cost, for a user whose search is estimated to take longer than `max_seconds`.
         """
         recommender = self._serving.recommender
-        reader = reader_for(recommender.info.dimension, self._limits, recommender.vocabulary)
-        users, vectors = reader.parse_fast(bodies)
-        max_depth = (max_seconds - recommender.engine.search_seconds) / _MATCH_SECONDS
-        fits = [user.depth <= max_depth for user in users if user]
-        users = [user if user and user.depth <= max_depth else None for user in users]
         try:
+            reader = reader_for(recommender.info.dimension, self._limits, recommender.vocabulary)
+            users, vectors = reader.parse_fast(bodies)
+            max_depth = (max_seconds - recommender.engine.search_seconds) / _MATCH_SECONDS
+            fits = [user.depth <= max_depth for user in users if user]
+            users = [user if user and user.depth <= max_depth else None for user in users]
             block = UserBlock([user for user in users if user], vectors if all(fits) else vectors[fits])
             answers = recommender.recommend_inline(block, partial(encode_answers, recommender.prefixes))
         except Exception:  # noqa: BLE001 (Each request meets it again, and says so in its own answer.)

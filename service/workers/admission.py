@@ -132,7 +132,7 @@ class Admission:
             if answer is None:
                 unanswered.append(channel)
             elif should_compress(len(answer.json), request.accept_encoding):
-                self._large.submit(self._run, channel)  # The event loop does not compress.
+                self._pages.submit(self._run, channel)  # The event loop does not compress.
             else:
                 self._run(channel)
         return unanswered

@@ -1,6 +1,7 @@
 """The memory that a worker may hold for its clients: what they send, and what they have not taken yet."""
 
 import logging
+import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,6 +22,7 @@ class Budget:
     def __init__(self, max_bytes: int):
         self._max_bytes, self._used_bytes = max_bytes, 0
         self._holders: set[Any] = set()
+        self._counting = threading.Lock()
 
     def watch(self, channel: Any) -> None:
         """Count what a channel holds from now on; any thread may call this."""
@@ -32,9 +34,10 @@ class Budget:
         They are for a `channel` that is counted, or for another. A request that nothing stands beside always may. The
         holders are not asked, as hundreds may come in one turn.
         """
-        is_alone = self._used_bytes <= (channel.held_bytes if channel else 0)
-        has_room = is_alone or self._used_bytes + more_bytes <= self._max_bytes
-        self._used_bytes += more_bytes if has_room else 0
+        own_bytes = channel.held_bytes if channel else 0
+        with self._counting:
+            has_room = self._used_bytes <= own_bytes or self._used_bytes + more_bytes <= self._max_bytes
+            self._used_bytes += more_bytes if has_room else 0
         return has_room
 
     def enforce(self) -> None:

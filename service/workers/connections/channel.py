@@ -176,10 +176,10 @@ class Channel(HTTPChannel):
 
     def reserve(self, more_bytes: int) -> None:
         """Count bytes that the body of the request under way becomes. Raises OutOfMemory."""
-        self._budget.watch(self)
         if not self._budget.has_room(more_bytes, self):
             raise OutOfMemory(NO_MEMORY)
         self.requests[0].decoded_bytes += more_bytes
+        self._budget.watch(self)
 
     def handle_write(self) -> None:
         closing, self.close_when_flushed = self.close_when_flushed, False

@@ -125,8 +125,8 @@ class Server(TcpWSGIServer):
             channel.settle()
 
     def readable(self) -> bool:
-        is_full = time.monotonic() - self._last_full < _YIELD_SECONDS
-        return bool(super().readable()) and not is_full and (self._open_count.is_lowest or not self._yields_connections)
+        yields = self._yields_connections and not self._open_count.is_lowest
+        return bool(super().readable()) and not (self._is_full or yields)
 
     def handle_accept(self) -> None:
         """Accept a connection, or leave it for a moment to workers that have fewer."""
@@ -187,6 +187,10 @@ class Server(TcpWSGIServer):
                 break
 
     @property
+    def _is_full(self) -> bool:
+        return time.monotonic() - self._last_full < _YIELD_SECONDS
+
+    @property
     def _yields_connections(self) -> bool:
         return time.monotonic() - self._last_yielded < _YIELD_SECONDS
 
@@ -194,7 +198,8 @@ class Server(TcpWSGIServer):
     def _poll_seconds(self) -> float:
         if self._admission.has_waiting or self.parsing or self._unsettled:
             return 0.0
-        return _SHORT_POLL_SECONDS if self.lingering or self._ending or self._yields_connections else _POLL_SECONDS
+        is_short = self.lingering or self._ending or self._yields_connections or self._is_full
+        return _SHORT_POLL_SECONDS if is_short else _POLL_SECONDS
 
     def _drain_backlog(self) -> None:
         """Take all connections that the kernel has accepted for us, and stop listening."""

@@ -122,17 +122,18 @@ def test_a_half_closed_connection_ends_whatever_its_client_sends(monkeypatch: py
 def test_clients_that_take_their_answers_by_drops(root: Path, publish: Publish) -> None:
     publish(0)
     batch = post("/batch", batch_body(800, 200))
-    with serving(root, RECO_WORKERS="2") as server, ExitStack() as stack, watched(server) as seen:
+    with serving(root, RECO_WORKERS="2") as server, ExitStack() as stack:
         readers = [stack.enter_context(narrow_connection(server)) for _ in range(200)]
-        for reader in readers:
-            reader.sendall(batch)
-            reader.setblocking(False)
-        until = time.monotonic() + 40
-        while time.monotonic() < until:
+        with watched(server) as seen:
             for reader in readers:
-                with suppress(OSError):
-                    reader.recv(100)
-            time.sleep(0.2)
+                reader.sendall(batch)
+                reader.setblocking(False)
+            until = time.monotonic() + 40
+            while time.monotonic() < until:
+                for reader in readers:
+                    with suppress(OSError):
+                        reader.recv(100)
+                time.sleep(0.2)
     seen.report("clients that read by drops", clients=200)
 
 

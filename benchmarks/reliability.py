@@ -15,7 +15,11 @@ def main() -> None:
     print_header("proof", "figures")
     for line in Path(sys.argv[1]).read_text(encoding="utf-8").splitlines():
         name, *figures = json.loads(line).items()
-        print_row(name[1], ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in figures))
+        print_row(name[1], ", ".join(f"{key.replace('_', ' ')} {_written(value)}" for key, value in figures))
+
+
+def _written(figure: object) -> str:
+    return figure if isinstance(figure, str) else f"{figure:,}"
 
 
 if __name__ == "__main__":

@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.artifact.products import parse_prefixes
+from retrieval.search.filters.language import EVERYTHING
 from retrieval.search.filters.tree import Filter
-from retrieval.search.ranking import SIGNS, Neighbours
+from retrieval.search.ranking import SIGNS, Neighbours, SearchPath
 from retrieval.vectors import unit_vectors
 from service.engines.base import Catalogue, FieldEngine, SearchEngine
+from service.engines.shown_fields import ShownFields
 from service.errors import CannotFilter, CannotLookUp, FailedUser
 
 MAX_USERS_PER_SEARCH = 128  # More make others wait longer for a core, and take no less time each.
-ALL_FIELDS = "*"
 _MIN_USERS_PER_SEARCH = 8  # Fewer are not worth a thread.
 _MAX_MATCHES_PER_SEARCH = 1_000_000  # Long exclude lists make a search deep; this bounds its memory.
 
@@ -28,7 +29,8 @@ class User:
     """What a valid request asks beside its vector: `k` matches a side, none of them in `exclude`.
 
     They match the `filter`; no best one scores less than `min_score`, and no worst one more than `max_score`. Each is
-    shown with the `fields` of these names, "*" for all.
+    shown with the `fields` of these names, "*" for all. With `explain`, the answer says how it was found. `ignored` are
+    members of the request that are no options, but look like misspelt ones.
     """
 
     name: str
@@ -38,6 +40,13 @@ class User:
     min_score: float | None = None
     max_score: float | None = None
     fields: tuple[str, ...] = ()
+    explain: bool = False
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def search_key(self) -> "_SearchKey":
+        """What users have in common who may share a search."""
+        return self.depth, self.filter, self.explain
 
     @property
     def depth(self) -> int:
@@ -68,20 +77,22 @@ class Matches:
 
     positions: NDArray[np.int64]
     scores: NDArray[np.float64]
-    fields: list[dict[str, Any]] | None = None
+    fields: ShownFields | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
     """The answer to one user: `best` from the highest score down, `worst` from the lowest up.
 
-    `matched` is how many products the user's filter lets through, if there is one.
+    `matched` is how many products the user's filter lets through, if there is one. `explain` is how it was found: the
+    path, among how many products, how many candidates of each side were scored, and how many excluded ids are unknown.
     """
 
     name: str
     best: Matches
     worst: Matches
     matched: int | None = field(default=None, kw_only=True)
+    explain: dict[str, Any] | None = field(default=None, kw_only=True)
 
 
 Answer = Recommendation | FailedUser
@@ -175,8 +186,12 @@ class Recommender:
             (self._select(best, i, user, "best"), self._select(worst, i, user, "worst"))
             for i, user in enumerate(search.users)
         ]
+        explanation = self._explain(search.users[0], best.path or SearchPath()) if search.users[0].explain else None
         names = (user.name for user in search.users)
-        answers = [Recommendation(name, *pair, matched=matched) for name, pair in zip(names, sides, strict=True)]
+        answers = [
+            Recommendation(name, *pair, matched=matched, explain=explanation)
+            for name, pair in zip(names, sides, strict=True)
+        ]
         return [*zip(search.indices, convert(answers), strict=True)]
 
     def _select(self, side: Neighbours, row: int, user: User, name: str) -> Matches:
@@ -192,33 +207,13 @@ class Recommender:
         if bound is not None:
             within = int(np.count_nonzero(sign * scores >= sign * bound))
             positions, scores = positions[:within], scores[:within]
-        return Matches(positions, scores, self._fields_of(positions, user.fields) if user.fields else None)
+        fields = ShownFields(self.field_engine, positions, user.fields) if user.fields else None
+        return Matches(positions, scores, fields)
 
-    def _fields_of(self, positions: NDArray[np.int64], names: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the further fields of these names that each product has."""
-        return [pick_fields(product, names) for product in self.field_engine.fields_of(positions)]
-
-
-def pick_fields(product: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Return the fields of these names, "*" for all but id and name, that a product has; null is none.
-
-    A name with dots leads into objects, unless it is a key itself.
-    """
-    further = {name: value for name, value in product.items() if name not in ("id", "name")}
-    found = further if ALL_FIELDS in names else {name: _look_up(further, name) for name in names}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _look_up(node: Any, name: str) -> Any:
-    """Return the value at a dotted name; keys may have dots themselves."""
-    if not isinstance(node, dict):
-        return None
-    if name in node:
-        return node[name]
-    steps = name.split(".")
-    heads = [".".join(steps[:length]) for length in range(1, len(steps))]
-    found = (_look_up(node[head], name[len(head) + 1 :]) for head in heads if head in node)
-    return next((value for value in found if value is not None), None)
+    def _explain(self, user: User, path: SearchPath) -> dict[str, Any]:
+        matched = self.field_engine.count_matching(user.filter or EVERYTHING)
+        unknown = sum(self.catalogue.find(identifier) is None for identifier in user.exclude)
+        return {"path": path.name, "matched": matched, "candidates": path.candidates, "unknown_excluded": unknown}
 
 
 @dataclass
@@ -235,7 +230,7 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """Users who share a search, with one depth and one filter: their indices among all items, and vectors (n, d)."""
+    """Users who share a search, with one search key: their indices among all items, and vectors (n, d)."""
 
     indices: list[int]
     users: list[User]
@@ -252,36 +247,37 @@ class _Search:
             yield _Search(self.indices[part], self.users[part], self.vectors[part])
 
 
-_Pending = dict[tuple[int, Filter | None], _Search]  # the search of each depth and filter
+_SearchKey = tuple[int, Filter | None, bool]  # depth, filter, and whether it is explained
+_Pending = dict[_SearchKey, _Search]
 
 
 def _searches_of(block: UserBlock, first: int = 0) -> Iterator[_Search]:
-    """Yield the searches, some for each depth and filter, of a block whose first item is number `first` of all."""
+    """Yield the searches, some for each key, of a block whose first item is number `first` of all."""
     indices = [index for index, item in enumerate(block.items, first) if isinstance(item, User)]
     users = [item for item in block.items if isinstance(item, User)]
-    rows_of_search: defaultdict[tuple[int, Filter | None], list[int]] = defaultdict(list)
+    rows_of_search: defaultdict[_SearchKey, list[int]] = defaultdict(list)
     for row, user in enumerate(users):
-        rows_of_search[user.depth, user.filter].append(row)
-    for (depth, _), rows in rows_of_search.items():
+        rows_of_search[user.search_key].append(row)
+    for key, rows in rows_of_search.items():
         vectors = block.vectors[rows] if len(rows) < len(users) else block.vectors
         search = _Search([indices[row] for row in rows], [users[row] for row in rows], vectors)
-        yield from search.split(_max_users(depth))
+        yield from search.split(_max_users(key))
 
 
 def _full_searches(blocks: Iterable[UserBlock], items: list[Item], pending: _Pending) -> Iterator[_Search]:
     """Yield searches as full as they may be, and add all items to `items`.
 
-    The last search of each depth and filter is left in `pending`, to be divided between the cores once all is read.
+    The last search of each key is left in `pending`, to be divided between the cores once all is read.
     """
     for block in blocks:
         for search in _searches_of(block, len(items)):
-            depth, query = search.users[0].depth, search.users[0].filter
-            waiting = pending.pop((depth, query), None)
-            if waiting and len(waiting.users) + len(search.users) <= _max_users(depth):
+            key = search.users[0].search_key
+            waiting = pending.pop(key, None)
+            if waiting and len(waiting.users) + len(search.users) <= _max_users(key):
                 search = waiting.join(search)
             elif waiting:
                 yield waiting
-            pending[depth, query] = search
+            pending[key] = search
         items += block.items
 
 
@@ -291,5 +287,6 @@ def _divide(searches: Iterable[_Search], concurrency: int) -> Iterator[_Search]:
         yield from search.split(max(_MIN_USERS_PER_SEARCH, -(-len(search.users) // concurrency)))
 
 
-def _max_users(depth: int) -> int:
-    return min(MAX_USERS_PER_SEARCH, max(1, _MAX_MATCHES_PER_SEARCH // depth))
+def _max_users(key: _SearchKey) -> int:
+    depth, _, is_explained = key  # A path is that of one user, whatever the batch around them.
+    return 1 if is_explained else min(MAX_USERS_PER_SEARCH, max(1, _MAX_MATCHES_PER_SEARCH // depth))

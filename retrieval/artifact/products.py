@@ -2,7 +2,7 @@
 
 import mmap
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,14 @@ class ProductTable:
             return None
         return int(self._by_id[rank])
 
-    def starting_with(self, prefix: str, limit: int) -> list[int]:
-        """Return the positions of the first `limit` products by name whose names begin with the prefix in any case."""
+    def starting_with(self, prefix: str) -> NDArray[np.unsignedinteger]:
+        """Return the positions, in the order of names, of products whose names begin with the prefix in any case."""
         folded = prefix.casefold()
         start = bisect_left(self._by_name, folded, key=self._folded_name)
-        candidates = self._by_name[start : start + limit].tolist()
-        return [position for position in candidates if self._folded_name(position).startswith(folded)]
+        end = bisect_right(
+            self._by_name, folded, start, key=lambda position: self._folded_name(position)[: len(folded)]
+        )
+        return self._by_name[start:end]
 
     def rows(self, positions: list[int]) -> NDArray[np.int64]:
         """Return the index row of each position."""

@@ -33,9 +33,13 @@ class Candidates:
         # FAISS's parameters go into each call. They are never set on the index, which threads share.
         self._parameters = lru_cache(_MAX_CACHED_PARAMETERS)(partial(search_parameters, self._scanned))
 
+    def counts_for(self, depth: int) -> tuple[int, int]:
+        """Return the numbers of candidates, of best and of worst, for the `depth` nearest rows."""
+        return self._settings.best.candidates_for(depth), self._settings.worst.candidates_for(depth)
+
     def count_for(self, depth: int) -> int:
-        """Return the number of candidates, of the side that has more, for the `depth` nearest rows."""
-        return max(self._settings.best.candidates_for(depth), self._settings.worst.candidates_for(depth))
+        """Return the number of candidates of the side that has more."""
+        return max(self.counts_for(depth))
 
     def queries_at_once(self, depth: int) -> int:
         """Return for how many queries to look at a time."""
@@ -47,7 +51,7 @@ class Candidates:
         The result (2n, m) has -1 for what was not found.
         """
         n, (of_best, of_worst) = len(queries), (self._settings.best, self._settings.worst)
-        counts = of_best.candidates_for(depth), of_worst.candidates_for(depth)
+        counts = self.counts_for(depth)
         best = self._transformed(queries)
         worst = -best if self._is_odd else self._transformed(-queries)
         if self._may_be_one_call and max(counts) <= _MAX_UNEVENNESS * min(counts):

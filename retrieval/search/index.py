@@ -15,6 +15,7 @@ from retrieval.search.ranking import (
     SPARE_NEIGHBOURS,
     Neighbours,
     RowGroups,
+    SearchPath,
     may_tie,
     order_rows,
     positions_of,
@@ -69,15 +70,16 @@ class ProductIndex:
     ) -> tuple[Neighbours, Neighbours]:
         """Return the k best and k worst products of each of (n, d) unit vectors; all products where k is more.
 
-        With a mask, they are those of the products that it holds.
+        With a mask, they are those of the products that it holds. Each side has the path of the search.
         """
+        path = SearchPath()
         if mask and mask.matched < self.groups.product_count:
-            keys = self._search_masked(unit_vectors, min(k, mask.matched), mask)
+            keys = self._search_masked(unit_vectors, min(k, mask.matched), mask, path)
         else:
             k = min(k, self.groups.product_count)
-            keys = self._search(unit_vectors, k, k + SPARE_NEIGHBOURS, _DEEPER_ROWS)
+            keys = self._search(unit_vectors, k, k + SPARE_NEIGHBOURS, _DEEPER_ROWS, path)
         best, worst = (
-            Neighbours(positions_of(of_side), SIGNS[side] * scores_of(of_side) + 0.0)
+            Neighbours(positions_of(of_side), SIGNS[side] * scores_of(of_side) + 0.0, path)
             for side, of_side in zip(SIDES, keys, strict=True)
         )
         return best, worst
@@ -87,11 +89,11 @@ class ProductIndex:
         return self.search(unit_vectors, k)[SIDES.index(side)]
 
     def _search(
-        self, queries: NDArray[np.float32], k: int, depth: int, deeper_rows: tuple[int, ...]
+        self, queries: NDArray[np.float32], k: int, depth: int, deeper_rows: tuple[int, ...], path: SearchPath
     ) -> NDArray[np.int64]:
         """Return the k best and the k worst products of each query (n, d), as sort keys (2, n, k).
 
-        The first `depth` rows of each are ordered, or more for the queries that need it.
+        The first `depth` rows of each are ordered, or more for the queries that need it. `path` is told the way.
         """
         depth = min(depth, self.groups.row_count)
         candidates = self._candidates
@@ -101,17 +103,19 @@ class ProductIndex:
             candidates, at_once = None, max(1, min(_MAX_SCANNING_QUERIES, _MAX_SCANNED_MATCHES // k))
         if len(queries) > at_once:
             starts = range(0, len(queries), at_once)
-            parts = [self._search(queries[i : i + at_once], k, depth, deeper_rows) for i in starts]
+            parts = [self._search(queries[i : i + at_once], k, depth, deeper_rows, path) for i in starts]
             return np.concatenate(parts, axis=1)
         if candidates is None:
+            path.take("exact", self.groups.row_count, self.groups.row_count)
             return self._rank_all(queries, k)
+        path.take("candidates" if deeper_rows == _DEEPER_ROWS else "deeper candidates", *candidates.counts_for(depth))
         rows = self._order(both_sides(queries), candidates.find(queries, depth), depth)
         keys = rank(rows, self.groups, k)
         unsettled = (may_tie(keys, rows)).reshape(2, -1).any(axis=0)
         keys = keys.reshape(2, -1, k)
         if unsettled.any():
             deeper = max(2 * depth, deeper_rows[0]) if deeper_rows else self.groups.row_count
-            keys[:, unsettled] = self._search(queries[unsettled], k, deeper, deeper_rows[1:])
+            keys[:, unsettled] = self._search(queries[unsettled], k, deeper, deeper_rows[1:], path)
         return keys
 
     def _rank_all(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
@@ -122,8 +126,9 @@ class ProductIndex:
             keys[:, crowded] = self._rank_every_row(queries[crowded], k)
         return keys
 
-    def _search_masked(self, queries: NDArray[np.float32], k: int, mask: Mask) -> NDArray[np.int64]:
+    def _search_masked(self, queries: NDArray[np.float32], k: int, mask: Mask, path: SearchPath) -> NDArray[np.int64]:
         """Do what `_search` does for the products of a mask, from the scores of all rows."""
+        path.take("matching rows", mask.row_count, mask.row_count)
         keys, chosen = np.empty((2, len(queries), k), np.int64), mask.holds(self.groups.products)
         for i, query in enumerate(queries if k else ()):
             keys[:, i] = self._rank_every_row(query, k, chosen)

@@ -1,7 +1,7 @@
 """Puts index rows in the order of an answer: by score in millionths, then by catalogue position."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +19,32 @@ _POSITION_BITS = 40
 NOTHING = np.iinfo(np.int64).max  # the sort key of no row and of no product
 
 
+@dataclass
+class SearchPath:
+    """Which way a search went, and how many index rows it scored for each side, by the side's name.
+
+    Of a search for several queries, the way of the last one.
+    """
+
+    name: str = ""
+    candidates: dict[str, int] = field(default_factory=dict)
+
+    def take(self, name: str, best: int, worst: int) -> None:
+        """Note that the search goes this way, instead of any that it went before."""
+        self.name, self.candidates = name, {"best": best, "worst": worst}
+
+
 @dataclass(frozen=True)
 class Neighbours:
     """The products nearest to each query on one side: `positions` in the catalogue and cosine `scores`, both (n, k).
 
-    Best or worst first; scores are multiples of 1e-6 within [-1, 1], equal ones stand in catalogue order.
+    Best or worst first; scores are multiples of 1e-6 within [-1, 1], equal ones stand in catalogue order. `path` is how
+    they were found, where an engine says so.
     """
 
     positions: NDArray[np.int64]
     scores: NDArray[np.float64]
+    path: SearchPath | None = None
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ class FieldEngine(Protocol):
     """Filters products by their fields, and shows these. May be used from many threads at once.
 
     An engine that can do both is one; another is a `SearchEngine` alone. Filters are over the fields in `vocabulary`.
+    Both ways to search say which path they went.
     """
 
     vocabulary: Vocabulary

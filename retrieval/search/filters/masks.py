@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cached_property, partial, reduce
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,10 @@ class Mask:
 
 
 class FilterIndex:
-    """Reads filters over the products of one build, and compiles them. Safe to use from many threads."""
+    """Reads filters over the products of one build, and compiles them. Safe to use from many threads.
+
+    `on_mask` is told with each mask that is wanted whether it was cached.
+    """
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class FilterIndex:
         self.vocabulary, self._postings, self._groups = vocabulary, postings, groups
         self._row_of_product, self._count = row_of_product, groups.product_count
         self._cache = MaskCache(_MAX_CACHE_BYTES)
+        self.on_mask: Callable[[bool], object] = lambda _was_cached: None
 
     def parse(self, value: Any) -> Filter:
         """Return the filter in parsed JSON. Raises BadFilter."""
@@ -72,7 +76,16 @@ class FilterIndex:
 
     def mask(self, tree: Filter) -> Mask:
         """Return the mask of a filter that `parse` has returned."""
-        return self._cache.get(tree, partial(self._compile, tree))
+        compiled = False
+
+        def compile_mask() -> Mask:
+            nonlocal compiled
+            compiled = True
+            return self._compile(tree)
+
+        mask = self._cache.get(tree, compile_mask)
+        self.on_mask(not compiled)
+        return mask
 
     def _compile(self, tree: Filter) -> Mask:
         products = self._evaluate(tree)

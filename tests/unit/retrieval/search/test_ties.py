@@ -8,9 +8,10 @@ import pytest
 from retrieval.search.candidates import Candidates
 from retrieval.search.exact_scan import nearest_rows
 from retrieval.search.index import ProductIndex
+from retrieval.search.ranking import SPARE_NEIGHBOURS, SearchPath
 from retrieval.search.stored_vectors import StoredVectors
 from retrieval.vectors import unit_vectors
-from tests.support.indexes import index_over
+from tests.support.indexes import LIGHT, index_over
 from tests.support.oracle import Oracle
 
 COUNT = 20_000
@@ -156,3 +157,18 @@ def test_ties_that_are_settled_by_all_scores_are_those_of_the_whole_order(copies
     for found, whole in zip(index.search(users, k), every, strict=True):
         assert found.positions.tolist() == whole.positions[:, :k].tolist()
         assert found.scores.tolist() == whole.scores[:, :k].tolist()
+
+
+def test_a_search_says_which_way_it_went_and_with_how_many_candidates() -> None:
+    draw = np.random.default_rng(3)
+    spread = draw.normal(size=(5000, 8)) * [0, *[1] * 7]
+    vectors = np.concatenate([spread, np.eye(1, 8) + 1e-4 * draw.normal(size=(100, 8))])
+    few, many = (LIGHT.candidates_for(depth) for depth in (10 + SPARE_NEIGHBOURS, 256))
+    index, east, north = index_over(vectors, "PQ4x4fs,RFlat"), np.eye(1, 8), np.eye(1, 8, 1)
+    paths = [index.search(user.astype(np.float32), 10)[0].path for user in (north, east)]
+    assert paths == [
+        SearchPath("candidates", {"best": few, "worst": few}),
+        SearchPath("deeper candidates", {"best": many, "worst": many}),
+    ]
+    _, worst = index.search(north.astype(np.float32), 5000)
+    assert worst.path == SearchPath("exact", {"best": 5100, "worst": 5100})

@@ -56,6 +56,7 @@ RELOADS = Counter("reco_reloads", "Builds that replaced another while serving.",
 FAILED_RELOADS = Counter("reco_failed_reloads", "Builds that were refused while serving.", registry=_registry)
 WORKER_RESTARTS = Counter("reco_worker_restarts", "Worker processes started again.", registry=_registry)
 DROPPED_LOG_LINES = Counter("reco_log_lines_dropped", "Log lines that stderr did not take.", registry=_registry)
+_MASKS_BY_CACHED = {True: MASKS.labels("cached"), False: MASKS.labels("compiled")}
 EVENTS = {
     "reload": RELOADS,
     "failed reload": FAILED_RELOADS,
@@ -78,7 +79,7 @@ def observe_answers(best_scores: Sequence[float | None], matched: Sequence[int |
 
 def count_mask(was_cached: bool) -> None:
     """Count a use of a filter's mask."""
-    MASKS.labels("cached" if was_cached else "compiled").inc()
+    _MASKS_BY_CACHED[was_cached].inc()
 
 
 class _Index(Collector):

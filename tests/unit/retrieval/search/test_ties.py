@@ -161,7 +161,8 @@ def test_ties_that_are_settled_by_all_scores_are_those_of_the_whole_order(copies
 
 def test_a_search_says_which_way_it_went_and_with_how_many_candidates() -> None:
     draw = np.random.default_rng(3)
-    spread = draw.normal(size=(5000, 8)) * [0, *[1] * 7]
+    spread = draw.normal(size=(5000, 8))
+    spread[:, 0] = -np.abs(spread[:, 0])
     vectors = np.concatenate([spread, np.eye(1, 8) + 1e-4 * draw.normal(size=(100, 8))])
     few, many = (LIGHT.candidates_for(depth) for depth in (10 + SPARE_NEIGHBOURS, 256))
     index, east, north = index_over(vectors, "PQ4x4fs,RFlat"), np.eye(1, 8), np.eye(1, 8, 1)

@@ -5,15 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from retrieval.artifact.store import open_current
+from service.errors import OutOfMemory
+from service.http.app import create_app
+from service.http.routes.base import RESERVE
 from service.offline.matcher import BatchMatcher
-from service.recommender import Recommender
+from service.recommender import Recommender, Serving
+from service.settings import Settings
 from tests.integration.conftest import ApiOver
-from tests.support.api import NDJSON, Api, array
+from tests.support.api import NDJSON, Answer, Api, array, check_problem
 from tests.support.engines import engine_of
 from tests.support.filtered import USER, FilteredProducts
 from tests.support.offline_runs import run, write_users
@@ -190,3 +195,35 @@ def test_fields_that_would_take_more_memory_than_allowed_are_refused(
     assert tight.post("/similar", similar).status == 413
     plain = json.dumps({"name": "ann", "vector": USER}).encode()
     assert tight.batch(array([plain] * 200)).body == array([api.infer(plain).body] * 200)
+
+
+def test_fields_that_have_no_room_beside_other_requests_are_refused_for_now(artifacts: Path) -> None:
+    reserved: list[int] = []
+
+    def reserve(more_bytes: int) -> None:
+        reserved.append(more_bytes)
+        if sum(reserved) > 2000:
+            raise OutOfMemory("too much")
+
+    client = create_app(Serving(Recommender(engine_of(open_current(artifacts)))), Settings()).test_client()
+    for path, body in (
+        ("/infer", {"name": "ann", "vector": USER}),
+        ("/batch", [{"name": "ann", "vector": USER, "k": 50, "fields": ["*"]}]),
+        ("/infer", {"name": "ann", "vector": USER, "k": 90, "fields": ["*"]}),
+        ("/similar", {"ids": ["p0"], "k": 89, "fields": ["*"]}),
+    ):
+        reserved.clear()
+        response = client.post(path, data=json.dumps(body), environ_overrides={RESERVE: reserve})
+        if "fields" in str(body):
+            check_problem(Answer(response.status_code, response.headers, response.data), 429, "too much")
+        else:
+            assert (response.status_code, reserved) == (200, [])
+
+
+def test_the_bytes_of_fields_that_are_reserved_are_those_of_the_answer(artifacts: Path) -> None:
+    reserved: list[int] = []
+    client = create_app(Serving(Recommender(engine_of(open_current(artifacts)))), Settings()).test_client()
+    body = json.dumps({"name": "ann", "vector": USER, "k": 20, "fields": ["*"]})
+    answer = client.post("/infer", data=body, environ_overrides={RESERVE: reserved.append}).json
+    shown = [match["fields"] for side in ("best", "worst") for match in answer[side]]
+    assert reserved == [len(orjson.dumps(fields)) for fields in shown]

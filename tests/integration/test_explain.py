@@ -53,6 +53,7 @@ def test_an_explained_filter_counts_what_matches(flat: Api, products: FilteredPr
 
 def test_explained_answers_are_the_same_alone_and_in_any_batch(flat: Api) -> None:
     bodies = [user(explain=True), user(), user(explain=True, k=3), user(explain=True, filter={"stock": True})]
+    bodies += [user(explain=True, exclude=[name]) for name in ("p0", "nothing", "p1")]
     bodies += [*bodies, *bodies[::-1]]
     assert flat.batch(array(bodies)).body == array([flat.infer(body).body for body in bodies])
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from retrieval.artifact.store import open_current
+from service.__main__ import main
 from service.errors import BadSetting
 from service.offline.job import run_batch
 from service.recommender import Recommender
@@ -75,6 +76,7 @@ def test_look_ups_know_only_what_is_shown(shown: Api, products: FilteredProducts
     found = shown.get("/products?prefix=&limit=100").json["products"]
     names = sorted((products.rows[position]["name"].casefold(), position) for position in visible)
     assert [product["id"] for product in found] == [f"p{position}" for _, position in names]
+    assert shown.get("/products?prefix=&limit=3").json["products"] == found[:3]
     assert shown.get(f"/products?prefix={quote(products.rows[hidden]['name'])}").json["products"] == [
         {"id": f"p{position}", "name": products.rows[position]["name"]}
         for name, position in names
@@ -115,5 +117,25 @@ def test_an_offline_batch_finds_what_is_shown(artifacts: Path, products: Filtere
     settings = Settings(artifacts=artifacts, workers=1, filter=json.dumps(SHOWN))
     run_batch(source, tmp_path / "m.jsonl", settings)
     check_unfiltered(products, json.loads((tmp_path / "m.jsonl").read_text()), 5, set())
+    words = [
+        "--artifact",
+        artifacts,
+        "--input",
+        source,
+        "--output",
+        tmp_path / "n.jsonl",
+        "--filter",
+        json.dumps(SHOWN),
+    ]
+    assert main(["batch", *map(str, words)]) == 0
+    assert (tmp_path / "n.jsonl").read_bytes() == (tmp_path / "m.jsonl").read_bytes()
     with pytest.raises(BadSetting, match="RECO_FILTER"):
         run_batch(source, tmp_path / "m2.jsonl", Settings(artifacts=artifacts, workers=1, filter='{"prise": 1}'))
+
+
+def test_a_check_refuses_a_filter_that_does_not_fit_the_build(
+    artifacts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RECO_FILTER", '{"prise": 1}')
+    assert main(["check", "--artifact", str(artifacts)]) == 1
+    assert capsys.readouterr().err.startswith("""error: RECO_FILTER='{"prise": 1}' does not fit the build: """)

@@ -169,7 +169,7 @@ def test_a_bad_option_in_a_column_fails_only_its_own_user(api: Api, artifacts: P
 
 
 def test_the_answer_names_what_looks_like_a_misspelt_option(api: Api) -> None:
-    misspelt = [{"exlude": ["p0"], "likes": []}, {"filters": {}, "exlude": []}, {"x": 1}]
+    misspelt: list[dict[str, Any]] = [{"exlude": ["p0"], "likes": []}, {"filters": {}, "exlude": []}, {"x": 1}]
     bodies = [json.dumps({"name": "ann", "vector": USER, **more}).encode() for more in misspelt]
     answers = [api.infer(body) for body in bodies]
     assert [answer.headers.get("X-Ignored-Fields") for answer in answers] == ["exlude", "filters, exlude", None]
@@ -224,6 +224,6 @@ def test_the_bytes_of_fields_that_are_reserved_are_those_of_the_answer(artifacts
     reserved: list[int] = []
     client = create_app(Serving(Recommender(engine_of(open_current(artifacts)))), Settings()).test_client()
     body = json.dumps({"name": "ann", "vector": USER, "k": 20, "fields": ["*"]})
-    answer = client.post("/infer", data=body, environ_overrides={RESERVE: reserved.append}).json
-    shown = [match["fields"] for side in ("best", "worst") for match in answer[side]]
+    answer = client.post("/infer", data=body, environ_overrides={RESERVE: reserved.append})
+    shown = [match["fields"] for side in ("best", "worst") for match in json.loads(answer.data)[side]]
     assert reserved == [len(orjson.dumps(fields)) for fields in shown]

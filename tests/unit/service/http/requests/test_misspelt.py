@@ -1,6 +1,7 @@
 """Members that are ignored are named where they look like misspelt options."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,8 @@ def test_options_and_names_unlike_any_are_not_misspelt(name: str) -> None:
 
 def test_the_fast_path_leaves_misspelt_members_to_the_reader_and_reads_others() -> None:
     plain = {"name": "ann", "vector": [1, 2]}
-    bodies = [json.dumps({**plain, **more}).encode() for more in ({"likes": []}, {"exlude": ["p"]}, {"k": 2, "x": 1})]
+    further: list[dict[str, Any]] = [{"likes": []}, {"exlude": ["p"]}, {"k": 2, "x": 1}]
+    bodies = [json.dumps({**plain, **more}).encode() for more in further]
     users, vectors = READER.parse_fast(bodies)
     assert [user is not None for user in users] == [True, False, True]
     assert vectors.tolist() == [[1, 2], [1, 2]]

@@ -5,10 +5,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from itertools import islice
 
-from service.http.requests.schemas import option_fields
-from service.settings import Limits
+from service.http.requests.schemas import OPTIONS
 
-MAX_NAMES = 16  # in the answer to one request
+MAX_NAMES, _MAX_NAMES_LOOKED_AT = 16, 64  # in the answer to one request, and of one user
 _WORD, _MAX_CHARACTERS = re.compile(r"[A-Za-z][A-Za-z0-9_-]*"), 20  # A longer name, or another one, resembles none.
 _MIN_LETTERS = 4  # Shorter names resemble too many others.
 _OTHER_NAMES = {"topk", "limit"}  # of k
@@ -16,13 +15,15 @@ _MAX_CACHED_NAMES = 4096
 
 
 def find_misspelt(names: Iterable[str]) -> tuple[str, ...]:
-    """Return those of the names that are no option but look like one, sixteen at most."""
-    return tuple(islice(filter(looks_misspelt, names), MAX_NAMES))
+    """Return those of the first names of a user's members that are no option but look like one.
+
+    They differ from one in a letter or two, in capitals or in underscores.
+    """
+    return tuple(filter(_looks_misspelt, islice(names, _MAX_NAMES_LOOKED_AT)))
 
 
-def looks_misspelt(name: str) -> bool:
-    """Tell whether a name is no option, but differs from one in a letter or two, in capitals or in underscores."""
-    return name not in _OPTIONS and len(name) <= _MAX_CHARACTERS and _resembles_option(name)
+def _looks_misspelt(name: str) -> bool:
+    return name not in _MEMBERS and len(name) <= _MAX_CHARACTERS and _resembles_option(name)
 
 
 @lru_cache(_MAX_CACHED_NAMES)
@@ -45,5 +46,5 @@ def _spellings(letters: str) -> set[str]:
     return {letters, *(without if len(letters) >= _MIN_LETTERS else ())}
 
 
-_OPTIONS = frozenset({"name", "vector", *option_fields(Limits(), None)})
-_SPELLINGS = frozenset(spelling for option in _OPTIONS for spelling in _spellings(_letters_of(option)))
+_MEMBERS = OPTIONS | {"name", "vector"}
+_SPELLINGS = frozenset(spelling for member in _MEMBERS for spelling in _spellings(_letters_of(member)))

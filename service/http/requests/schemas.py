@@ -266,3 +266,6 @@ def invalid(code: str, detail: str) -> ValidationError:
 
 def _wrong_type(expected: str, value: Any) -> ValidationError:
     return invalid("type", f"must be {expected}, not {value if type(value) is float else json_type(value)}")
+
+
+OPTIONS = frozenset(option_fields(Limits(), None))

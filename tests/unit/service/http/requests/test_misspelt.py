@@ -61,3 +61,7 @@ def test_the_fast_path_leaves_misspelt_members_to_the_reader_and_reads_others() 
     assert [user is not None for user in users] == [True, False, True]
     assert vectors.tolist() == [[1, 2], [1, 2]]
     assert READER.read_user(bodies[1])[0].ignored == ("exlude",)
+
+
+def test_of_a_user_with_thousands_of_members_only_the_first_are_looked_at() -> None:
+    assert find_misspelt([*map(str, range(63)), "exlude", "filters"]) == ("exlude",)

@@ -33,15 +33,16 @@ _MAX_SHOWN_CHARACTERS = 200  # An answer that is no problem is cut to so many.
 class User:
     """A user to find matches for: `vector` is (d,), a list or an array; k of None is the service's default.
 
-    The others are the options of a request: only products that match the `filter` are found, no best match scores less
-    than `min_score` and no worst one more than `max_score`, each is shown with the `fields` of these names (["*"] for
-    all), and the answer says with `explain` how it was found.
+    The ids in `exclude` may be integers where the catalogue's are. The others are the options of a request: only
+    products that match the `filter` are found, no best match scores less than `min_score` and no worst one more than
+    `max_score`, each is shown with the `fields` of these names (["*"] for all), and the answer says with `explain` how
+    it was found.
     """
 
     name: str
     vector: Iterable[float]
     k: int | None = None
-    exclude: Sequence[str] = ()
+    exclude: Sequence[str | int] = ()
     filter: Mapping[str, Any] | None = None
     min_score: float | None = None
     max_score: float | None = None
@@ -292,9 +293,10 @@ def _encode(user: User, rounds: bool) -> bytes:
     for option in ("k", "filter", "min_score", "max_score"):
         if (value := getattr(user, option)) is not None:
             members[option] = value
-    for option in ("exclude", "fields"):
-        if len(value := getattr(user, option)):
-            members[option] = list(value)
+    if len(user.exclude):
+        members["exclude"] = [*map(str, user.exclude)]
+    if len(user.fields):
+        members["fields"] = list(user.fields)
     if user.explain:
         members["explain"] = True
     return json.dumps(members, separators=(",", ":"), default=_plain).encode()

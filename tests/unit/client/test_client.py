@@ -122,7 +122,7 @@ def test_options_are_sent_as_the_service_takes_them_and_what_they_add_is_answere
         "ann",
         [1.0, 2.0],
         k=np.int64(3),  # type: ignore[arg-type]
-        exclude=np.array(["x", "y"]),  # type: ignore[arg-type]
+        exclude=[np.str_("x"), 17, np.int64(4)],  # type: ignore[list-item]
         filter={"price": {"$lte": np.int32(12), "$gt": np.float32(0.5)}, "size": {"$in": np.array([1, 2])}},
         min_score=np.float64(0.25),
         max_score=0,
@@ -141,7 +141,7 @@ def test_options_are_sent_as_the_service_takes_them_and_what_they_add_is_answere
         "name": "ann",
         "vector": floats(1, 2),
         "k": 3,
-        "exclude": ["x", "y"],
+        "exclude": ["x", "17", "4"],
         "filter": {"price": {"$lte": 12, "$gt": 0.5}, "size": {"$in": [1, 2]}},
         "min_score": 0.25,
         "max_score": 0,

@@ -11,11 +11,11 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from marshmallow.exceptions import SCHEMA
 from numpy.typing import NDArray
 
+from retrieval.records.fields import ALL_FIELDS
 from retrieval.records.lenient_json import BadJson, loads
 from retrieval.search.filters.language import MAX_VALUES, BadFilter, Vocabulary, parse_filter
 from retrieval.search.filters.tree import Filter
 from retrieval.vectors import MAX_FAULTS, BadVector, json_type, read_vector
-from service.engines.shown_fields import ALL_FIELDS
 from service.errors import BadRequest, CannotFilter, Fault
 from service.settings import Limits
 

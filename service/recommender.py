@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.artifact.products import parse_prefixes
+from retrieval.records.fields import pick_fields
+from retrieval.search.filters.language import EVERYTHING
 from retrieval.search.filters.tree import Filter
 from retrieval.search.ranking import SIGNS, Neighbours
 from retrieval.vectors import unit_vectors
@@ -18,9 +20,9 @@ from service.engines.base import Catalogue, FieldEngine, SearchEngine
 from service.errors import CannotFilter, CannotLookUp, FailedUser
 
 MAX_USERS_PER_SEARCH = 128  # More make others wait longer for a core, and take no less time each.
-ALL_FIELDS = "*"
 _MIN_USERS_PER_SEARCH = 8  # Fewer are not worth a thread.
-_MAX_MATCHES_PER_SEARCH = 1_000_000  # Long exclude lists make a search deep; this bounds its memory.
+_MAX_MATCHES_PER_SEARCH = 1_000_000  # This bounds the memory of a search.
+_MAX_DEEPENING = 64  # Longer exclude lists are part of the mask: it takes less time to make one than to search deeper.
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,12 @@ class User:
     def depth(self) -> int:
         """How many products a side may be needed: k matches and as many as are excluded."""
         return self.k + len(self.exclude)
+
+    def request(self, engine_excludes: bool) -> "_Request":
+        """Return what to ask an engine, which may leave out products itself."""
+        if engine_excludes and len(self.exclude) > _MAX_DEEPENING:
+            return _Request(self.k, self.filter, self.exclude)
+        return _Request(self.depth, self.filter)
 
 
 Item = User | FailedUser
@@ -99,6 +107,7 @@ class Recommender:
         self.info, self.prefixes = engine.info, engine.prefixes
         self.last_progress = time.monotonic()
         self._field_engine = engine if isinstance(engine, FieldEngine) else None
+        self._engine_excludes = self._field_engine is not None
         self.vocabulary = self._field_engine.vocabulary if self._field_engine else None
         self._threads = ThreadPoolExecutor(max(1, engine.concurrency - 1), "search")  # The calling thread searches too.
 
@@ -118,13 +127,13 @@ class Recommender:
 
     def recommend_one(self, user: User, vector: NDArray[np.float64]) -> Recommendation:
         """Return the answer to one user, found on the calling thread."""
-        [(_, answer)] = self._run(_Search([0], [user], vector[None]), list)
+        [(_, answer)] = self._run(_Search(user.request(self._engine_excludes), [0], [user], vector[None]), list)
         return answer
 
     def recommend_inline(self, block: UserBlock, convert: Convert = list) -> list[Any]:
         """Do what `recommend` does on the calling thread: the fast way for a few users."""
         answers: list[Any] = list(block.items)
-        for search in _searches_of(block):
+        for search in _searches_of(block, self._engine_excludes):
             for index, answer in self._run(search, convert):
                 answers[index] = answer
         return answers
@@ -140,7 +149,7 @@ class Recommender:
         searches: list[tuple[_Search, Future[list[tuple[int, Any]]]]] = []
         found: dict[int, Any] = {}
         try:
-            for search in _full_searches(self._noticed(blocks), items, pending):
+            for search in _full_searches(self._noticed(blocks), items, pending, self._engine_excludes):
                 searches.append((search, self._threads.submit(self._run, search, convert)))
             last = [*_divide(pending.values(), self.engine.concurrency)]
             searches += [(search, self._threads.submit(self._run, search, convert)) for search in last[:-1]]
@@ -165,12 +174,13 @@ class Recommender:
     def _run(self, search: "_Search", convert: Convert) -> list[tuple[int, Any]]:
         """Return each user's index among all items, and answer."""
         self.last_progress = time.monotonic()
-        vectors, depth, query = unit_vectors(search.vectors), search.users[0].depth, search.users[0].filter
-        if query is None:
-            (best, worst), matched = self.engine.search(vectors, depth), None
+        vectors, request = unit_vectors(search.vectors), search.request
+        if request.is_plain:
+            best, worst = self.engine.search(vectors, request.depth)
         else:
-            best, worst = self.field_engine.search_matching(vectors, depth, query)
-            matched = self.field_engine.count_matching(query)
+            query = request.filter or EVERYTHING
+            best, worst = self.field_engine.search_matching(vectors, request.depth, query, request.excluded)
+        matched = None if request.filter is None else self.field_engine.count_matching(request.filter)
         sides = [
             (self._select(best, i, user, "best"), self._select(worst, i, user, "worst"))
             for i, user in enumerate(search.users)
@@ -199,28 +209,6 @@ class Recommender:
         return [pick_fields(product, names) for product in self.field_engine.fields_of(positions)]
 
 
-def pick_fields(product: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Return the fields of these names, "*" for all but id and name, that a product has; null is none.
-
-    A name with dots leads into objects, unless it is a key itself.
-    """
-    further = {name: value for name, value in product.items() if name not in ("id", "name")}
-    found = further if ALL_FIELDS in names else {name: _look_up(further, name) for name in names}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _look_up(node: Any, name: str) -> Any:
-    """Return the value at a dotted name; keys may have dots themselves."""
-    if not isinstance(node, dict):
-        return None
-    if name in node:
-        return node[name]
-    steps = name.split(".")
-    heads = [".".join(steps[:length]) for length in range(1, len(steps))]
-    found = (_look_up(node[head], name[len(head) + 1 :]) for head in heads if head in node)
-    return next((value for value in found if value is not None), None)
-
-
 @dataclass
 class Serving:
     """What a process serves at the moment. A request takes `recommender` once; a new build replaces it whole.
@@ -234,54 +222,69 @@ class Serving:
 
 
 @dataclass(frozen=True, slots=True)
-class _Search:
-    """Users who share a search, with one depth and one filter: their indices among all items, and vectors (n, d)."""
+class _Request:
+    """What an engine is asked for: so many products that match a filter, if there is one, and are not excluded."""
 
+    depth: int
+    filter: Filter | None = None
+    excluded: frozenset[str] = frozenset()
+
+    @property
+    def is_plain(self) -> bool:
+        return self.filter is None and not self.excluded
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """Users who share a search, as they ask the engine for the same: their indices among all, and vectors (n, d)."""
+
+    request: _Request
     indices: list[int]
     users: list[User]
     vectors: NDArray[np.float64]
 
     def join(self, other: "_Search") -> "_Search":
-        return _Search(
-            self.indices + other.indices, self.users + other.users, np.concatenate([self.vectors, other.vectors])
-        )
+        vectors = np.concatenate([self.vectors, other.vectors])
+        return _Search(self.request, self.indices + other.indices, self.users + other.users, vectors)
 
     def split(self, size: int) -> Iterator["_Search"]:
         for start in range(0, len(self.users), size):
             part = slice(start, start + size)
-            yield _Search(self.indices[part], self.users[part], self.vectors[part])
+            yield _Search(self.request, self.indices[part], self.users[part], self.vectors[part])
 
 
-_Pending = dict[tuple[int, Filter | None], _Search]  # the search of each depth and filter
+_Pending = dict[_Request, _Search]
 
 
-def _searches_of(block: UserBlock, first: int = 0) -> Iterator[_Search]:
-    """Yield the searches, some for each depth and filter, of a block whose first item is number `first` of all."""
+def _searches_of(block: UserBlock, engine_excludes: bool, first: int = 0) -> Iterator[_Search]:
+    """Yield the searches, some for each request, of a block whose first item is number `first` of all."""
     indices = [index for index, item in enumerate(block.items, first) if isinstance(item, User)]
     users = [item for item in block.items if isinstance(item, User)]
-    rows_of_search: defaultdict[tuple[int, Filter | None], list[int]] = defaultdict(list)
+    rows_of_search: defaultdict[_Request, list[int]] = defaultdict(list)
     for row, user in enumerate(users):
-        rows_of_search[user.depth, user.filter].append(row)
-    for (depth, _), rows in rows_of_search.items():
+        rows_of_search[user.request(engine_excludes)].append(row)
+    for request, rows in rows_of_search.items():
         vectors = block.vectors[rows] if len(rows) < len(users) else block.vectors
-        search = _Search([indices[row] for row in rows], [users[row] for row in rows], vectors)
-        yield from search.split(_max_users(depth))
+        search = _Search(request, [indices[row] for row in rows], [users[row] for row in rows], vectors)
+        yield from search.split(_max_users(request.depth))
 
 
-def _full_searches(blocks: Iterable[UserBlock], items: list[Item], pending: _Pending) -> Iterator[_Search]:
+def _full_searches(
+    blocks: Iterable[UserBlock], items: list[Item], pending: _Pending, engine_excludes: bool
+) -> Iterator[_Search]:
     """Yield searches as full as they may be, and add all items to `items`.
 
-    The last search of each depth and filter is left in `pending`, to be divided between the cores once all is read.
+    The last search of each request is left in `pending`, to be divided between the cores once all is read.
     """
     for block in blocks:
-        for search in _searches_of(block, len(items)):
-            depth, query = search.users[0].depth, search.users[0].filter
-            waiting = pending.pop((depth, query), None)
-            if waiting and len(waiting.users) + len(search.users) <= _max_users(depth):
+        for search in _searches_of(block, engine_excludes, len(items)):
+            request = search.request
+            waiting = pending.pop(request, None)
+            if waiting and len(waiting.users) + len(search.users) <= _max_users(request.depth):
                 search = waiting.join(search)
             elif waiting:
                 yield waiting
-            pending[depth, query] = search
+            pending[request] = search
         items += block.items
 
 

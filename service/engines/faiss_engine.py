@@ -1,7 +1,7 @@
 """The embedded engine: a FAISS build, memory-mapped into this process."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -45,11 +45,13 @@ class FaissEngine:
             return self._index.search(unit_vectors, k)
 
     def search_matching(
-        self, unit_vectors: NDArray[np.float32], k: int, query: Filter
+        self, unit_vectors: NDArray[np.float32], k: int, query: Filter, excluded: Collection[str] = ()
     ) -> tuple[Neighbours, Neighbours]:
         with self._cores.one():
             use_threads(1)
-            return self._index.search(unit_vectors, k, self._filters.mask(query))
+            positions = self._products.positions([*excluded]) if excluded else None
+            mask = self._filters.mask(query, positions if positions is None else positions[positions >= 0])
+            return self._index.search(unit_vectors, k, mask)
 
     def count_matching(self, query: Filter) -> int:
         return self._filters.mask(query).matched

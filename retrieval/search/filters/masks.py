@@ -133,7 +133,10 @@ class FilterIndex:
         return parse_filter(value, self.vocabulary)
 
     def mask(self, tree: Filter, excluded: NDArray[np.integer] | None = None) -> Mask:
-        """Return the mask of a filter that `parse` has returned, without the products at `excluded` positions."""
+        """Return the mask of a filter that `parse` has returned, without the products at `excluded` positions.
+
+        No mask without products is kept, as each user has others.
+        """
         mask = self._cache.get(tree, partial(self._compile, tree))
         return mask if excluded is None else self._maker.without(mask, excluded)
 

@@ -10,11 +10,11 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from marshmallow.exceptions import SCHEMA
 from numpy.typing import NDArray
 
+from retrieval.records.fields import ALL_FIELDS
 from retrieval.search.filters.language import MAX_VALUES, BadFilter, Vocabulary, parse_filter
 from retrieval.search.filters.tree import Filter
 from retrieval.vectors import MAX_FAULTS, BadVector, json_type, read_vector
 from service.errors import BadRequest, CannotFilter, Fault
-from service.recommender import ALL_FIELDS
 from service.settings import Limits
 
 _MAX_CHARACTERS_SHOWN = 60

@@ -1,7 +1,7 @@
 """The embedded engine: a FAISS build, memory-mapped into this process."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -78,11 +78,13 @@ class FaissEngine:
             return self._index.search(unit_vectors, k, self._shown_mask)
 
     def search_matching(
-        self, unit_vectors: NDArray[np.float32], k: int, query: Filter
+        self, unit_vectors: NDArray[np.float32], k: int, query: Filter, excluded: Collection[str] = ()
     ) -> tuple[Neighbours, Neighbours]:
         with self._cores.one():
             use_threads(1)
-            return self._index.search(unit_vectors, k, self._mask(query))
+            positions = self._products.positions([*excluded]) if excluded else None
+            mask = self._mask(query, positions if positions is None else positions[positions >= 0])
+            return self._index.search(unit_vectors, k, mask)
 
     def count_matching(self, query: Filter) -> int:
         return self._mask(query).matched
@@ -114,9 +116,9 @@ class FaissEngine:
         positions = self._projection.positions[self._are_shown(self._projection.positions)]
         return positions, self.project(self._vectors(positions.tolist()))
 
-    def _mask(self, query: Filter) -> Mask:
-        """Return the mask of the products that are shown and match a filter."""
-        return self._filters.mask(every((self._shown, query)))
+    def _mask(self, query: Filter, excluded: NDArray[np.integer] | None = None) -> Mask:
+        """Return the mask of the products that are shown and match a filter, but for those at `excluded` positions."""
+        return self._filters.mask(every((self._shown, query)), excluded)
 
     def _are_shown(self, positions: NDArray[np.integer]) -> NDArray[np.bool_]:
         return np.ones(len(positions), np.bool_) if self._shown_mask is None else self._shown_mask.holds(positions)

@@ -7,6 +7,7 @@ import pytest
 
 from retrieval.search.candidates import Candidates
 from retrieval.search.exact_scan import nearest_rows
+from retrieval.search.filters.masks import Mask
 from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import SPARE_NEIGHBOURS, SearchPath
 from retrieval.search.stored_vectors import StoredVectors
@@ -98,13 +99,13 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counts: Counter[str] = Counter()
     find, order = Candidates.find, ProductIndex._order
 
-    def count_find(self: Candidates, queries: np.ndarray, depth: int) -> np.ndarray:
+    def count_find(self: Candidates, queries: np.ndarray, depth: int, mask: Mask | None) -> np.ndarray:
         counts["searched"] += len(queries)
-        return find(self, queries, depth)
+        return find(self, queries, depth, mask)
 
-    def count_nearest_rows(vectors: StoredVectors, queries: np.ndarray, k: int) -> np.ndarray:
+    def count_nearest_rows(vectors: StoredVectors, queries: np.ndarray, k: int, mask: Mask | None) -> np.ndarray:
         counts["scanned"] += len(queries)
-        return nearest_rows(vectors, queries, k)
+        return nearest_rows(vectors, queries, k, mask)
 
     def count_order(self: ProductIndex, signed: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
         counts["scored"] += rows.size

@@ -131,6 +131,7 @@ def test_an_offline_batch_finds_what_is_shown(artifacts: Path, products: Filtere
     assert (tmp_path / "n.jsonl").read_bytes() == (tmp_path / "m.jsonl").read_bytes()
     with pytest.raises(BadSetting, match="RECO_FILTER"):
         run_batch(source, tmp_path / "m2.jsonl", Settings(artifacts=artifacts, workers=1, filter='{"prise": 1}'))
+    assert not (tmp_path / "m2.jsonl.parts").exists()
 
 
 def test_a_check_refuses_a_filter_that_does_not_fit_the_build(

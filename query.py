@@ -12,17 +12,23 @@ from client.jetmlett_client import Answer, Client, Match, NoAnswer, Refused, Use
 DATA = Path(__file__).parent / "data"
 SHOWN_OF_A_BATCH = 5
 
+Filter = dict[str, Any] | None
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", default="http://localhost:5000", help="the service (default: %(default)s)")
     parser.add_argument("--batch", action="store_true", help="send data/users_batch.json to /batch in one request")
+    parser.add_argument(
+        "--filter", type=read_filter, help='only products that match, as JSON: \'{"price": {"$lte": 12}}\''
+    )
+    parser.add_argument("--key", help="API key, where the service wants one")
     options = parser.parse_args()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `query.py | head` ends quietly
     query = query_batch if options.batch else query_one_by_one
     try:
-        with Client(options.url, timeout=60) as client:
-            query(client)
+        with Client(options.url, api_key=options.key, timeout=60) as client:
+            query(client, options.filter)
     except ValueError as error:
         sys.exit(f"--url: {error}")
     except Refused as error:
@@ -31,23 +37,33 @@ def main() -> None:
         sys.exit(f"no answer from {options.url} ({error}); is the service running? `make serve` starts it")
 
 
-def query_one_by_one(client: Client) -> None:
+def read_filter(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError('must be an object, such as {"price": {"$lte": 12}}')
+    return found
+
+
+def query_one_by_one(client: Client, query: Filter) -> None:
     for line in (DATA / "users.json").read_text().splitlines():
         user = json.loads(line)
-        show(user, client.infer(as_user(user)))
+        show(user, client.infer(as_user(user, query)))
 
 
-def query_batch(client: Client) -> None:
+def query_batch(client: Client, query: Filter) -> None:
     users = json.loads((DATA / "users_batch.json").read_bytes())
-    results = list(client.batch(map(as_user, users)))
+    results = list(client.batch(as_user(user, query) for user in users))
     for user, result in zip(users[:SHOWN_OF_A_BATCH], results, strict=False):
         show(user, result)
     failed = sum(isinstance(result, UserError) for result in results)
     print(f"... {len(results):,} users answered, {failed} failed; the first {SHOWN_OF_A_BATCH} are shown")
 
 
-def as_user(user: dict[str, Any]) -> User:
-    return User(user["name"], user["vector"])
+def as_user(user: dict[str, Any], query: Filter) -> User:
+    return User(user["name"], user["vector"], filter=query)
 
 
 def show(user: dict[str, Any], result: Answer | UserError) -> None:

@@ -31,31 +31,48 @@ _MAX_SHOWN_CHARACTERS = 200  # An answer that is no problem is cut to so many.
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user to find matches for: `vector` is (d,), a list or an array; k of None is the service's default."""
+    """A user to find matches for: `vector` is (d,), a list or an array; k of None is the service's default.
+
+    The ids in `exclude` may be integers where the catalogue's are. The others are the options of a request: only
+    products that match the `filter` are found, no best match scores less than `min_score` and no worst one more than
+    `max_score`, each is shown with the `fields` of these names (["*"] for all), and the answer says with `explain` how
+    it was found.
+    """
 
     name: str
     vector: Iterable[float]
     k: int | None = None
-    exclude: Sequence[str] = ()
+    exclude: Sequence[str | int] = ()
+    filter: Mapping[str, Any] | None = None
+    min_score: float | None = None
+    max_score: float | None = None
+    fields: Sequence[str] = ()
+    explain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A product and its cosine similarity to the user."""
+    """A product, its cosine similarity to the user, and the fields that it has of those that the user wanted to see."""
 
     id: str
     name: str
     score: float
+    fields: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A user's matches: `best` from the highest score down, `worst` from the lowest up; `build` is the build's id."""
+    """A user's matches: `best` from the highest score down, `worst` from the lowest up; `build` is the build's id.
+
+    `matched` is how many products the user's filter lets through, `explain` how the matches were found, if wanted.
+    """
 
     name: str
     best: tuple[Match, ...]
     worst: tuple[Match, ...]
     build: str
+    matched: int | None = None
+    explain: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +198,7 @@ class Client:
         bodies: list[bytes] = []
         matches = size = 0
         for user in users:
-            body, k = _encode(user, self._float32), max(0, self._default_k if user.k is None else user.k)
+            body, k = _encode(user, self._float32), max(0, self._default_k if user.k is None else int(user.k))
             matches, size = matches + k, size + len(body) + 1
             too_many = len(bodies) == self._max_users or matches > self._max_matches or size >= self._max_body_bytes
             if bodies and too_many:
@@ -272,12 +289,25 @@ def _response(
 def _encode(user: User, rounds: bool) -> bytes:
     tolist = getattr(user.vector, "tolist", None)  # NumPy's arrays have one.
     numbers = tolist() if tolist else list(user.vector)
-    fields: dict[str, Any] = {"name": user.name, "vector": _base64(numbers, rounds) or numbers}
-    if user.k is not None:
-        fields["k"] = user.k
-    if user.exclude:
-        fields["exclude"] = list(user.exclude)
-    return json.dumps(fields, separators=(",", ":"), default=float).encode()  # NumPy's numbers in a list too
+    members: dict[str, Any] = {"name": user.name, "vector": _base64(numbers, rounds) or numbers}
+    for option in ("k", "filter", "min_score", "max_score"):
+        if (value := getattr(user, option)) is not None:
+            members[option] = value
+    if len(user.exclude):
+        members["exclude"] = [*map(str, user.exclude)]
+    if len(user.fields):
+        members["fields"] = list(user.fields)
+    if user.explain:
+        members["explain"] = True
+    return json.dumps(members, separators=(",", ":"), default=_plain).encode()
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON has for a value: NumPy's integers are integers, its arrays lists, and what is left numbers."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    tolist = getattr(value, "tolist", None)
+    return tolist() if tolist else float(value)
 
 
 def _base64(numbers: list[Any], rounds: bool) -> str | None:
@@ -306,7 +336,7 @@ def _parse(body: bytes) -> Any:
 
 def _answer(fields: Mapping[str, Any], build: str) -> Answer:
     best, worst = (tuple(Match(**match) for match in fields[side]) for side in ("best", "worst"))
-    return Answer(fields["name"], best, worst, build)
+    return Answer(fields["name"], best, worst, build, fields.get("matched"), fields.get("explain"))
 
 
 def _user_error(fields: Mapping[str, Any], position: int) -> UserError:

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from retrieval.artifact.store import current_build_id, open_current, roll_back
 from retrieval.errors import BadArtifact
 from retrieval.records.console import print_message, print_result, standard_streams
+from service.engines.faiss_engine import read_shown
 from service.errors import ServiceError
 from service.offline.job import PART_ROWS, run_batch
 from service.settings import MILVUS_INDEXES, SCHEMA, environment_with, read_milvus, read_settings
@@ -41,6 +42,7 @@ def _serve(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     settings = read_settings(options.environment)
     build = open_current(settings.artifacts)
+    read_shown(build.filters, settings.filter)
     manifest = build.manifest
     index, recall = manifest.index, manifest.recall
     found = f"best {recall.best[0].mean:.4f}, worst {recall.worst[0].mean:.4f}"
@@ -102,6 +104,7 @@ def _add_batch_options(command: argparse.ArgumentParser) -> None:
     add_count = partial(command.add_argument, type=int, metavar="COUNT")
     add_file("--input", help="Parquet, or JSON lines; may be .gz")
     add_file("--output", help="name.parquet, or name.jsonl, .ndjson; and .gz of these")
+    _add_override(command, "--filter", "RECO_FILTER", "only products that match, for all users, as JSON")
     add_count("--k", help="matches a side for users that do not say (default: RECO_DEFAULT_K)")
     text = f"users that a process answers at a time; fewer take less memory (default: {PART_ROWS})"
     add_count("--part-rows", default=PART_ROWS, help=text)

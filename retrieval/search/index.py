@@ -1,5 +1,7 @@
 """The searchable index of a catalogue. The builder measures it, and the service serves it."""
 
+from collections.abc import Sequence
+
 import faiss
 import numpy as np
 from numpy.typing import NDArray
@@ -8,13 +10,16 @@ from retrieval.errors import BadArtifact
 from retrieval.search.candidates import Candidates
 from retrieval.search.exact_scan import nearest_rows
 from retrieval.search.filters.masks import Mask
+from retrieval.search.filters.postings import members_of
 from retrieval.search.kinds import is_exact
 from retrieval.search.ranking import (
+    NOTHING,
     SIDES,
     SIGNS,
     SPARE_NEIGHBOURS,
     Neighbours,
     RowGroups,
+    SearchPath,
     may_tie,
     order_rows,
     positions_of,
@@ -23,7 +28,7 @@ from retrieval.search.ranking import (
     scores_of,
     to_millionths,
 )
-from retrieval.search.settings import SideSettings
+from retrieval.search.settings import FilteredSettings, SideSettings
 from retrieval.search.stored_vectors import StoredVectors, open_vectors
 
 # Candidates leave out rows that may tie with the k-th one. So a few rows more than k are ordered, and where they all
@@ -44,17 +49,23 @@ class ProductIndex:
     """
 
     def __init__(
-        self, index: faiss.Index, groups: RowGroups, settings: SideSettings, vectors: StoredVectors | None = None
+        self,
+        index: faiss.Index,
+        groups: RowGroups,
+        settings: SideSettings,
+        vectors: StoredVectors | None = None,
+        filtered: Sequence[FilteredSettings] = (),
     ):
         """`index` holds a unit vector a row of `groups`; `vectors` are these, where it keeps nothing but their codes.
 
+        `filtered` are the settings of searches under a mask, by rising share; others have the plain `settings`.
         Raises BadArtifact where it does not fit the groups, or where there are no vectors.
         """
         if index.ntotal != groups.row_count:
             raise BadArtifact(f"holds {index.ntotal} vectors, the products table {groups.row_count}")
         self.stored_vectors = open_vectors(index, otherwise=vectors)
         self.groups, self.dimension = groups, int(index.d)
-        self._candidates = None if is_exact(index) else Candidates(index, settings)
+        self._candidates = None if is_exact(index) else Candidates(index, settings, filtered)
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the unit vectors (m, d) of index rows (m,)."""
@@ -69,77 +80,106 @@ class ProductIndex:
     ) -> tuple[Neighbours, Neighbours]:
         """Return the k best and k worst products of each of (n, d) unit vectors; all products where k is more.
 
-        With a mask, they are those of the products that it holds.
+        With a mask, they are those of the products that it holds. Each side has the path of the search.
         """
-        if mask and mask.matched < self.groups.product_count:
-            keys = self._search_masked(unit_vectors, min(k, mask.matched), mask)
-        else:
-            k = min(k, self.groups.product_count)
-            keys = self._search(unit_vectors, k, k + SPARE_NEIGHBOURS, _DEEPER_ROWS)
+        if mask and mask.matched == self.groups.product_count:
+            mask = None
+        k, path = min(k, mask.matched if mask else self.groups.product_count), SearchPath("nothing matches")
+        keys = (
+            self._search(unit_vectors, k, k + SPARE_NEIGHBOURS, _DEEPER_ROWS, mask, path)
+            if k
+            else np.empty((2, len(unit_vectors), 0), np.int64)
+        )
         best, worst = (
-            Neighbours(positions_of(of_side), SIGNS[side] * scores_of(of_side) + 0.0)
+            Neighbours(positions_of(of_side), SIGNS[side] * scores_of(of_side) + 0.0, path)
             for side, of_side in zip(SIDES, keys, strict=True)
         )
         return best, worst
+
+    def path(self, k: int, mask: Mask | None = None) -> str:
+        """Return how a search finds what it scores: "candidates" of the index, or "exact" where it scores all rows."""
+        row_count = mask.row_count if mask else self.groups.row_count
+        return "candidates" if self._candidates_for(min(k + SPARE_NEIGHBOURS, row_count), mask) else "exact"
 
     def search_side(self, side: str, unit_vectors: NDArray[np.float32], k: int) -> Neighbours:
         """Return one of the two halves of `search`: "best" or "worst"."""
         return self.search(unit_vectors, k)[SIDES.index(side)]
 
     def _search(
-        self, queries: NDArray[np.float32], k: int, depth: int, deeper_rows: tuple[int, ...]
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        depth: int,
+        deeper_rows: tuple[int, ...],
+        mask: Mask | None,
+        path: SearchPath,
     ) -> NDArray[np.int64]:
         """Return the k best and the k worst products of each query (n, d), as sort keys (2, n, k).
 
-        The first `depth` rows of each are ordered, or more for the queries that need it.
+        The first `depth` rows of each are ordered, or more for the queries that need it. `path` is told the way.
         """
-        depth = min(depth, self.groups.row_count)
-        candidates = self._candidates
-        if candidates and candidates.count_for(depth) * _SCAN_ADVANTAGE < self.groups.row_count:
-            at_once = candidates.queries_at_once(depth)
-        else:
-            candidates, at_once = None, max(1, min(_MAX_SCANNING_QUERIES, _MAX_SCANNED_MATCHES // k))
+        row_count = mask.row_count if mask else self.groups.row_count
+        depth = min(depth, row_count)
+        candidates = self._candidates_for(depth, mask)
+        at_once = candidates.queries_at_once(depth, mask) if candidates else _scanned_at_once(k)
         if len(queries) > at_once:
             starts = range(0, len(queries), at_once)
-            parts = [self._search(queries[i : i + at_once], k, depth, deeper_rows) for i in starts]
+            parts = [self._search(queries[i : i + at_once], k, depth, deeper_rows, mask, path) for i in starts]
             return np.concatenate(parts, axis=1)
         if candidates is None:
-            return self._rank_all(queries, k)
-        rows = self._order(both_sides(queries), candidates.find(queries, depth), depth)
-        keys = rank(rows, self.groups, k)
-        unsettled = (may_tie(keys, rows)).reshape(2, -1).any(axis=0)
+            path.take("matching rows" if mask else "exact", row_count, row_count)
+            return self._rank_all(queries, k, mask)
+        name = "candidates" if deeper_rows == _DEEPER_ROWS else "deeper candidates"
+        path.take(name, *candidates.counts_for(depth, mask))
+        rows = self._order(both_sides(queries), candidates.find(queries, depth, mask), depth)
+        keys = rank(rows, self.groups, k, mask.holds if mask else None)
+        is_short = (rows[:, -1] == NOTHING).reshape(2, -1).any(axis=0)
+        is_unsettled = may_tie(keys, rows).reshape(2, -1).any(axis=0)
         keys = keys.reshape(2, -1, k)
-        if unsettled.any():
-            deeper = max(2 * depth, deeper_rows[0]) if deeper_rows else self.groups.row_count
-            keys[:, unsettled] = self._search(queries[unsettled], k, deeper, deeper_rows[1:])
+        # More candidates are not found where there were too few, but farther ones where many tie.
+        for chosen, left in ((is_short, ()), (is_unsettled & ~is_short, deeper_rows)):
+            if chosen.any():
+                deeper = max(2 * depth, left[0]) if left else row_count
+                keys[:, chosen] = self._search(queries[chosen], k, deeper, left[1:], mask, path)
         return keys
 
-    def _rank_all(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-        """Do what `_search` does with the scores of all rows."""
-        rows = nearest_rows(self.stored_vectors, queries, k)
-        keys = rank(self._order(both_sides(queries), rows, k), self.groups, k).reshape(2, -1, k)
+    def _candidates_for(self, depth: int, mask: Mask | None) -> Candidates | None:
+        """Return what finds candidates for the `depth` nearest rows, or None where scoring all rows takes less time."""
+        candidates = self._candidates
+        if candidates is None:
+            return None
+        if mask is None:
+            return candidates if candidates.count_for(depth) * _SCAN_ADVANTAGE < self.groups.row_count else None
+        codes_per_row = self.stored_vectors.codes_per_number * self.dimension
+        is_faster = candidates.takes_masks and candidates.picked_rows(depth, mask, codes_per_row) < mask.row_count
+        return candidates if is_faster else None
+
+    def _rank_all(self, queries: NDArray[np.float32], k: int, mask: Mask | None) -> NDArray[np.int64]:
+        """Do what `_search` does with the scores of all rows, or of all that the mask holds."""
+        rows = nearest_rows(self.stored_vectors, queries, k, mask)
+        ordered = self._order(both_sides(queries), rows, k)
+        keys = rank(ordered, self.groups, k, mask.holds if mask else None).reshape(2, -1, k)
         for crowded in np.flatnonzero((rows[:, 0] < 0).reshape(2, -1).any(axis=0)):
-            keys[:, crowded] = self._rank_every_row(queries[crowded], k)
+            keys[:, crowded] = self._rank_every_row(queries[crowded], k, mask)
         return keys
 
-    def _search_masked(self, queries: NDArray[np.float32], k: int, mask: Mask) -> NDArray[np.int64]:
-        """Do what `_search` does for the products of a mask, from the scores of all rows."""
-        keys, chosen = np.empty((2, len(queries), k), np.int64), mask.holds(self.groups.products)
-        for i, query in enumerate(queries if k else ()):
-            keys[:, i] = self._rank_every_row(query, k, chosen)
-        return keys
-
-    def _rank_every_row(
-        self, query: NDArray[np.float32], k: int, chosen: NDArray[np.bool_] | None = None
-    ) -> NDArray[np.int64]:
-        """Return the k best and the k worst products of a query (d,), of those `chosen`, as sort keys (2, k)."""
-        scores = self.stored_vectors.score(query[None], np.arange(self.groups.row_count)[None])
-        millionths = to_millionths(scores[0])
-        return np.stack([rank_all(sign * millionths, self.groups, k, chosen) for sign in (1, -1)])
+    def _rank_every_row(self, query: NDArray[np.float32], k: int, mask: Mask | None) -> NDArray[np.int64]:
+        """Return the k best and the k worst products of a query (d,), as sort keys (2, k)."""
+        groups, rows = self.groups, np.arange(self.groups.row_count)
+        if mask:
+            rows = members_of(mask.rows)
+            groups, _ = groups.matching(rows, mask.holds)
+        millionths = to_millionths(self.stored_vectors.score(query[None], rows[None])[0])
+        return np.stack([rank_all(sign * millionths, groups, k) for sign in (1, -1)])
 
     def _order(self, signed: NDArray[np.float32], rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """Return the first `count` rows of each query (n, d), of its own rows (n, m), as sort keys in order."""
         return order_rows(rows, self.stored_vectors.score(signed, rows), count)
+
+
+def _scanned_at_once(k: int) -> int:
+    """Return for how many queries to scan all rows at a time."""
+    return max(1, min(_MAX_SCANNING_QUERIES, _MAX_SCANNED_MATCHES // k))
 
 
 def both_sides(queries: NDArray[np.float32]) -> NDArray[np.float32]:

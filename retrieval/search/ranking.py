@@ -1,7 +1,8 @@
 """Puts index rows in the order of an answer: by score in millionths, then by catalogue position."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +19,35 @@ RANKING_ERROR = 2e-6
 _POSITION_BITS = 40
 NOTHING = np.iinfo(np.int64).max  # the sort key of no row and of no product
 
+Holds = Callable[[NDArray[np.integer]], NDArray[np.bool_]]  # tells which positions match, in their shape
+
+
+@dataclass
+class SearchPath:
+    """Which way a search went, and how many index rows it scored for each side, by the side's name.
+
+    Of a search for several queries, the way of the last one.
+    """
+
+    name: str
+    candidates: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SIDES, 0))
+
+    def take(self, name: str, best: int, worst: int) -> None:
+        """Note that the search goes this way, instead of any that it went before."""
+        self.name, self.candidates = name, {"best": best, "worst": worst}
+
 
 @dataclass(frozen=True)
 class Neighbours:
     """The products nearest to each query on one side: `positions` in the catalogue and cosine `scores`, both (n, k).
 
-    Best or worst first; scores are multiples of 1e-6 within [-1, 1], equal ones stand in catalogue order.
+    Best or worst first; scores are multiples of 1e-6 within [-1, 1], equal ones stand in catalogue order. `path` is how
+    they were found, where an engine says so.
     """
 
     positions: NDArray[np.int64]
     scores: NDArray[np.float64]
+    path: SearchPath | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +70,20 @@ class RowGroups:
         rows = np.empty(self.product_count, np.int64)
         rows[self.products] = np.repeat(np.arange(self.row_count), np.diff(self.starts))
         return rows[positions]
+
+    def matching(self, rows: NDArray[np.int64], holds: Holds) -> tuple["RowGroups", NDArray[np.int64]]:
+        """Return groups of no rows but these, with their matching products, and the number in them of each of `rows`.
+
+        A row that a batch has many times is read once, so that it takes no more memory than the catalogue.
+        """
+        distinct, numbers = np.unique(rows, return_inverse=True)
+        first = self.starts[distinct].astype(np.int64)
+        sizes = self.starts[distinct + 1] - first
+        ends = sizes.cumsum()
+        products = self.products[np.repeat(first - (ends - sizes), sizes) + np.arange(sizes.sum())]
+        matches = holds(products)
+        starts = np.append(0, matches.cumsum()[ends - 1])
+        return RowGroups(starts, products[matches]), numbers.reshape(rows.shape)
 
 
 class RowAssigner:
@@ -84,12 +118,17 @@ def order_rows(rows: NDArray[np.int64], scores: NDArray[np.float32], count: int)
     return keys
 
 
-def rank(row_keys: NDArray[np.int64], groups: RowGroups, k: int) -> NDArray[np.int64]:
-    """Return the k first products of rows in order (n, m), of which m is at least k or all, as sort keys (n, k)."""
+def rank(row_keys: NDArray[np.int64], groups: RowGroups, k: int, holds: Holds | None = None) -> NDArray[np.int64]:
+    """Return the k first products of rows in order (n, m), of which m is at least k or all, as sort keys (n, k).
+
+    Where some products do not match, each of the rows has one that does.
+    """
     if groups.product_count == groups.row_count:
         return row_keys[:, :k]
     found = row_keys != NOTHING
     rows, millionths = np.where(found, positions_of(row_keys), 0), UNITS - (row_keys >> _POSITION_BITS)
+    if holds:
+        groups, rows = groups.matching(rows, holds)
     sizes = np.where(found, groups.starts[rows + 1] - groups.starts[rows], 0).astype(np.int64)
     sizes = np.minimum(sizes, k)  # one row's products share one score, so only its first k can count
     sizes[millionths < _lowest_needed(millionths, sizes, k)] = 0
@@ -98,15 +137,12 @@ def rank(row_keys: NDArray[np.int64], groups: RowGroups, k: int) -> NDArray[np.i
     return keys[:, :k]
 
 
-def rank_all(
-    millionths: NDArray[np.int64], groups: RowGroups, k: int, chosen: NDArray[np.bool_] | None = None
-) -> NDArray[np.int64]:
-    """Return the k first of all products, or of those `chosen` (n,), which are in the order of `groups.products`.
+def rank_all(millionths: NDArray[np.int64], groups: RowGroups, k: int) -> NDArray[np.int64]:
+    """Return the k first of all products, from the scores of all rows (row_count,), as sort keys (k,).
 
-    They are found from the scores of all rows (row_count,), and returned as sort keys (k,). k is at least 1.
+    k is at least 1.
     """
     keys = _key(np.repeat(millionths, np.diff(groups.starts)), groups.products)
-    keys = keys if chosen is None else keys[chosen]
     return np.sort(np.partition(keys, k - 1)[:k])
 
 

@@ -27,3 +27,11 @@ class SideSettings:
 
     best: SearchSettings = SearchSettings()
     worst: SearchSettings = SearchSettings()
+
+
+@dataclass(frozen=True)
+class FilteredSettings:
+    """The settings of a search under a mask that holds `max_share` of the rows at most."""
+
+    max_share: float
+    search: SideSettings

@@ -1,6 +1,7 @@
 """The unit vectors of an index's rows, as its file keeps them: what the scores of every answer are computed from."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 import faiss
@@ -25,6 +26,7 @@ class StoredVectors(ABC):
 
     count: int
     dimension: int
+    codes_per_number: float  # FAISS scans so many four-bit codes while one number of a picked row is read and scored.
 
     @abstractmethod
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -42,6 +44,10 @@ class StoredVectors(ABC):
         """Return the scores (n, stop - start) of each query (n, d) with consecutive rows, within SCORING_ERROR."""
 
     @abstractmethod
+    def score_rows(self, queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the scores (n, m) of each query (n, d) with the same rows (m,), within SCORING_ERROR."""
+
+    @abstractmethod
     def warm(self) -> None:
         """Map every page now; on demand, it would make the first searches several times slower."""
 
@@ -51,6 +57,7 @@ class NegatedVectors(StoredVectors):
 
     def __init__(self, vectors: StoredVectors) -> None:
         self._vectors, self.count, self.dimension = vectors, vectors.count, vectors.dimension
+        self.codes_per_number = vectors.codes_per_number
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         return -self._vectors.take(rows)
@@ -60,6 +67,9 @@ class NegatedVectors(StoredVectors):
 
     def score_range(self, queries: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
         return self._vectors.score_range(-queries, start, stop)
+
+    def score_rows(self, queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._vectors.score_rows(-queries, rows)
 
     def warm(self) -> None:
         self._vectors.warm()
@@ -91,13 +101,24 @@ class _MappedVectors(StoredVectors):
         self._bytes = faiss.rev_swig_ptr(rows.codes.data(), rows.codes.size()).reshape(self.count, -1)
 
     def score_range(self, queries: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
-        scores = np.empty((len(queries), stop - start), np.float32)
+        blocks = (self._bytes[first : min(first + _BLOCK_ROWS, stop)] for first in range(start, stop, _BLOCK_ROWS))
+        return self._score_blocks(queries, blocks, stop - start)
+
+    def score_rows(self, queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        blocks = (self._bytes[rows[first : first + _BLOCK_ROWS]] for first in range(0, len(rows), _BLOCK_ROWS))
+        return self._score_blocks(queries, blocks, len(rows))
+
+    def _score_blocks(
+        self, queries: NDArray[np.float32], blocks: Iterable[NDArray[np.uint8]], count: int
+    ) -> NDArray[np.float32]:
+        """Return the scores (n, count) of each query (n, d) with stored vectors, of which a block comes at a time."""
+        scores = np.empty((len(queries), count), np.float32)
         numbers = np.empty((_BLOCK_ROWS, self.dimension), np.float32)
-        scaled = queries * self._scale
-        for first in range(start, stop, _BLOCK_ROWS):
-            last = min(first + _BLOCK_ROWS, stop)
-            block, of_block = numbers[: last - first], scores[:, first - start : last - start]
-            self._decode(self._bytes[first:last], block)
+        scaled, end = queries * self._scale, 0
+        for stored in blocks:
+            start, end = end, end + len(stored)
+            block, of_block = numbers[: len(stored)], scores[:, start:end]
+            self._decode(stored, block)
             if len(queries) < _MIN_MATRIX_QUERIES:
                 np.vecdot(block, scaled[:, None], out=of_block)
             else:
@@ -114,6 +135,8 @@ class _MappedVectors(StoredVectors):
 
 class _SingleVectors(_MappedVectors):
     """Vectors of single-precision numbers."""
+
+    codes_per_number = 10.0
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         return self._bytes[rows].view(np.float32)
@@ -134,6 +157,11 @@ class _SingleVectors(_MappedVectors):
             faiss.fvec_inner_products_ny(score, faiss.swig_ptr(query), vectors, self.dimension, stop - start)
         return scores
 
+    def score_rows(self, queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        if len(queries) >= _MIN_MATRIX_QUERIES:
+            return super().score_rows(queries, rows)
+        return self.score(queries, np.tile(rows, (len(queries), 1)))
+
     def _decode(self, stored: NDArray[np.uint8], numbers: NDArray[np.float32]) -> None:
         numbers.view(np.uint8)[:] = stored
 
@@ -145,6 +173,7 @@ class _HalfVectors(_MappedVectors):
     times 2**-112, its bias being greater: a fifth of the time that FAISS or NumPy takes for each number by itself.
     """
 
+    codes_per_number = 20.0
     _scale = _HALF_SCALE
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:

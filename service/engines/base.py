@@ -1,6 +1,6 @@
 """The contract every search engine keeps, and that of engines which also look products up."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -58,14 +58,18 @@ class FieldEngine(Protocol):
     """Filters products by their fields, and shows these. May be used from many threads at once.
 
     An engine that can do both is one; another is a `SearchEngine` alone. Filters are over the fields in `vocabulary`.
+    Both ways to search say which path they went.
     """
 
     vocabulary: Vocabulary
 
     def search_matching(
-        self, unit_vectors: NDArray[np.float32], k: int, query: Filter
+        self, unit_vectors: NDArray[np.float32], k: int, query: Filter, excluded: Collection[str] = ()
     ) -> tuple[Neighbours, Neighbours]:
-        """Do what `search` does with the products that match a filter: a side is no wider than there are of these."""
+        """Do what `search` does with the products that match a filter: a side is no wider than there are of these.
+
+        Products with `excluded` ids do not match. An id that no product has is ignored.
+        """
 
     def count_matching(self, query: Filter) -> int:
         """Return how many products match a filter."""

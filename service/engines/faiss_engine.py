@@ -1,32 +1,65 @@
 """The embedded engine: a FAISS build, memory-mapped into this process."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
-from retrieval.artifact.store import Build
-from retrieval.search.filters.tree import Filter
+from retrieval.artifact.store import Build, open_build
+from retrieval.search.filters.language import EVERYTHING, BadFilter
+from retrieval.search.filters.masks import FilterIndex, Mask
+from retrieval.search.filters.tree import Filter, every
 from retrieval.search.index import use_threads
 from retrieval.search.ranking import Neighbours
 from service.cores import Cores
 from service.engines.base import IndexInfo
+from service.errors import BadSetting
 
 _TIMED_SEARCHES, _TIMED_MATCHES = 3, 10  # to learn how long one takes
 
 
+def open_engine(
+    root: Path,
+    build_id: str,
+    cores: Cores,
+    shown: str = "",
+    verified: bool = True,
+    on_mask: Callable[[bool], object] | None = None,
+) -> "FaissEngine":
+    """Open a build of an artifacts root, of which the filter `shown` (JSON text) lets products through, or all.
+
+    It is verified unless it was `verified` before. `on_mask` is that of a `FilterIndex`. Raises BadArtifact, or
+    BadSetting where the filter does not fit it.
+    """
+    build = open_build(root, build_id, verified)
+    build.index.warm()
+    build.filters.on_mask = on_mask or build.filters.on_mask
+    return FaissEngine(build, cores, read_shown(build.filters, shown))
+
+
+def read_shown(filters: FilterIndex, text: str) -> Filter:
+    """Return the filter of `RECO_FILTER`, of which an empty text lets all through. Raises BadSetting."""
+    try:
+        return filters.parse(orjson.loads(text)) if text else EVERYTHING
+    except BadFilter as error:
+        raise BadSetting(f"RECO_FILTER={text!r} does not fit the build: {error}") from error
+
+
 class FaissEngine:
-    """Serves one open build. A search takes a core, and waits for one."""
+    """Serves the products of one open build that a filter lets through. A search takes a core, and waits for one."""
 
     is_available = True
 
-    def __init__(self, build: Build, cores: Cores):
+    def __init__(self, build: Build, cores: Cores, shown: Filter = EVERYTHING):
         self._index, self._products, self._cores = build.index, build.products, cores
         self._projection, self._filters = build.projection, build.filters
+        self._shown, self._shown_mask = shown, None if shown == EVERYTHING else build.filters.mask(shown)
         self.vocabulary = build.filters.vocabulary
         self.prefixes, self.project = build.products.prefixes, build.projection.project
         self.sample_users: list[dict[str, Any]] = build.sample_users
@@ -42,23 +75,26 @@ class FaissEngine:
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         with self._cores.one():
             use_threads(1)
-            return self._index.search(unit_vectors, k)
+            return self._index.search(unit_vectors, k, self._shown_mask)
 
     def search_matching(
-        self, unit_vectors: NDArray[np.float32], k: int, query: Filter
+        self, unit_vectors: NDArray[np.float32], k: int, query: Filter, excluded: Collection[str] = ()
     ) -> tuple[Neighbours, Neighbours]:
         with self._cores.one():
             use_threads(1)
-            return self._index.search(unit_vectors, k, self._filters.mask(query))
+            positions = self._products.positions([*excluded]) if excluded else None
+            mask = self._mask(query, positions if positions is None else positions[positions >= 0])
+            return self._index.search(unit_vectors, k, mask)
 
     def count_matching(self, query: Filter) -> int:
-        return self._filters.mask(query).matched
+        return self._mask(query).matched
 
     def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
         return [self._products[position] for position in positions.tolist()]
 
     def find(self, product_id: str) -> int | None:
-        return self._products.position(product_id)
+        position = self._products.position(product_id)
+        return None if position is None or not self._are_shown(np.array([position])).all() else position
 
     def _time_search(self) -> float:
         began = time.perf_counter()
@@ -66,18 +102,26 @@ class FaissEngine:
         return time.perf_counter() - began
 
     def starting_with(self, prefix: str, limit: int) -> NDArray[np.int64]:
-        return np.array(self._products.starting_with(prefix, limit), np.int64)
+        positions = self._products.starting_with(prefix)
+        return positions[self._are_shown(positions)][:limit].astype(np.int64)
 
     def unit_vectors_of(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        positions = [self._products.position(identifier) for identifier in ids]
+        positions = [self.find(identifier) for identifier in ids]
         known = [position for position in positions if position is not None]
         vectors = iter(self._vectors(known) if known else ())
         return [None if position is None else next(vectors) for position in positions]
 
     @cached_property
     def sampled_points(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        positions = self._projection.positions
+        positions = self._projection.positions[self._are_shown(self._projection.positions)]
         return positions, self.project(self._vectors(positions.tolist()))
+
+    def _mask(self, query: Filter, excluded: NDArray[np.integer] | None = None) -> Mask:
+        """Return the mask of the products that are shown and match a filter, but for those at `excluded` positions."""
+        return self._filters.mask(every((self._shown, query)), excluded)
+
+    def _are_shown(self, positions: NDArray[np.integer]) -> NDArray[np.bool_]:
+        return np.ones(len(positions), np.bool_) if self._shown_mask is None else self._shown_mask.holds(positions)
 
     def _vectors(self, positions: list[int]) -> NDArray[np.float32]:
         use_threads(1)

@@ -45,6 +45,6 @@ class DynamicBatcher:
         except Exception:  # noqa: BLE001 (Each request meets it again, and says so in its own answer.)
             return [None] * len(bodies)
         for answer in answers:
-            metrics.observe_scores([answer.best_score])
+            metrics.observe_answers([answer.best_score], (), recommender.info.products)
         found, build_id = iter(answers), recommender.info.build_id
         return [BatchedAnswer(build_id, next(found).json) if user else None for user in users]

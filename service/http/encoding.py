@@ -1,7 +1,7 @@
 """Answers to bytes of JSON, made from the JSON prefixes that products are stored with."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -10,10 +10,19 @@ import orjson
 from numpy.typing import NDArray
 
 from retrieval.artifact.products import Prefixes, parse_prefixes
+from service.engines.shown_fields import ShownFields
 from service.recommender import Answer, Matches, Recommendation
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
 _MAX_MATCHES_AT_ONCE = 20_000
+
+Reserve = Callable[
+    [int], object
+]  # Called with a number of bytes that are kept; raises where there is no room for more.
+
+
+def _reserve_nothing(_more_bytes: int) -> None:
+    pass
 
 
 def write_json(value: Any) -> bytes:
@@ -25,27 +34,33 @@ def write_json(value: Any) -> bytes:
 
 
 class EncodedAnswer(NamedTuple):
-    """An answer's JSON, and its best score where it has a match."""
+    """An answer's JSON, its best score where it has a match, and `matched` where the user filters."""
 
     json: bytes
     best_score: float | None
+    matched: int | None
 
 
-def encode_answers(prefixes: Prefixes, answers: Sequence[Recommendation]) -> list[EncodedAnswer]:
-    """Encode answers, each as it would be alone."""
-    sides = write_sides(prefixes, [side for answer in answers for side in (answer.best, answer.worst)])
+def encode_answers(
+    prefixes: Prefixes, answers: Sequence[Recommendation], reserve: Reserve = _reserve_nothing
+) -> list[EncodedAnswer]:
+    """Encode answers, each as it would be alone. `reserve` is told of the bytes of fields as they are written."""
+    sides = write_sides(prefixes, [side for answer in answers for side in (answer.best, answer.worst)], reserve)
     return [
         EncodedAnswer(
             b'{"name":%b,"best":%b,"worst":%b%b}'
-            % (write_json(answer.name), next(sides), next(sides), _write_matched(answer)),
+            % (write_json(answer.name), next(sides), next(sides), _write_further(answer)),
             float(answer.best.scores[0]) if len(answer.best.scores) else None,
+            answer.matched,
         )
         for answer in answers
     ]
 
 
-def _write_matched(answer: Recommendation) -> bytes:
-    return b"" if answer.matched is None else b',"matched":%d' % answer.matched
+def _write_further(answer: Recommendation) -> bytes:
+    """Return the members of an answer that only an option asks for."""
+    matched = b"" if answer.matched is None else b',"matched":%d' % answer.matched
+    return matched if answer.explain is None else b'%b,"explain":%b' % (matched, write_json(answer.explain))
 
 
 def write_answers(prefixes: Prefixes, answers: Sequence[Answer]) -> list[bytes]:
@@ -54,7 +69,7 @@ def write_answers(prefixes: Prefixes, answers: Sequence[Answer]) -> list[bytes]:
     return [next(found).json if isinstance(answer, Recommendation) else write_json(answer) for answer in answers]
 
 
-def write_sides(prefixes: Prefixes, sides: Iterable[Matches]) -> Iterator[bytes]:
+def write_sides(prefixes: Prefixes, sides: Iterable[Matches], reserve: Reserve = _reserve_nothing) -> Iterator[bytes]:
     """Yield the JSON array of each side's matches: the compact JSON of `id`, `name` and `score`, in this order.
 
     Some are made at a time, so that what they are made of takes little memory beside a large answer.
@@ -64,24 +79,24 @@ def write_sides(prefixes: Prefixes, sides: Iterable[Matches]) -> Iterator[bytes]
     for side in sides:
         size = len(side.positions)
         if matches + size > _MAX_MATCHES_AT_ONCE:
-            yield from _write_group(prefixes, group)
+            yield from _write_group(prefixes, group, reserve)
             group, matches = [], 0
         if size > _MAX_MATCHES_AT_ONCE:
-            yield write_array(piece[1:-1] for piece in write_sides(prefixes, _cut(side)))
+            yield write_array(piece[1:-1] for piece in write_sides(prefixes, _cut(side), reserve))
         else:
             group.append(side)
             matches += size
-    yield from _write_group(prefixes, group)
+    yield from _write_group(prefixes, group, reserve)
 
 
 def _cut(side: Matches) -> Iterator[Matches]:
     """Yield a side as some of as many matches as are written at a time."""
     for start in range(0, len(side.positions), _MAX_MATCHES_AT_ONCE):
         part = slice(start, start + _MAX_MATCHES_AT_ONCE)
-        yield Matches(side.positions[part], side.scores[part], side.fields[part] if side.fields is not None else None)
+        yield Matches(side.positions[part], side.scores[part], side.fields and side.fields.part(part))
 
 
-def _write_group(prefixes: Prefixes, sides: Sequence[Matches]) -> Iterator[bytes]:
+def _write_group(prefixes: Prefixes, sides: Sequence[Matches], reserve: Reserve) -> Iterator[bytes]:
     if not sides:
         return
     positions, scores = (np.concatenate([getattr(side, name) for side in sides]) for name in ("positions", "scores"))
@@ -94,10 +109,18 @@ def _write_group(prefixes: Prefixes, sides: Sequence[Matches]) -> Iterator[bytes
     for side in sides:
         end = start + 2 * len(side.positions)
         if side.fields is not None:
-            written = [b',"fields":%b},' % write_json(fields) for fields in side.fields]
+            written = [b',"fields":%b},' % each for each in write_fields(side.fields, reserve)]
             parts[start + 1 : end : 2] = map(bytes.__add__, (part[:-2] for part in parts[start + 1 : end : 2]), written)
         yield b"[" + b"".join(parts[start:end])[:-1] + b"]"
         start = end
+
+
+def write_fields(fields: ShownFields, reserve: Reserve = _reserve_nothing) -> Iterator[bytes]:
+    """Yield the JSON of each match's fields."""
+    for each in fields:
+        written = write_json(each)
+        reserve(len(written))
+        yield written
 
 
 def gather_matches(
@@ -113,9 +136,11 @@ def gather_matches(
     return parse_prefixes(prefixes(distinct)), rows, scores
 
 
-def write_similar(prefixes: Prefixes, ids: Iterable[str], answer: Recommendation) -> bytes:
-    best, worst = write_sides(prefixes, [answer.best, answer.worst])
-    return b'{"ids":%b,"best":%b,"worst":%b%b}' % (write_json(list(ids)), best, worst, _write_matched(answer))
+def write_similar(
+    prefixes: Prefixes, ids: Iterable[str], answer: Recommendation, reserve: Reserve = _reserve_nothing
+) -> bytes:
+    best, worst = write_sides(prefixes, [answer.best, answer.worst], reserve)
+    return b'{"ids":%b,"best":%b,"worst":%b%b}' % (write_json(list(ids)), best, worst, _write_further(answer))
 
 
 def write_products(prefixes: Prefixes, positions: NDArray[np.int64]) -> bytes:

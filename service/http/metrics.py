@@ -20,6 +20,7 @@ from service.engines.base import IndexInfo
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 _SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 4.0, 8.0)
 _USERS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+_SHARE_BUCKETS = (0.0, 0.0001, 0.001, 0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1.0)
 _MAX_SCORES_PER_REQUEST = 10
 _SCORE_BUCKETS = tuple(round(0.05 * step, 2) for step in range(-4, 21))
 
@@ -38,6 +39,11 @@ SECONDS = Histogram(
 BATCH_USERS = Histogram("reco_batch_users", "Users in a batch.", buckets=_USERS_BUCKETS, registry=_registry)
 FAILED_USERS = Counter("reco_failed_users", "Users of batches that got an error.", ["code"], registry=_registry)
 BEST_SCORE = Histogram("reco_best_score", "Score of a user's best match.", buckets=_SCORE_BUCKETS, registry=_registry)
+FILTERED = Counter("reco_filtered_requests", "Requests with a filter.", registry=_registry)
+MATCHED_SHARE = Histogram(
+    "reco_matched_share", "Share of products that a filter lets through.", buckets=_SHARE_BUCKETS, registry=_registry
+)
+MASKS = Counter("reco_masks", "Uses of filters' masks, compiled for the use or cached.", ["source"], registry=_registry)
 SHED = Counter("reco_shed_requests", "Requests refused because too many were waiting.", registry=_registry)
 SLOW_CLIENTS = Counter(
     "reco_slow_clients", "Connections closed because their clients sent or took too little.", registry=_registry
@@ -50,6 +56,7 @@ RELOADS = Counter("reco_reloads", "Builds that replaced another while serving.",
 FAILED_RELOADS = Counter("reco_failed_reloads", "Builds that were refused while serving.", registry=_registry)
 WORKER_RESTARTS = Counter("reco_worker_restarts", "Worker processes started again.", registry=_registry)
 DROPPED_LOG_LINES = Counter("reco_log_lines_dropped", "Log lines that stderr did not take.", registry=_registry)
+_MASKS_BY_CACHED = {True: MASKS.labels("cached"), False: MASKS.labels("compiled")}
 EVENTS = {
     "reload": RELOADS,
     "failed reload": FAILED_RELOADS,
@@ -58,11 +65,21 @@ EVENTS = {
 }
 
 
-def observe_scores(best_scores: Sequence[float | None]) -> None:
-    """Count the best scores of the first users of a request; those without a match have None."""
+def observe_answers(best_scores: Sequence[float | None], matched: Sequence[int | None], products: int) -> None:
+    """Count best scores, and products that filters let through, of the first users of a request that have them."""
     for score in best_scores[:_MAX_SCORES_PER_REQUEST]:
         if score is not None:
             BEST_SCORE.observe(score)
+    filtered = [count for count in matched if count is not None]
+    if filtered:
+        FILTERED.inc()
+    for count in filtered[:_MAX_SCORES_PER_REQUEST]:
+        MATCHED_SHARE.observe(count / products)
+
+
+def count_mask(was_cached: bool) -> None:
+    """Count a use of a filter's mask."""
+    _MASKS_BY_CACHED[was_cached].inc()
 
 
 class _Index(Collector):

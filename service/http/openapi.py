@@ -11,8 +11,11 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
+from service.engines.shown_fields import ShownFields
 from service.http import encoding, lookups, open_inference
 from service.http.requests import schemas
 from service.http.requests.user_reader import UserReader
@@ -89,12 +92,14 @@ def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
     vector = [round(math.sin(number), 1) for number in range(1, dimension + 1)]
     users = [{"name": "mike", "vector": vector, "k": 2}, {"name": "zoe", "vector": vector[:-1], "k": 2}]
     read = UserReader(dimension, limits, vocabulary).read_array(encoding.write_json(users))
-    answers = encoding.write_answers(recommender.prefixes, recommender.recommend(read))
+    found = recommender.recommend(read)
+    answers = encoding.write_answers(recommender.prefixes, found)
     return {
         **asdict(limits),
         "dimension": dimension,
         "default_completions": limit.load_default,
         "base64_length": 4 * math.ceil(dimension * schemas.VECTOR_DTYPE.itemsize / 3),
+        "filters": _example_filters(recommender, found[0].best.positions[:1]),
         "user": users[0],
         "users": users,
         "user_lines": encoding.write_lines(map(encoding.write_json, users)).decode(),
@@ -105,6 +110,14 @@ def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
         "server": open_inference.SERVER,
         "model": open_inference.describe_model(dimension),
     }
+
+
+def _example_filters(recommender: Recommender, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Return a filter that one of the products (m,) matches, where one has a single value to filter by."""
+    names = [field["name"] for field in recommender.info.filterable]
+    shown = ShownFields(recommender.field_engine, positions, names) if names else ()
+    values = [(name, value) for each in shown for name, value in each.items() if not isinstance(value, list)]
+    return [{name: value} for name, value in values[:1]]
 
 
 def _filled(node: Any, values: Mapping[str, Any]) -> Any:

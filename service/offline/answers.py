@@ -3,24 +3,26 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from retrieval.artifact.store import current_build_id, open_build
+from retrieval.artifact.store import current_build_id
 from service.cores import Cores, shared_cores
-from service.engines.faiss_engine import FaissEngine
+from service.engines.faiss_engine import open_engine
 from service.http.requests.user_reader import UserReader
 from service.recommender import Answer, Recommender, User, UserBlock
 from service.settings import Limits
 
 _MAX_MATCHES_PER_PIECE = 200_000  # on each side
+_MATCHES_PER_SHOWN = 16  # A match that is shown with fields counts as so many.
 
 
 class Answerer:
     """Reads and answers users with one build, on one core."""
 
-    def __init__(self, artifacts: Path, limits: Limits, build_id: str | None = None, verified: bool = False):
-        """Open a build, or the current one, and verify it unless it was `verified` before. Raises BadArtifact."""
-        build = open_build(artifacts, build_id or current_build_id(artifacts), verified)
-        build.index.warm()
-        self._recommender = Recommender(FaissEngine(build, Cores(shared_cores(), 1)))
+    def __init__(
+        self, artifacts: Path, limits: Limits, build_id: str | None = None, shown: str = "", verified: bool = False
+    ):
+        """Open a build, or the current one, as `open_engine` does. Raises BadArtifact or BadSetting."""
+        chosen = build_id or current_build_id(artifacts)
+        self._recommender = Recommender(open_engine(artifacts, chosen, Cores(shared_cores(), 1), shown, verified))
         self.prefixes = self._recommender.prefixes
         self.dimension, self.limits = self._recommender.info.dimension, limits
         self.reader = UserReader(self.dimension, limits, self._recommender.vocabulary)
@@ -36,7 +38,7 @@ def _pieces(block: UserBlock) -> Iterator[UserBlock]:
     """Yield a block in pieces that have a bounded number of matches."""
     start = first_row = row = matches = 0
     for i, item in enumerate(block.items):
-        depth = item.depth if isinstance(item, User) else 1
+        depth = item.depth * (_MATCHES_PER_SHOWN if item.fields else 1) if isinstance(item, User) else 1
         if i > start and matches + depth > _MAX_MATCHES_PER_PIECE:
             yield UserBlock(block.items[start:i], block.vectors[first_row:row])
             start, first_row, matches = i, row, 0

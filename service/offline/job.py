@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from retrieval.artifact.durable import fsync
 from retrieval.artifact.store import open_current
+from service.engines.faiss_engine import read_shown
 from service.errors import BadBatch
 from service.offline.inputs import Block, BlockKey, open_users
 from service.offline.outputs import find_format
@@ -16,7 +17,7 @@ from service.offline.parts import PartsDirectory, open_parts
 from service.offline.pool import Task, start_pool
 from service.settings import Limits, Settings
 
-_PARTS_VERSION = 3
+_PARTS_VERSION = 4
 PART_ROWS, _MAX_PART_ROWS = 4096, 100_000
 
 
@@ -26,17 +27,18 @@ def run_batch(source: Path, output: Path, settings: Settings, k: int | None = No
     `k` is the matches a side of users that do not say; None stands for the setting.
     Parts of the answers, of `part_rows` users, are kept beside the output until it is complete. A run that was ended
     early is resumed by the next one if the source's path, size and time of change, the build and the options are the
-    same; each part is used again only for the bytes that it answers. Raises BadBatch, or BadArtifact.
+    same; each part is used again only for the bytes that it answers. Raises BadBatch, BadArtifact, or BadSetting.
     """
     directory, limits = _parts_directory(source, output), _limits(settings.limits, k, part_rows)
     output_format, users = find_format(output), open_users(source)
-    build_id = open_current(settings.artifacts).id
-    task = Task(settings.artifacts.absolute(), build_id, limits, users.parse_users, output_format.write_part)
+    build_id, artifacts = _verified_build_id(settings), settings.artifacts.absolute()
+    task = Task(artifacts, build_id, settings.filter, limits, users.parse_users, output_format.write_part)
     version = _version(source)
     state = {
         "version": _PARTS_VERSION,
         "input": _fingerprint(source),
         "build": build_id,
+        "filter": settings.filter,
         "k": limits.default_k,
         "max_k": limits.max_k,
         "answers": output_format.name,
@@ -57,6 +59,13 @@ def run_batch(source: Path, output: Path, settings: Settings, k: int | None = No
     before = f", {resumed:,} of them by an earlier run" if resumed else ""
     failed = sum(map(parts.errors, keys))
     return f"{output}: {sum(key.rows for key in keys):,} users{before}; {failed:,} have an error"
+
+
+def _verified_build_id(settings: Settings) -> str:
+    """Return the id of the current build, which is good and has the fields of the filter."""
+    build = open_current(settings.artifacts)
+    read_shown(build.filters, settings.filter)
+    return build.id
 
 
 def _answer_all(blocks: Iterable[Block], parts: PartsDirectory, task: Task, workers: int) -> tuple[list[BlockKey], int]:

@@ -25,10 +25,12 @@ class BatchMatcher:
 
     Users come with the columns `name` (string) and `vector` (list of as many numbers as the index has dimensions) and,
     if wanted, the options of a request in `k` (integer, null for the matcher's `k`), `exclude` (list of product ids),
-    `filter` (JSON as a string), `min_score` and `max_score` (numbers); other columns are ignored.
-    Row for row, answers have the columns `name`, `best` and `worst`, lists of structs {id, name, score} as `/batch`
-    gives them, and `error_code` and `error_detail`, which are null for a user that was answered; one that was not has
-    null lists. `SPARK_SCHEMA` says the same to Spark.
+    `filter` (JSON as a string), `min_score` and `max_score` (numbers), `fields` (list of names), `explain` (boolean);
+    other columns are ignored. Row for row, answers have the columns `name`, `best` and `worst`, lists of structs {id,
+    name, score} as `/batch` gives them, and `error_code` and `error_detail`, which are null for a user that was
+    answered; one that was not has null lists. Null where no option asks for them are `matched`, `best_fields` and
+    `worst_fields`, lists with the fields of each match as JSON, and `explain`, JSON. `SPARK_SCHEMA` says the same to
+    Spark.
 
     A matcher can be pickled. It opens and verifies the build on first use, once a process, and uses one core: Spark and
     Ray run as many processes as there are cores, and these share the mapped index. Name the `build_id` where all must
@@ -67,7 +69,10 @@ class BatchMatcher:
 
 
 _SPARK_MATCHES = "array<struct<id: string, name: string, score: double>>"
-SPARK_SCHEMA = f"name string, best {_SPARK_MATCHES}, worst {_SPARK_MATCHES}, error_code string, error_detail string"
+SPARK_SCHEMA = (
+    f"name string, best {_SPARK_MATCHES}, worst {_SPARK_MATCHES}, error_code string, error_detail string, "
+    "matched bigint, best_fields array<string>, worst_fields array<string>, explain string"
+)
 
 
 @cache

@@ -24,10 +24,11 @@ from service.settings import Limits
 
 @dataclass(frozen=True)
 class Task:
-    """The build, the limits and the two file formats that all blocks of a batch have in common."""
+    """The build, what is shown of it, the limits and the two file formats that all blocks of a batch have in common."""
 
     artifacts: Path
     build_id: str
+    shown: str
     limits: Limits
     parse_users: Callable[[bytes, Answerer, int], Iterable[UserBlock]]
     write_part: Callable[[Path, Iterable[Sequence[Answer]], Prefixes], None]
@@ -128,4 +129,4 @@ def _answer_block(task: Task, draft: Path, first_row: int, content: Path) -> int
 @cache
 def _open_answerer(task: Task) -> Answerer:
     """Open the build once a process, with the first block, whose future then carries what goes wrong."""
-    return Answerer(task.artifacts, task.limits, task.build_id, verified=True)
+    return Answerer(task.artifacts, task.limits, task.build_id, task.shown, verified=True)

@@ -1,7 +1,6 @@
 """Users in Arrow record batches, and answers as record batches. Needs pyarrow."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -10,15 +9,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrieval.artifact.products import Prefixes
-from retrieval.records.lenient_json import BadJson, loads
 from service.errors import BadBatch, FailedUser
-from service.http.encoding import gather_matches
+from service.http.encoding import gather_matches, write_fields, write_json
+from service.http.requests.schemas import unwrap_option
 from service.http.requests.user_reader import UserRow, collect_block, in_safe_range
 from service.offline.answers import Answerer
 from service.recommender import Answer, Matches, User, UserBlock
 from service.settings import Limits
 
 _MATCHES = pa.list_(pa.struct([("id", pa.string()), ("name", pa.string()), ("score", pa.float64())]))
+_FIELDS = pa.list_(pa.string())  # JSON text for each match, as the fields of products have no common type
 
 ANSWERS = pa.schema(
     [
@@ -27,6 +27,10 @@ ANSWERS = pa.schema(
         ("worst", _MATCHES),
         ("error_code", pa.string()),
         ("error_detail", pa.string()),
+        ("matched", pa.int64()),
+        ("best_fields", _FIELDS),
+        ("worst_fields", _FIELDS),
+        ("explain", pa.string()),
     ]
 )
 
@@ -50,13 +54,13 @@ def user_columns(schema: pa.Schema) -> list[str]:
 def read_users(batch: pa.RecordBatch, answerer: Answerer, first: int = 0) -> UserBlock:
     """Return the users of a record batch whose first row is row `first` of all.
 
-    Rows that hold what they should are read column by column, those with a filter or a bound of scores and the others
-    by the reader's definition of a user. Null in an option means that the user does not say. Raises BadBatch.
+    Rows that hold what they should are read column by column, those with further options and the others by the reader's
+    definition of a user. Null in an option means that the user does not say. Raises BadBatch.
     """
     columns = {name: batch.column(name) for name in user_columns(batch.schema)}
     in_range, vectors = _fast_vectors(columns["vector"], answerer.dimension)
     options = [columns.get(name, pa.nulls(len(batch))).to_pylist() for name in ("name", "k", "exclude")]
-    further = [columns[name] for name in ("filter", "min_score", "max_score") if name in columns]
+    further = [column for name, column in columns.items() if name not in ("name", "vector", "k", "exclude")]
     plain = [fits and not any(column[i].is_valid for column in further) for i, fits in enumerate(in_range)]
     users = [_fast_user(answerer.limits, *row) if fits else None for fits, *row in zip(plain, *options, strict=True)]
     if all(users):
@@ -75,10 +79,7 @@ def read_users(batch: pa.RecordBatch, answerer: Answerer, first: int = 0) -> Use
 def as_json(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row as the reader expects it: without the options that are null, and with the filter in its text."""
     present = {name: value for name, value in row.items() if value is not None or name in ("name", "vector")}
-    if isinstance(row.get("filter"), str):
-        with suppress(BadJson):  # A text is no filter, and the reader says so.
-            present["filter"] = loads(row["filter"].encode())
-    return present
+    return {**present, "filter": unwrap_option(present["filter"])} if "filter" in present else present
 
 
 def answer_batch(answers: Sequence[Answer], prefixes: Prefixes) -> pa.RecordBatch:
@@ -92,6 +93,12 @@ def answer_batch(answers: Sequence[Answer], prefixes: Prefixes) -> pa.RecordBatc
             _matches([None if answer is None else answer.worst for answer in found], prefixes),
             pa.array([fault and fault.code for fault in faults], pa.string()),
             pa.array([fault and fault.detail for fault in faults], pa.string()),
+            pa.array([answer and answer.matched for answer in found], pa.int64()),
+            _fields([None if answer is None else answer.best for answer in found]),
+            _fields([None if answer is None else answer.worst for answer in found]),
+            pa.array(
+                [write_json(each.explain).decode() if each and each.explain else None for each in found], pa.string()
+            ),
         ],
         schema=ANSWERS,
     )
@@ -129,6 +136,14 @@ def _matches(sides: Sequence[Matches | None], prefixes: Prefixes) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(ends), values, type=_MATCHES, mask=missing)
 
 
+def _fields(sides: Sequence[Matches | None]) -> pa.Array:
+    """Return lists of the JSON of matches' fields, null where they are not wanted."""
+    shown = [side.fields if side else None for side in sides]
+    return pa.array(
+        [None if each is None else [text.decode() for text in write_fields(each)] for each in shown], _FIELDS
+    )
+
+
 def _text(name: str) -> str:
     """Return the name, with an escape for each lone surrogate, which Arrow cannot hold."""
     return name if name.isascii() else name.encode(errors="backslashreplace").decode()
@@ -156,4 +171,6 @@ USER_COLUMNS: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
     "filter": ("filters as JSON (strings)", _is_text),
     "min_score": ("numbers", _is_number),
     "max_score": ("numbers", _is_number),
+    "fields": ("lists of names of fields (strings)", lambda kind: _is_list(kind, _is_text)),
+    "explain": ("booleans", pa.types.is_boolean),
 }

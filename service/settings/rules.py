@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import orjson
+
 from service.settings.parsers import matching, number
 from service.settings.setting import Environment
 
@@ -36,3 +38,16 @@ def parse_milvus_uri(text: str, environment: Environment) -> Any:
         return ""
     kinds = r"(https?|tcp)://\S+|unix:\S+|.+\.db"
     return matching(kinds, "like http://milvus:19530, or a file ending in .db")(text, environment)
+
+
+def parse_filter(text: str, environment: Environment) -> str:
+    """Return the text of a JSON object; whether it fits the fields of a build is seen when that is opened."""
+    if text and is_milvus(environment):
+        raise ValueError("the milvus engine does not filter")
+    try:
+        fits = not text or isinstance(orjson.loads(text), dict)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"must be a filter as JSON: {error}") from error
+    if not fits:
+        raise ValueError('must be a filter as JSON, such as {"stock": true}')
+    return text

@@ -11,6 +11,7 @@ from service.settings.rules import (
     is_milvus,
     is_milvus_file,
     max_matches,
+    parse_filter,
     parse_milvus_uri,
     parse_workers,
 )
@@ -64,6 +65,9 @@ class Settings:
 
     artifacts: Path = setting(  # noqa: RUF009 (it returns a field)
         "RECO_ARTIFACTS", "artifacts", "Artifacts root, which holds the builds.", lambda text, _: Path(text)
+    )
+    filter: str = setting(
+        "RECO_FILTER", "", "Filter as JSON: only products that match it are ever found or shown.", parse_filter
     )
     host: str = setting("RECO_HOST", "0.0.0.0", "Address to listen on.")
     port: int = setting("RECO_PORT", 5000, "Port to listen on; 0 takes a free one.", number(0, 65_535, hint=_PORT_HINT))

@@ -15,9 +15,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from retrieval.artifact.store import open_build
 from service.cores import Cores
-from service.engines.faiss_engine import FaissEngine
+from service.engines.faiss_engine import open_engine
 from service.errors import BadSetting
 from service.http import metrics
 from service.recommender import Recommender, Serving
@@ -165,17 +164,15 @@ def _follow_alias(serving: Serving) -> None:
 def _open_recommender(settings: Settings, cores: Cores, build_id: str) -> Recommender:
     if settings.milvus:
         return Recommender(_milvus_engine(settings.milvus))
-    build = open_build(settings.artifacts, build_id, verified=True)
-    build.index.warm()
-    return Recommender(FaissEngine(build, cores))
+    return Recommender(open_engine(settings.artifacts, build_id, cores, settings.filter, on_mask=metrics.count_mask))
 
 
 def _milvus_engine(settings: MilvusSettings) -> "MilvusEngine":
     try:
-        from service.engines.milvus_engine import open_engine
+        from service.engines import milvus_engine
     except ModuleNotFoundError as error:
         raise BadSetting(f"RECO_ENGINE='milvus': {error}; pip install 'jetmlett[milvus]'") from error
-    return open_engine(settings)
+    return milvus_engine.open_engine(settings)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,8 @@ def test_a_key_is_sent_where_one_is_needed(sample_artifacts: Path) -> None:
             assert client.index()["dimension"] == 300
         with Client(url) as client, pytest.raises(Refused, match="401 Unauthorized: an API key is needed"):
             client.index()
+        assert query(url, "--key", "k1").returncode == 0
+        assert "401" in query(url).stderr
 
 
 def query(url: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -128,6 +130,18 @@ def test_query_prints_the_first_of_a_batch(
     assert (
         query(f"http://127.0.0.1:{server.port}", "--batch").stdout == "".join(map(shown, sample_users, answers)) + end
     )
+
+
+def test_query_sends_a_filter_with_each_user(server: Server, recommender: Recommender) -> None:
+    url, users = f"http://127.0.0.1:{server.port}", [json.loads(line) for line in USERS.read_text().splitlines()]
+    assert query(url, "--filter", "{}").stdout == "".join(map(shown, users, expected(recommender, users)))
+    refused = query(url, "--filter", '{"nothing like it": 1}')
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith(f"{url} answered 422: ")
+    assert '"pointer":"/filter/nothing like it"' in refused.stderr
+    for text, detail in (("{", "not JSON"), ("[]", "must be an object, such as")):
+        printed = query(url, "--filter", text)
+        assert (printed.returncode, detail in printed.stderr) == (2, True)
 
 
 def test_query_says_when_nobody_answers() -> None:

@@ -30,6 +30,7 @@ def before(server: Server) -> dict[str, float]:
     server.send("POST", "/batch", array([user_json()] * 5 + bad), {})
     server.send("POST", "/infer", b"{", {})
     server.send("GET", "/nobody/knows/this", None, {})
+    server.send("POST", "/similar", b'{"ids": ["pizza-38"], "filter": {}, "k": 1}', {})
     return metrics(server)
 
 
@@ -54,6 +55,13 @@ def test_batches_and_their_failures_are_counted(before: dict[str, float]) -> Non
     for code in ("vector_dimension", "range", "type"):
         assert before[f'reco_failed_users_total{{code="{code}"}}'] == 1
     assert before["reco_best_score_count"] == REQUESTS + 5
+
+
+def test_filters_are_counted_with_what_they_let_through(before: dict[str, float]) -> None:
+    assert before["reco_filtered_requests_total"] == 1
+    assert (before["reco_matched_share_count"], before["reco_matched_share_sum"]) == (1, 1.0)
+    assert before['reco_masks_total{source="compiled"}'] == 1
+    assert before['reco_masks_total{source="cached"}'] > 0
 
 
 def test_the_index_is_told(server: Server, before: dict[str, float]) -> None:

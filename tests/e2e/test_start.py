@@ -69,11 +69,28 @@ def test_an_unknown_log_level_stops_the_start(start: Start) -> None:
         ("RECO_API_KEYS", "one,,two", "RECO_API_KEYS: holds an empty key"),
         ("RECO_API_KEY", "secret", "RECO_API_KEY: there is no such setting; the nearest is RECO_API_KEYS"),
         ("RECO_RELOAD_SECONDS", "-1", "RECO_RELOAD_SECONDS='-1': must be a number of seconds from 0 to 86400"),
+        ("RECO_FILTER", "[]", """RECO_FILTER='[]': must be a filter as JSON, such as {"stock": true}"""),
+        ("RECO_FILTERS", "{}", "RECO_FILTERS: there is no such setting; the nearest is RECO_FILTER"),
         ("RECO_API_KEYS", "good,schlüssel", "RECO_API_KEYS: a key must be of printable ASCII characters"),
     ],
 )
 def test_a_bad_choice_or_name_stops_the_start(start: Start, name: str, value: str, message: str) -> None:
     assert start(**{name: value}) == (1, f"error: {message}\n")
+
+
+def test_a_filter_that_is_no_json_stops_the_start(start: Start) -> None:
+    exit_code, message = start(RECO_FILTER='{"stock": ')
+    assert (exit_code, message.count("\n")) == (1, 1)
+    assert message.startswith("""error: RECO_FILTER='{"stock": ': must be a filter as JSON: """)
+
+
+def test_a_filter_that_the_current_build_has_no_field_for_stops_the_start(start: Start) -> None:
+    exit_code, message = start(RECO_FILTER='{"prise": {"$lte": 12}}')
+    assert exit_code == 1
+    start_of_it = (
+        """error: worker 0: RECO_FILTER='{"prise": {"$lte": 12}}' does not fit the build: filter/prise is no field"""
+    )
+    assert message.splitlines()[-1].startswith(start_of_it)
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, "192.0.2.1"], ids=["empty label", "long label", "not ours"])

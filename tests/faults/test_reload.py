@@ -12,6 +12,7 @@ import pytest
 from retrieval.artifact.store import build_ids, prune
 from service.__main__ import main
 from tests.faults.conftest import Publish, damaged_copy, point, requests_to
+from tests.support import published
 from tests.support.figures import record
 from tests.support.load import load
 from tests.support.server import SECONDS, Server, serving
@@ -80,6 +81,18 @@ def test_sighup_looks_for_a_new_build(root: Path, publish: Publish) -> None:
         while any(first in Path(f"/proc/{worker}/maps").read_text() for worker in workers(server)):
             assert time.monotonic() < until, "the old build is still open"
             time.sleep(0.05)
+
+
+def test_a_build_without_the_fields_of_the_filter_for_all_is_refused_by_the_settings_name(root: Path) -> None:
+    fitting = published.publish(root, 0).build_id
+    with serving(root, RECO_FILTER='{"season": {"$gte": 0}}') as server:
+        unfit = published.publish(root, 1, filterable=()).build_id
+        wait_for_refusal(server, unfit)
+        [line] = [line for line in server.log if "refused" in line]
+        assert f'build {unfit}: worker 0: RECO_FILTER=\'{{"season": {{"$gte": 0}}}}\' does not fit the build: ' in line
+        assert server.send("GET", "/index", None, {}).json["build_id"] == fitting
+        assert len(server.send("GET", "/map", None, {}).json["products"]) == published.PRODUCTS
+        wait_for_build(server, published.publish(root, 2).build_id)
 
 
 def test_a_rollback_is_a_deployment(root: Path, publish: Publish, capsys: pytest.CaptureFixture[str]) -> None:

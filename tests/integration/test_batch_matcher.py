@@ -183,7 +183,12 @@ def test_a_named_build_answers_though_another_is_published(tmp_path: Path) -> No
 
 def test_the_schema_for_spark_has_the_columns_of_the_answers() -> None:
     matches = "array<struct<id: string, name: string, score: double>>"
-    expected = {"string": "string", str(ANSWERS.field("best").type): matches}
+    expected = {
+        "string": "string",
+        "int64": "bigint",
+        str(ANSWERS.field("best").type): matches,
+        str(ANSWERS.field("best_fields").type): "array<string>",
+    }
     assert ", ".join(f"{field.name} {expected[str(field.type)]}" for field in ANSWERS) == SPARK_SCHEMA
 
 

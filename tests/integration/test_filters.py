@@ -9,8 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from retrieval.search.filters.masks import Mask
+from retrieval.search.index import ProductIndex
+from service.http.dynamic_batching import DynamicBatcher
 from service.offline.matcher import BatchMatcher
-from service.recommender import Recommender
+from service.recommender import Recommender, Serving
+from service.settings import Limits
 from tests.integration.conftest import ApiOver
 from tests.support.api import NDJSON, Api, Fault, array
 from tests.support.engines import engine_of
@@ -49,9 +53,47 @@ def test_random_filters_give_exactly_the_products_that_match(filtered: Api, prod
     for _ in range(80):
         query, vector = drawn.filter(), draw.normal(size=len(USER)).tolist()
         k = int(draw.choice([1, 3, 10, 200]))
-        exclude = {f"p{i}" for i in draw.choice(90, draw.choice([0, 5, 60]), replace=False)}
+        exclude = {f"p{i}" for i in draw.choice(90, draw.choice([0, 5, 70]), replace=False)}
         answer = infer(filtered, vector=vector, filter=query, k=k, exclude=[*exclude])
         products.check(answer, vector, k, query, exclude)
+
+
+def test_a_long_list_of_excluded_products_does_not_deepen_the_search(
+    filtered: Api, products: FilteredProducts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depths, search = [], ProductIndex.search
+
+    def note_depth(index: ProductIndex, vectors: np.ndarray, k: int, mask: Mask | None = None) -> Any:
+        depths.append(k)
+        return search(index, vectors, k, mask)
+
+    monkeypatch.setattr(ProductIndex, "search", note_depth)
+    for count in (0, 5, 64, 65, 80, 90):
+        exclude = [f"p{position}" for position in range(count)] + ["nobody's"] * 2
+        for query in (None, {"stock": True}):
+            options = {} if query is None else {"filter": query}
+            products.check(infer(filtered, k=7, exclude=exclude, **options), USER, 7, query, {*exclude})
+    assert depths == [8, 8, 13, 13, 7, 7, 7, 7, 7, 7, 7, 7]
+
+
+def test_users_with_equal_filters_and_exclusions_share_a_search(filtered: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, search = [], ProductIndex.search
+
+    def note_size(index: ProductIndex, vectors: np.ndarray, k: int, mask: Mask | None = None) -> Any:
+        sizes.append(len(vectors))
+        return search(index, vectors, k, mask)
+
+    monkeypatch.setattr(ProductIndex, "search", note_size)
+    long = [f"p{position}" for position in range(70)]
+    options: list[dict[str, Any]] = [
+        {"exclude": long},
+        {"exclude": long[::-1]},
+        {"exclude": long, "filter": {}},
+        {"exclude": long[1:]},
+    ]
+    users = [user(**each) for each in options]
+    assert filtered.batch(array(users)).body == array([filtered.infer(each).body for each in users])
+    assert sorted(sizes) == [1, 1, 1, 1, 1, 1, 2]
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
@@ -266,3 +308,12 @@ def test_an_engine_without_fields_says_that_it_cannot(api_over: ApiOver) -> None
     bounded = api.infer(json.dumps({**good, "min_score": 0.7}).encode()).json
     assert [match["id"] for match in bounded["best"]] == ["east"]
     assert api.get("/products/east").status == 501
+
+
+def test_a_filter_that_may_have_to_be_compiled_is_not_for_the_thread_of_the_sockets(
+    products: FilteredProducts, tmp_path: Path
+) -> None:
+    serving = Serving(Recommender(engine_of(products.build(tmp_path, index="Flat"))))
+    plain, filtered = DynamicBatcher(serving, Limits()).run_batch([user(), user(filter={"stock": True})], 1.0)
+    assert plain is not None
+    assert filtered is None

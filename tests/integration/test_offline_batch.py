@@ -163,6 +163,10 @@ def test_a_parquet_output_says_what_is_wrong_in_columns_of_its_own(tmp_path: Pat
             "worst": None,
             "error_code": code,
             "error_detail": detail,
+            "matched": None,
+            "best_fields": None,
+            "worst_fields": None,
+            "explain": None,
         }
         for name, code, detail in [
             ("zero", "vector_zero", "vector is all zeros, which has no direction"),

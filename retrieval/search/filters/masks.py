@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property, partial, reduce
@@ -42,17 +42,82 @@ class Mask:
 
     def holds(self, positions: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Tell which products match, in the shape of `positions`."""
-        bytes_of = self.products[positions >> 3]
-        bits: NDArray[np.bool_] = (bytes_of >> (positions & 7).astype(np.uint8)) & 1 == 1
-        return bits
+        return holds(self.products, positions)
+
+    def row_blocks(self, size: int) -> Iterator[NDArray[np.int64]]:
+        """Yield its rows in rising order, about `size` of them at a time at most."""
+        if self.row_ids is not None:
+            yield from (self.row_ids[start : start + size] for start in range(0, self.row_count, size))
+            return
+        step = -(-size // 8)
+        for start in range(0, len(self.rows), step):
+            rows = members_of(self.rows[start : start + step]) + 8 * start
+            if len(rows):
+                yield rows
 
     def positions(self) -> NDArray[np.int64]:
         """Return the products (matched,) in catalogue order."""
         return members_of(self.products)
 
 
+class MaskMaker:
+    """Makes the masks of products in one build. Safe to use from many threads."""
+
+    def __init__(self, groups: RowGroups, row_of_product: NDArray[np.integer]):
+        self._groups, self._row_of_product = groups, row_of_product
+        self.product_count = groups.product_count
+
+    def mask_of(self, products: Bitmap) -> Mask:
+        """Return the mask that holds the products of a bitmap."""
+        rows = self._rows_of(products)
+        row_count = count_of(rows)
+        row_ids = members_of(rows) if row_count <= MAX_LISTED_ROWS else None
+        return Mask(count_of(products), products, row_count, rows, row_ids)
+
+    def without(self, mask: Mask, positions: NDArray[np.integer]) -> Mask:
+        """Return a mask that does not hold the products at these positions; it takes little time where they are few."""
+        products = without_members(mask.products, positions)
+        matched = count_of(products)
+        if self._groups.row_count == self._groups.product_count:
+            rows, row_count = products, matched
+        else:
+            concerned = np.unique(self._row_of_product[positions]).astype(np.int64)
+            left, _ = self._groups.matching(concerned, partial(holds, products))
+            rows = without_members(mask.rows, concerned[np.diff(left.starts) == 0])
+            row_count = count_of(rows)
+        row_ids = mask.row_ids
+        if row_ids is not None and row_count < mask.row_count:
+            row_ids = row_ids[holds(rows, row_ids)]
+        return Mask(matched, products, row_count, rows, row_ids)
+
+    def _rows_of(self, products: Bitmap) -> Bitmap:
+        """Return the rows of products: found one by one where they are few, or else by the first product of each."""
+        groups = self._groups
+        if groups.row_count == groups.product_count:
+            return products
+        if count_of(products) * _FEW < self.product_count:
+            rows = np.zeros(groups.row_count, np.bool_)
+            rows[self._row_of_product[members_of(products)]] = True
+        else:
+            first, others = self._first_and_other_products
+            chosen = np.unpackbits(products, count=self.product_count, bitorder="little").view(np.bool_)
+            rows = chosen[first]
+            rows[self._row_of_product[others[chosen[others]]]] = True
+        return pack(rows)
+
+    @cached_property
+    def _first_and_other_products(self) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+        """The first product of each row, and the products that share a row with an earlier one."""
+        is_other = np.ones(self.product_count, np.bool_)
+        is_other[self._groups.starts[:-1]] = False
+        return self._groups.products[self._groups.starts[:-1]], self._groups.products[is_other]
+
+
 class FilterIndex:
-    """Reads filters over the products of one build, and compiles them. Safe to use from many threads."""
+    """Reads filters over the products of one build, and compiles them. Safe to use from many threads.
+
+    `on_mask` is told with each mask that is wanted whether it was cached.
+    """
 
     def __init__(
         self,
@@ -62,24 +127,33 @@ class FilterIndex:
         row_of_product: NDArray[np.integer],
     ):
         """`postings` are those of each filterable field."""
-        self.vocabulary, self._postings, self._groups = vocabulary, postings, groups
-        self._row_of_product, self._count = row_of_product, groups.product_count
+        self.vocabulary, self._postings = vocabulary, postings
+        self._maker, self._count = MaskMaker(groups, row_of_product), groups.product_count
         self._cache = MaskCache(_MAX_CACHE_BYTES)
+        self.on_mask: Callable[[bool], object] = lambda _was_cached: None
 
     def parse(self, value: Any) -> Filter:
         """Return the filter in parsed JSON. Raises BadFilter."""
         return parse_filter(value, self.vocabulary)
 
-    def mask(self, tree: Filter) -> Mask:
-        """Return the mask of a filter that `parse` has returned."""
-        return self._cache.get(tree, partial(self._compile, tree))
+    def mask(self, tree: Filter, excluded: NDArray[np.integer] | None = None) -> Mask:
+        """Return the mask of a filter that `parse` has returned, without the products at `excluded` positions.
+
+        No mask without products is kept, as each user has others.
+        """
+        compiled = False
+
+        def compile_mask() -> Mask:
+            nonlocal compiled
+            compiled = True
+            return self._compile(tree)
+
+        mask = self._cache.get(tree, compile_mask)
+        self.on_mask(not compiled)
+        return mask if excluded is None else self._maker.without(mask, excluded)
 
     def _compile(self, tree: Filter) -> Mask:
-        products = self._evaluate(tree)
-        rows = self._rows_of(products)
-        row_count = count_of(rows)
-        row_ids = members_of(rows) if row_count <= MAX_LISTED_ROWS else None
-        return Mask(count_of(products), products, row_count, rows, row_ids)
+        return self._maker.mask_of(self._evaluate(tree))
 
     def _evaluate(self, tree: Filter) -> Bitmap:
         match tree:
@@ -95,28 +169,6 @@ class FilterIndex:
                 return reduce(np.bitwise_or, map(self._evaluate, members))
             case Every(members):
                 return reduce(np.bitwise_and, map(self._evaluate, members), pack(np.ones(self._count, np.bool_)))
-
-    def _rows_of(self, products: Bitmap) -> Bitmap:
-        """Return the rows of products: found one by one where they are few, or else by the first product of each."""
-        groups = self._groups
-        if groups.row_count == groups.product_count:
-            return products
-        if count_of(products) * _FEW < self._count:
-            rows = np.zeros(groups.row_count, np.bool_)
-            rows[self._row_of_product[members_of(products)]] = True
-        else:
-            first, others = self._first_and_other_products
-            chosen = np.unpackbits(products, count=self._count, bitorder="little").view(np.bool_)
-            rows = chosen[first]
-            rows[self._row_of_product[others[chosen[others]]]] = True
-        return pack(rows)
-
-    @cached_property
-    def _first_and_other_products(self) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-        """The first product of each row, and the products that share a row with an earlier one."""
-        is_other = np.ones(self._count, np.bool_)
-        is_other[self._groups.starts[:-1]] = False
-        return self._groups.products[self._groups.starts[:-1]], self._groups.products[is_other]
 
 
 class MaskCache:
@@ -157,6 +209,19 @@ class MaskCache:
                 if self._bytes <= self._max_bytes:
                     break
                 self._bytes -= self._masks.pop(key).result().size_bytes
+
+
+def holds(bitmap: Bitmap, positions: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Tell which positions a bitmap holds, in their shape."""
+    found: NDArray[np.bool_] = (bitmap[positions >> 3] >> (positions & 7).astype(np.uint8)) & 1 == 1
+    return found
+
+
+def without_members(bitmap: Bitmap, positions: NDArray[np.integer]) -> Bitmap:
+    """Return a bitmap without some positions."""
+    other = bitmap.copy()
+    np.bitwise_and.at(other, positions >> 3, ~(1 << (positions & 7).astype(np.uint8)))
+    return other
 
 
 def count_of(bitmap: Bitmap) -> int:

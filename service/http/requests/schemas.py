@@ -2,6 +2,7 @@
 
 from binascii import a2b_base64
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -10,11 +11,12 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from marshmallow.exceptions import SCHEMA
 from numpy.typing import NDArray
 
+from retrieval.records.fields import ALL_FIELDS
+from retrieval.records.lenient_json import BadJson, loads
 from retrieval.search.filters.language import MAX_VALUES, BadFilter, Vocabulary, parse_filter
 from retrieval.search.filters.tree import Filter
 from retrieval.vectors import MAX_FAULTS, BadVector, json_type, read_vector
 from service.errors import BadRequest, CannotFilter, Fault
-from service.recommender import ALL_FIELDS
 from service.settings import Limits
 
 _MAX_CHARACTERS_SHOWN = 60
@@ -78,7 +80,15 @@ def option_fields(limits: Limits, vocabulary: Vocabulary | None) -> dict[str, fi
         "min_score": Field(read_score),
         "max_score": Field(read_score),
         "fields": Field(partial(read_field_names, vocabulary)),
+        "explain": Field(partial(read_explain, vocabulary)),
     }
+
+
+def unwrap_option(value: Any) -> Any:
+    """Return the value of an option that came as JSON in a text; any other value, and a text of none, as it is."""
+    with suppress(BadJson, UnicodeEncodeError):
+        return loads(value.encode()) if isinstance(value, str) else value
+    return value
 
 
 def user_schema(dimension: int, limits: Limits, vocabulary: Vocabulary | None = None) -> Schema:
@@ -226,6 +236,14 @@ def read_field_names(vocabulary: Vocabulary | None, value: Any) -> tuple[str, ..
     return tuple(dict.fromkeys(value))
 
 
+def read_explain(vocabulary: Vocabulary | None, value: Any) -> bool:
+    """Return a boolean. Raises CannotFilter where an engine without fields would have to explain."""
+    wants = bool(read_kind(bool, "a boolean", value))
+    if wants and vocabulary is None:
+        raise CannotFilter("this engine does not explain its searches; leave explain out")
+    return wants
+
+
 def _name_faults(vocabulary: Vocabulary, name: Any, i: int) -> Iterator[Fault]:
     if not isinstance(name, str):
         yield Fault("type", f"must be a string, not {json_type(name)}", f"/{i}")
@@ -248,3 +266,6 @@ def invalid(code: str, detail: str) -> ValidationError:
 
 def _wrong_type(expected: str, value: Any) -> ValidationError:
     return invalid("type", f"must be {expected}, not {value if type(value) is float else json_type(value)}")
+
+
+OPTIONS = frozenset(option_fields(Limits(), None))

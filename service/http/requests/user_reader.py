@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from retrieval.records.lenient_json import BadJson, LongJson, iterate_array, loads
 from retrieval.search.filters.language import Vocabulary
 from service.errors import BadBody, BadRequest, CannotFilter, FailedUser, Fault, TooLarge
-from service.http.requests.schemas import VECTOR_DTYPE, load, user_schema
+from service.http.requests.misspelt import find_misspelt
+from service.http.requests.schemas import OPTIONS, VECTOR_DTYPE, load, user_schema
 from service.http.requests.text import fits, parse_json, read_json, unwrap
 from service.recommender import MAX_USERS_PER_SEARCH, User, UserBlock
 from service.settings import Limits
@@ -25,7 +26,7 @@ _COMMA = ord(",")
 _MAX_GROUP_BYTES = 2**20  # Texts that are parsed together take so many, which bounds their values.
 _MAX_BLANK_LINES = 1_000_000
 _EMPTY: frozenset[str] = frozenset()
-_OPTIONS = frozenset({"filter", "min_score", "max_score", "fields"})  # which the fast path leaves to `read`
+_SLOW_OPTIONS = OPTIONS - {"k", "exclude"}  # which the fast path leaves to `read`
 # A vector whose largest number lies between these is for certain neither zero nor out of range.
 _MIN_MAGNITUDE, _MAX_MAGNITUDE = 1e-100, 1e100
 
@@ -116,7 +117,7 @@ class UserReader:
         """Return the user in the parsed JSON at `pointer` of the body; raises BadRequest with every fault."""
         fields = load(self._schema, value, "a user", pointer)
         vector = fields.pop("vector")
-        return User(**fields), vector
+        return User(**fields, ignored=find_misspelt(value)), vector
 
     def read_member(self, value: Any, position: int) -> UserRow | FailedUser:
         """Return the user in the parsed JSON at this position of a batch, or the first fault found."""
@@ -154,11 +155,14 @@ class UserReader:
         """Return a user, and the vector as doubles, if all fields have the types of a valid user's."""
         if type(value) is not dict:
             return None
-        if not _OPTIONS.isdisjoint(value):
+        if not _SLOW_OPTIONS.isdisjoint(value):
             return None
         name, packed = value.get("name"), self._pack(value.get("vector"))
         k, exclude = value.get("k", self._limits.default_k), value.get("exclude", _EMPTY)
         if type(name) is not str or packed is None:
+            return None
+        has_others = len(value) > 2 + ("k" in value) + ("exclude" in value)
+        if has_others and find_misspelt(value):
             return None
         if type(k) is not int or not 1 <= k <= self._limits.max_k:
             return None

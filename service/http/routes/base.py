@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 from flask import Response, request
 
 from service.errors import TooLarge
-from service.http.encoding import JSON, write_json
+from service.http.encoding import JSON, Reserve, write_json
 from service.http.problems import SAFETY_HEADERS
 from service.http.routes.content_coding import decode
 from service.recommender import Recommender
@@ -16,7 +17,8 @@ from service.settings import Settings
 View = Callable[[Recommender], Response]  # It is given what is served as the request comes.
 
 INDEX_VERSION = "X-Index-Version"
-# Keys of the WSGI environment: users in the request, the build that answered it, and what is told of decoded bytes.
+_ANSWERS_PER_BUDGET = 8  # An answer's fields are in up to four copies while it is put together.
+# Keys of the WSGI environment: users in the request, the build that answered it, and what is told of bytes to be kept.
 USERS, BUILD, RESERVE = "reco.users", "reco.build", "reco.reserve"
 
 
@@ -38,6 +40,27 @@ class Routes(ABC):
             raise TooLarge(f"the body is larger than the {limit} bytes allowed")
         reserve = request.environ.get(RESERVE, lambda _more_bytes: None)
         return decode(body, request.headers.get("Content-Encoding", ""), limit, reserve)
+
+    def reserve_answer(self) -> Reserve:
+        """Return what counts the bytes of fields in the answer to the current request.
+
+        It raises OutOfMemory where there is no room for them beside other requests, and TooLarge where one answer would
+        take more than its share. Threads may share it.
+        """
+        reserve = request.environ.get(RESERVE, lambda _more_bytes: None)
+        limit = self.settings.memory_bytes // self.settings.workers // _ANSWERS_PER_BUDGET
+        counting, total_bytes = Lock(), 0
+
+        def reserve_answer(more_bytes: int) -> None:
+            nonlocal total_bytes
+            with counting:
+                total_bytes += more_bytes
+                if total_bytes > limit:
+                    detail = f"the answer's fields are larger than the {limit:,} bytes allowed"
+                    raise TooLarge(f"{detail}: ask for fewer users, matches or fields")
+                reserve(more_bytes)
+
+        return reserve_answer
 
 
 def respond(recommender: Recommender, body: bytes, media_type: str = JSON) -> Response:

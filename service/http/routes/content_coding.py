@@ -1,7 +1,7 @@
 """Content codings: bodies that come as gzip, and answers that go out so."""
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from io import BytesIO
 
@@ -10,6 +10,7 @@ from werkzeug.datastructures import Accept
 from werkzeug.http import parse_accept_header
 
 from service.errors import BadBody, TooLarge, UnsupportedEncoding
+from service.http.encoding import Reserve
 
 GZIP = "gzip"
 _OLD_NAME = "x-gzip"
@@ -18,8 +19,6 @@ _LEVEL = 1  # Level 6 takes three times as long for a tenth less.
 _MIN_COMPRESSED_BYTES = 16_000
 _PIECE_BYTES = 2**18
 _MAX_CACHED_HEADERS = 256
-
-Reserve = Callable[[int], object]  # Called with a number of bytes before they are kept; raises where there is no room.
 
 
 def decode(body: bytes, content_encoding: str, max_bytes: int, reserve: Reserve) -> bytes:

@@ -6,7 +6,7 @@ import numpy as np
 from flask import Response, request
 
 from service.errors import UnknownProduct
-from service.http import encoding, lookups
+from service.http import encoding, lookups, metrics
 from service.http.requests.schemas import load, read_digits
 from service.http.requests.text import read_json
 from service.http.routes.base import USERS, Routes, View, respond, respond_json
@@ -43,7 +43,9 @@ class Lookups(Routes):
         query = self._load(recommender, "SimilarRequest", read_json(self.read_body()), "the body")
         request.environ[USERS] = 1
         answer = lookups.similar(recommender, **query)
-        return respond(recommender, encoding.write_similar(recommender.prefixes, query["ids"], answer))
+        metrics.observe_answers([], [answer.matched], recommender.info.products)
+        written = encoding.write_similar(recommender.prefixes, query["ids"], answer, self.reserve_answer())
+        return respond(recommender, written)
 
     def samples(self, recommender: Recommender) -> Response:
         return respond_json(recommender, {"users": recommender.catalogue.sample_users})

@@ -20,9 +20,11 @@ class OpenInference(Routes):
 
     def infer(self, recommender: Recommender) -> Response:
         header_length, limits = request.headers.get(HEADER_LENGTH), self.settings.limits
-        query = read_request(self.read_body(), header_length, recommender.info.dimension, limits)
+        dimension, vocabulary = recommender.info.dimension, recommender.vocabulary
+        query = read_request(self.read_body(), header_length, dimension, limits, vocabulary)
         answers = recommender.recommend(limit_matches([query.users], limits))
-        observe_batch([answer.best.scores[0] if len(answer.best.scores) else None for answer in answers])
+        best_scores = [answer.best.scores[0] if len(answer.best.scores) else None for answer in answers]
+        observe_batch(recommender, [*zip(best_scores, (answer.matched for answer in answers), strict=True)])
         written, json_length = write_tensors(query, answers, recommender)
         if json_length is None:
             return respond(recommender, written)

@@ -1,12 +1,13 @@
 """Routes that recommend products to users: `/infer` and `/batch`."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 
 from flask import Response, request
 
 from service.errors import FailedUser, TooLarge
 from service.http import encoding, metrics
+from service.http.requests.misspelt import MAX_NAMES
 from service.http.requests.user_reader import UserReader, reader_for
 from service.http.routes.base import USERS, Routes, View, respond
 from service.recommender import Recommender, User, UserBlock
@@ -18,11 +19,14 @@ class Recommendations(Routes):
         return {"infer": self.infer, "batch": self.batch}
 
     def infer(self, recommender: Recommender) -> Response:
-        user = self._reader(recommender).read_user(self.read_body())
-        [answer] = encoding.encode_answers(recommender.prefixes, [recommender.recommend_one(*user)])
+        user, vector = self._reader(recommender).read_user(self.read_body())
+        found = [recommender.recommend_one(user, vector)]
+        [answer] = encoding.encode_answers(recommender.prefixes, found, self.reserve_answer())
         request.environ[USERS] = 1
-        metrics.observe_scores([answer.best_score])
-        return respond(recommender, answer.json)
+        metrics.observe_answers([answer.best_score], [answer.matched], recommender.info.products)
+        response = respond(recommender, answer.json)
+        name_ignored(response, user.ignored)
+        return response
 
     def batch(self, recommender: Recommender) -> Response:
         reader, body = self._reader(recommender), self.read_body()
@@ -30,15 +34,19 @@ class Recommendations(Routes):
             read, write, media_type = reader.read_lines, encoding.write_lines, encoding.NDJSON
         else:
             read, write, media_type = reader.read_array, encoding.write_array, encoding.JSON
-        encode = partial(encoding.encode_answers, recommender.prefixes)
-        answers = recommender.recommend(limit_matches(read(body), self.settings.limits), encode)
+        encode = partial(encoding.encode_answers, recommender.prefixes, reserve=self.reserve_answer())
+        ignored: dict[str, None] = {}
+        blocks = note_ignored(limit_matches(read(body), self.settings.limits), ignored)
+        answers = recommender.recommend(blocks, encode)
         failed = [answer for answer in answers if isinstance(answer, FailedUser)]
         for user in failed:
             metrics.FAILED_USERS.labels(user.error.code).inc()
-        observe_batch([None if isinstance(answer, FailedUser) else answer.best_score for answer in answers])
+        found = [None if isinstance(answer, FailedUser) else answer for answer in answers]
+        observe_batch(recommender, [(each.best_score, each.matched) if each else (None, None) for each in found])
         written = (encoding.write_json(each) if isinstance(each, FailedUser) else each.json for each in answers)
         response = respond(recommender, write(written), media_type)
         response.headers["X-Batch-Errors"] = str(len(failed))
+        name_ignored(response, ignored)
         return response
 
     def _reader(self, recommender: Recommender) -> UserReader:
@@ -55,8 +63,25 @@ def limit_matches(blocks: Iterable[UserBlock], limits: Limits) -> Iterator[UserB
         yield block
 
 
-def observe_batch(best_scores: Sequence[float | None]) -> None:
-    """Count the users of a batch and some of their best scores; those without a match have None."""
-    request.environ[USERS] = len(best_scores)
-    metrics.BATCH_USERS.observe(len(best_scores))
-    metrics.observe_scores(best_scores)
+def note_ignored(blocks: Iterable[UserBlock], ignored: dict[str, None]) -> Iterator[UserBlock]:
+    """Yield the users of a batch, and add the members that look like misspelt options to `ignored`, in order."""
+    for block in blocks:
+        ignored.update((name, None) for item in block.items if isinstance(item, User) for name in item.ignored)
+        yield block
+
+
+def name_ignored(response: Response, names: Collection[str]) -> None:
+    """Name members of the request that look like misspelt options, if there are any, in the answer's header."""
+    if names:
+        response.headers["X-Ignored-Fields"] = ", ".join([*names][:MAX_NAMES])
+
+
+def observe_batch(recommender: Recommender, answers: Sequence[tuple[float | None, int | None]]) -> None:
+    """Count the users of a batch, and some of their best scores and of the products that their filters let through.
+
+    Each is None where there is none.
+    """
+    request.environ[USERS] = len(answers)
+    metrics.BATCH_USERS.observe(len(answers))
+    scores, matched = [score for score, _ in answers], [count for _, count in answers]
+    metrics.observe_answers(scores, matched, recommender.info.products)

@@ -110,6 +110,56 @@ def test_a_user_is_sent_as_json_and_answered_with_matches() -> None:
     assert json.loads(body) == {"name": "ann", "vector": [0.1, 2.5], "k": 3, "exclude": ["x"]}
 
 
+def test_options_are_sent_as_the_service_takes_them_and_what_they_add_is_answered() -> None:
+    body = {
+        "name": "ann",
+        "best": [{"id": "p", "name": "Pho", "score": 0.5, "fields": {"price": 7}}],
+        "worst": [],
+        "matched": 4,
+        "explain": {"path": "exact"},
+    }
+    user = User(
+        "ann",
+        [1.0, 2.0],
+        k=np.int64(3),  # type: ignore[arg-type]
+        exclude=[np.str_("x"), 17, np.int64(4)],  # type: ignore[list-item]
+        filter={"price": {"$lte": np.int32(12), "$gt": np.float32(0.5)}, "size": {"$in": np.array([1, 2])}},
+        min_score=np.float64(0.25),
+        max_score=0,
+        fields=("price",),
+        explain=True,
+    )
+    with stub(reply(body=body), reply(body=[body, BODY])) as server, Client(server.url) as client:
+        answer = client.infer(user)
+        assert [*client.batch([user, ANN])] == [answer, ANSWER]
+    match = Match("p", "Pho", 0.5, {"price": 7})
+    assert answer == Answer("ann", (match,), (), "b1", matched=4, explain={"path": "exact"})
+    sent = server.requests[0][2]
+    assert b'"k":3,' in sent
+    assert b'"$lte":12,' in sent
+    assert json.loads(sent) == {
+        "name": "ann",
+        "vector": floats(1, 2),
+        "k": 3,
+        "exclude": ["x", "17", "4"],
+        "filter": {"price": {"$lte": 12, "$gt": 0.5}, "size": {"$in": [1, 2]}},
+        "min_score": 0.25,
+        "max_score": 0,
+        "fields": ["price"],
+        "explain": True,
+    }
+    assert server.requests[1][2] == b"[%b,%b]" % (
+        sent,
+        json.dumps({"name": "ann", "vector": floats(1, 2)}, separators=(",", ":")).encode(),
+    )
+
+
+def test_a_filter_that_holds_for_all_is_sent_too() -> None:
+    with stub(GOOD) as server, Client(server.url) as client:
+        client.infer(User("ann", [1.0], filter={}))
+    assert json.loads(server.requests[0][2])["filter"] == {}
+
+
 def floats(*numbers: float) -> str:
     return base64.b64encode(np.array(numbers, "<f4").tobytes()).decode()
 

@@ -7,10 +7,12 @@ import pytest
 
 from retrieval.search.candidates import Candidates
 from retrieval.search.exact_scan import nearest_rows
+from retrieval.search.filters.masks import Mask
 from retrieval.search.index import ProductIndex
+from retrieval.search.ranking import SPARE_NEIGHBOURS, SearchPath
 from retrieval.search.stored_vectors import StoredVectors
 from retrieval.vectors import unit_vectors
-from tests.support.indexes import index_over
+from tests.support.indexes import LIGHT, index_over
 from tests.support.oracle import Oracle
 
 COUNT = 20_000
@@ -97,13 +99,13 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counts: Counter[str] = Counter()
     find, order = Candidates.find, ProductIndex._order
 
-    def count_find(self: Candidates, queries: np.ndarray, depth: int) -> np.ndarray:
+    def count_find(self: Candidates, queries: np.ndarray, depth: int, mask: Mask | None) -> np.ndarray:
         counts["searched"] += len(queries)
-        return find(self, queries, depth)
+        return find(self, queries, depth, mask)
 
-    def count_nearest_rows(vectors: StoredVectors, queries: np.ndarray, k: int) -> np.ndarray:
+    def count_nearest_rows(vectors: StoredVectors, queries: np.ndarray, k: int, mask: Mask | None) -> np.ndarray:
         counts["scanned"] += len(queries)
-        return nearest_rows(vectors, queries, k)
+        return nearest_rows(vectors, queries, k, mask)
 
     def count_order(self: ProductIndex, signed: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
         counts["scored"] += rows.size
@@ -156,3 +158,19 @@ def test_ties_that_are_settled_by_all_scores_are_those_of_the_whole_order(copies
     for found, whole in zip(index.search(users, k), every, strict=True):
         assert found.positions.tolist() == whole.positions[:, :k].tolist()
         assert found.scores.tolist() == whole.scores[:, :k].tolist()
+
+
+def test_a_search_says_which_way_it_went_and_with_how_many_candidates() -> None:
+    draw = np.random.default_rng(3)
+    spread = draw.normal(size=(5000, 8))
+    spread[:, 0] = -np.abs(spread[:, 0])
+    vectors = np.concatenate([spread, np.eye(1, 8) + 1e-4 * draw.normal(size=(100, 8))])
+    few, many = (LIGHT.candidates_for(depth) for depth in (10 + SPARE_NEIGHBOURS, 256))
+    index, east, north = index_over(vectors, "PQ4x4fs,RFlat"), np.eye(1, 8), np.eye(1, 8, 1)
+    paths = [index.search(user.astype(np.float32), 10)[0].path for user in (north, east)]
+    assert paths == [
+        SearchPath("candidates", {"best": few, "worst": few}),
+        SearchPath("deeper candidates", {"best": many, "worst": many}),
+    ]
+    _, worst = index.search(north.astype(np.float32), 5000)
+    assert worst.path == SearchPath("exact", {"best": 5100, "worst": 5100})

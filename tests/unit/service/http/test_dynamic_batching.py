@@ -2,6 +2,9 @@
 
 import json
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from service.http.dynamic_batching import BatchedAnswer, DynamicBatcher
 from service.recommender import Recommender, Serving
@@ -69,3 +72,14 @@ def test_a_new_build_answers_who_comes_after_it() -> None:
     assert old is None
     assert isinstance(new, BatchedAnswer)
     assert new.build_id == newer.info.build_id
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"filter": {}}, {"min_score": 0.0}, {"max_score": 0}, {"fields": ["*"]}, {"explain": False}, {"exlude": []}],
+    ids=str,
+)
+def test_users_with_further_options_are_left_for_a_thread_of_the_app(option: dict[str, Any]) -> None:
+    engine = compass()
+    assert answers(engine, body("ann", EAST, **option)) == [None]
+    assert engine.searches == []

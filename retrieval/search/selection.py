@@ -1,0 +1,65 @@
+"""The rows of a mask, as FAISS's search of an index with lists takes them."""
+
+from functools import cached_property
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.search.filters.masks import Mask
+from retrieval.search.filters.postings import complement_of, members_of, pack
+from retrieval.search.settings import SearchSettings
+
+
+class Selector:
+    """Selects the rows of masks in an index with lists. Safe to use from many threads at once."""
+
+    def __init__(self, index: faiss.IndexIVF):
+        self._index = index
+        # FAISS compares a query with chosen lists only where their centres are all compared.
+        self._may_choose_lists = index.nlist > 1 and isinstance(faiss.downcast_index(index.quantizer), faiss.IndexFlat)
+        self._selections: WeakKeyDictionary[Mask, tuple[Any, Any, int]] = WeakKeyDictionary()
+
+    def parameters(self, settings: SearchSettings, mask: Mask) -> faiss.SearchParametersIVF:
+        """Return FAISS's parameters of one call: `nprobe` lists that hold a row of the mask, and no other rows.
+
+        FAISS reads the bitmaps where they are. What is returned keeps them alive.
+        """
+        selection = self._selections.get(mask)
+        if selection is None:
+            selection = self._selections[mask] = self._select(mask)
+        rows, lists, list_count = selection
+        # FAISS scans lists that are not there, and finds rubbish, where it is asked for more than there are.
+        nprobe = min(max(settings.nprobe, 1), list_count)
+        return faiss.SearchParametersIVF(sel=rows, nprobe=nprobe, quantizer_params=lists)
+
+    def _select(self, mask: Mask) -> tuple[Any, Any, int]:
+        rows = faiss.IDSelectorBitmap(mask.rows)
+        if not self._may_choose_lists:
+            return rows, None, self._index.nlist
+        holds_match = self._lists_of(mask)
+        lists = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(pack(holds_match)))
+        return rows, lists, int(np.count_nonzero(holds_match))
+
+    def _lists_of(self, mask: Mask) -> NDArray[np.bool_]:
+        """Tell which lists hold a row of a mask; it takes less the fewer rows are in it, or are not."""
+        row_count = self._index.ntotal
+        if 2 * mask.row_count <= row_count:
+            return np.bincount(self._list_of_row[members_of(mask.rows)], minlength=self._index.nlist) > 0
+        others = members_of(complement_of(mask.rows, row_count))
+        return np.bincount(self._list_of_row[others], minlength=self._index.nlist) < self._list_sizes
+
+    @cached_property
+    def _list_of_row(self) -> NDArray[np.unsignedinteger]:
+        lists, list_of_row = self._index.invlists, np.empty(self._index.ntotal, np.min_scalar_type(self._index.nlist))
+        for number in range(self._index.nlist):
+            size = lists.list_size(number)
+            if size:
+                list_of_row[faiss.rev_swig_ptr(lists.get_ids(number), size)] = number
+        return list_of_row
+
+    @cached_property
+    def _list_sizes(self) -> NDArray[np.int64]:
+        return np.bincount(self._list_of_row, minlength=self._index.nlist)

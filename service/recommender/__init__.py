@@ -1,0 +1,16 @@
+"""The use case: users in, their best and worst products out. Knows no HTTP and no JSON."""
+
+from service.recommender.answers import Answer, Matches, Recommendation
+from service.recommender.recommender import Recommender, Serving
+from service.recommender.users import MAX_USERS_PER_SEARCH, User, UserBlock
+
+__all__ = [
+    "MAX_USERS_PER_SEARCH",
+    "Answer",
+    "Matches",
+    "Recommendation",
+    "Recommender",
+    "Serving",
+    "User",
+    "UserBlock",
+]

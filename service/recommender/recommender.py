@@ -1,0 +1,153 @@
+"""Asks an engine for the matches of users, on as many threads as it can use."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.artifact.products import parse_prefixes
+from retrieval.search.filters.language import EVERYTHING
+from retrieval.search.ranking import Neighbours, SearchPath
+from retrieval.vectors import unit_vectors
+from service.engines.base import Catalogue, FieldEngine, SearchEngine
+from service.engines.shown_fields import ShownFields
+from service.errors import CannotFilter, CannotLookUp
+from service.recommender.answers import Matches, Recommendation
+from service.recommender.users import Item, Pending, Search, User, UserBlock, divide, full_searches, searches_of
+
+Convert = Callable[[list[Recommendation]], Sequence[Any]]
+
+
+class Recommender:
+    """Asks an engine for the matches of users.
+
+    `last_progress` is when it last began some users or had some read, as `time.monotonic` has it.
+    """
+
+    def __init__(self, engine: SearchEngine):
+        self.engine = engine
+        self.info, self.prefixes = engine.info, engine.prefixes
+        self.last_progress = time.monotonic()
+        self._field_engine = engine if isinstance(engine, FieldEngine) else None
+        self._engine_excludes = self._field_engine is not None
+        self.vocabulary = self._field_engine.vocabulary if self._field_engine else None
+        self._threads = ThreadPoolExecutor(max(1, engine.concurrency - 1), "search")  # The calling thread searches too.
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The engine, where it also looks products up. Raises CannotLookUp where it does not."""
+        if not isinstance(self.engine, Catalogue):
+            raise CannotLookUp(f"the {self.info.index} engine does not look products up; /infer and /batch work")
+        return self.engine
+
+    @property
+    def field_engine(self) -> FieldEngine:
+        """The engine, where it also filters products and shows their fields. Raises CannotFilter where it does not."""
+        if self._field_engine is None:
+            raise CannotFilter(f"the {self.info.index} engine does not know the fields of products")
+        return self._field_engine
+
+    def recommend_one(self, user: User, vector: NDArray[np.float64]) -> Recommendation:
+        """Return the answer to one user, found on the calling thread."""
+        [(_, answer)] = self._run(Search(user.request(self._engine_excludes), [0], [user], vector[None]), list)
+        return answer
+
+    def recommend_inline(self, block: UserBlock, convert: Convert = list) -> list[Any]:
+        """Do what `recommend` does on the calling thread: the fast way for a few users."""
+        answers: list[Any] = list(block.items)
+        for search in searches_of(block, self._engine_excludes):
+            for index, answer in self._run(search, convert):
+                answers[index] = answer
+        return answers
+
+    def recommend(self, blocks: Iterable[UserBlock], convert: Convert = list) -> list[Any]:
+        """Return one answer an item, in order; the same one whatever other users stand in the call.
+
+        `convert` turns the Recommendations of a search into the caller's form, while other searches run. Searches begin
+        while blocks are still being read, so it pays to read them lazily; what that raises is raised here.
+        """
+        items: list[Item] = []
+        pending: Pending = {}
+        searches: list[tuple[Search, Future[list[tuple[int, Any]]]]] = []
+        found: dict[int, Any] = {}
+        try:
+            for search in full_searches(self._noticed(blocks), items, pending, self._engine_excludes):
+                searches.append((search, self._threads.submit(self._run, search, convert)))
+            last = [*divide(pending.values(), self.engine.concurrency)]
+            searches += [(search, self._threads.submit(self._run, search, convert)) for search in last[:-1]]
+            for search in last[-1:]:  # A batch of a few users needs no other thread than the calling one.
+                found.update(self._run(search, convert))
+            for search, future in searches:
+                if future.cancel():  # No thread has begun it yet.
+                    found.update(self._run(search, convert))
+            for _, future in searches:
+                if not future.cancelled():
+                    found.update(future.result())
+        finally:
+            for _, future in searches:
+                future.cancel()
+        return [found[index] if isinstance(item, User) else item for index, item in enumerate(items)]
+
+    def _noticed(self, blocks: Iterable[UserBlock]) -> Iterator[UserBlock]:
+        for block in blocks:
+            self.last_progress = time.monotonic()
+            yield block
+
+    def _run(self, search: Search, convert: Convert) -> list[tuple[int, Any]]:
+        """Return each user's index among all items, and answer."""
+        self.last_progress = time.monotonic()
+        vectors, request = unit_vectors(search.vectors), search.request
+        query = request.filter or EVERYTHING
+        if request.filter is None and not request.excluded:
+            found = self.engine.search(vectors, request.depth)
+        else:
+            found = self.field_engine.search_matching(vectors, request.depth, query, request.excluded)
+        matched = None if request.filter is None else self.field_engine.count_matching(query)
+        explain = self._explain(search.users[0], found[0].path) if request.is_explained else None
+        answers = [
+            Recommendation(user.name, *self._select(found, i, user), matched=matched, explain=explain)
+            for i, user in enumerate(search.users)
+        ]
+        return [*zip(search.indices, convert(answers), strict=True)]
+
+    def _select(self, sides: tuple[Neighbours, Neighbours], row: int, user: User) -> tuple[Matches, Matches]:
+        best, worst = sides
+        return self._matches(best, row, user, user.min_score, 1), self._matches(worst, row, user, user.max_score, -1)
+
+    def _matches(self, side: Neighbours, row: int, user: User, bound: float | None, sign: int) -> Matches:
+        """Return a user's first k matches that are not excluded, as far as their scores are within the bound."""
+        positions, scores = side.positions[row], side.scores[row]
+        if len(positions) and positions[-1] < 0:  # An approximate engine pads what it did not find.
+            found = int(np.count_nonzero(positions >= 0))
+            positions, scores = positions[:found], scores[:found]
+        if user.exclude:
+            kept = [product["id"] not in user.exclude for product in parse_prefixes(self.prefixes(positions))]
+            positions, scores = positions[kept][: user.k], scores[kept][: user.k]
+        if bound is not None:
+            within = int(np.count_nonzero(sign * scores >= sign * bound))
+            positions, scores = positions[:within], scores[:within]
+        return Matches(
+            positions, scores, ShownFields(self.field_engine, positions, user.fields) if user.fields else None
+        )
+
+    def _explain(self, user: User, path: SearchPath | None) -> dict[str, Any]:
+        matched = self.field_engine.count_matching(user.filter or EVERYTHING)
+        unknown = sum(self.catalogue.find(identifier) is None for identifier in user.exclude)
+        went = path or SearchPath("")
+        return {"path": went.name, "matched": matched, "candidates": went.candidates, "unknown_excluded": unknown}
+
+
+@dataclass
+class Serving:
+    """What a process serves at the moment. A request takes `recommender` once; a new build replaces it whole.
+
+    `is_stuck` tells whether requests wait in vain.
+    """
+
+    recommender: Recommender
+    draining: bool = False
+    is_stuck: Callable[[], bool] = lambda: False

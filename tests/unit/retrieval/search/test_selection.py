@@ -1,0 +1,127 @@
+"""FAISS finds rows of the mask, in lists that hold any, and nothing else."""
+
+import gc
+
+import faiss
+import numpy as np
+import pytest
+
+from retrieval.search.candidates import Candidates
+from retrieval.search.filters.masks import Mask
+from retrieval.search.filters.postings import complement_of
+from retrieval.search.kinds import scanned_index
+from retrieval.search.selection import Selector
+from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings
+from retrieval.vectors import unit_vectors
+from tests.support.indexes import faiss_index, group_identical
+from tests.support.masks import maker_of, mask_over
+
+COUNT, LISTS = 1203, 16  # The last byte of a bitmap is not full.
+DRAW = np.random.default_rng(0)
+UNITS, USERS = (unit_vectors(DRAW.normal(size=(count, 40))) for count in (COUNT, 6))
+GROUPS = group_identical(UNITS)[1]
+KINDS = ["Tiers8x1+32x1", f"Tiers8x1+32x1,IVF{LISTS}", f"IVF{LISTS},SQ8"]
+ONE_LIST = SideSettings(SearchSettings(20, nprobe=1), SearchSettings(20, nprobe=1))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def index(request: pytest.FixtureRequest) -> faiss.Index:
+    return faiss_index(UNITS, request.param)
+
+
+def found_by(index: faiss.Index, mask: Mask, settings: SideSettings = ONE_LIST) -> np.ndarray:
+    return Candidates(index, settings).find(USERS, 10, mask)
+
+
+def lists_of(index: faiss.Index) -> np.ndarray:
+    """The list (n,) of each row."""
+    _, lists = scanned_index(index).quantizer.search(transformed(index, UNITS), 1)
+    return lists[:, 0]
+
+
+def transformed(index: faiss.Index, vectors: np.ndarray) -> np.ndarray:
+    return Candidates(index, ONE_LIST)._transformed(vectors)
+
+
+def test_only_rows_of_the_mask_are_found_whatever_their_bit(index: faiss.Index) -> None:
+    for first in range(8):
+        rows = np.arange(first, COUNT, 8)
+        found = found_by(index, mask_over(GROUPS, rows))
+        assert np.isin(found, [-1, *rows]).all()
+        assert (found >= 0).any(axis=1).all()
+
+
+def test_no_row_after_the_last_one_is_found(index: faiss.Index) -> None:
+    mask = maker_of(GROUPS).mask_of(complement_of(mask_over(GROUPS, [0]).products, COUNT))
+    everywhere = SideSettings(*[SearchSettings(COUNT, nprobe=LISTS)] * 2)
+    assert np.sort(found_by(index, mask, everywhere), axis=1)[:, 1:].tolist() == [[*range(1, COUNT)]] * 2 * len(USERS)
+
+
+def test_what_is_not_found_is_minus_one(index: faiss.Index) -> None:
+    found = found_by(index, mask_over(GROUPS, [5, 700]), SideSettings(*[SearchSettings(20, nprobe=LISTS)] * 2))
+    assert np.sort(found, axis=1).tolist() == [[-1] * 18 + [5, 700]] * 2 * len(USERS)
+
+
+def test_the_lists_that_are_searched_hold_a_row_of_the_mask(index: faiss.Index) -> None:
+    """Each side finds its rows in one list, however far from the query it is."""
+    of_row = lists_of(index)
+    for number in np.unique(of_row):
+        rows = np.flatnonzero(of_row == number)[:9]
+        assert (
+            np.sort(found_by(index, mask_over(GROUPS, rows)), axis=1)[:, -len(rows) :].tolist() == [rows.tolist()] * 12
+        )
+
+
+@pytest.mark.parametrize("index", KINDS[1:], indirect=True)
+def test_lists_without_a_row_of_a_large_mask_are_not_searched(index: faiss.Index) -> None:
+    """Of a large mask, what it does not hold is counted: here, the lists nearest to two of the queries."""
+    of_row, nearest = lists_of(index), found_by(index, mask_over(GROUPS, np.arange(COUNT)))[[0, 6], 0]
+    rows = np.flatnonzero(~np.isin(of_row, of_row[nearest]))
+    assert 2 * len(rows) > COUNT
+    found = found_by(index, mask_over(GROUPS, rows))
+    assert (found >= 0).any(axis=1).all()
+    assert np.isin(found, [-1, *rows]).all()
+
+
+def test_more_lists_than_hold_a_row_are_not_searched(index: faiss.Index) -> None:
+    rows = np.flatnonzero(lists_of(index) == 0)
+    found = found_by(index, mask_over(GROUPS, rows), SideSettings(*[SearchSettings(COUNT, nprobe=LISTS)] * 2))
+    assert np.sort(found, axis=1)[:, -len(rows) :].tolist() == [rows.tolist()] * 2 * len(USERS)
+    assert (np.sort(found, axis=1)[:, : -len(rows)] == -1).all()
+
+
+def test_parameters_keep_what_faiss_reads_alive(index: faiss.Index) -> None:
+    """FAISS's selectors point to bitmaps of ours, and its parameters to selectors."""
+    scanned, rows = scanned_index(index), np.arange(0, COUNT, 5)
+    selector, settings = Selector(scanned), SearchSettings(20, nprobe=LISTS)
+    parameters = selector.parameters(settings, mask_over(GROUPS, rows))
+    del selector
+    gc.collect()
+    overwritten = [np.full(-(-COUNT // 8), 255, np.uint8) for _ in range(2000)]
+    _, found = scanned.search(transformed(index, USERS), 20, params=parameters)
+    assert np.isin(found, rows).all(), len(overwritten)
+
+
+def test_what_is_kept_for_a_mask_ends_with_it(index: faiss.Index) -> None:
+    selector, mask = Selector(scanned_index(index)), mask_over(GROUPS, [1, 2, 3])
+    selector.parameters(SearchSettings(), mask)
+    assert len(selector._selections) == 1
+    del mask
+    gc.collect()
+    assert len(selector._selections) == 0
+
+
+@pytest.mark.parametrize("kind", ["HNSW16", "PQ8x4fs", "SQ8"])
+def test_kinds_that_do_not_keep_to_a_selection_take_no_mask(kind: str) -> None:
+    """A graph may ignore it, codes without lists refuse it, and others test every row."""
+    assert not Candidates(faiss_index(UNITS, kind), ONE_LIST).takes_masks
+
+
+def test_a_share_of_rows_has_the_settings_of_its_own(index: faiss.Index) -> None:
+    def both(count: int) -> SideSettings:
+        return SideSettings(SearchSettings(count), SearchSettings(count))
+
+    candidates = Candidates(index, both(20), [FilteredSettings(0.1, both(50)), FilteredSettings(0.5, both(90))])
+    masks = [mask_over(GROUPS, np.arange(matched)) for matched in (1, 120, 121, 601, 602, COUNT)]
+    assert [candidates.count_for(10, mask) for mask in masks] == [50, 50, 90, 90, 20, 20]
+    assert candidates.count_for(10) == 20

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from retrieval.artifact.manifest import Manifest, RecallAtK
+from retrieval.artifact.manifest import Manifest, Recall, RecallAtK
 from retrieval.errors import RetrievalError
 from retrieval.records.console import print_message, print_result, readable, standard_streams
 from retrieval.search.settings import SearchSettings
@@ -75,7 +75,7 @@ def _count(text: str) -> int:
 def _summary(root: Path, manifest: Manifest, seconds: float) -> str:
     index, recall = manifest.index, manifest.recall
     names = ", ".join(f"{field.name} ({field.type})" for field in manifest.filterable)
-    fields = names and f"\nfilterable  {names}"
+    fields = names and f"\nfilterable  {names}\n{_filtered_line(recall)}"
     dropped = f" ({manifest.dropped_rows:,} bad rows dropped)" if manifest.dropped_rows else ""
     return f"""\
 published   {root / manifest.build_id}
@@ -86,6 +86,11 @@ index       {index.factory}, {index.storage}, worst side {index.worst}, {manifes
 promise     {"kept" if recall.kept else "NOT KEPT"}: recall@10 of at least {recall.target} on each side, \
 measured on {recall.users_from}{fields}
 size        {manifest.size_bytes / 1e6:.1f} MB, built in {seconds:.1f} s"""
+
+
+def _filtered_line(recall: Recall) -> str:
+    best, worst = (min(getattr(cell, side).lower_bound for cell in recall.filtered) for side in ("best", "worst"))
+    return f"filtered    recall@10 of at least {best:.4f} best and {worst:.4f} worst at every share of the products"
 
 
 def _recall_line(side: str, recall: list[RecallAtK], settings: SearchSettings) -> str:

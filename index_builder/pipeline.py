@@ -78,7 +78,8 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         tuner = Tuner(vectors, exact, catalogue.groups, users, request.recall, directory / _SCRATCH)
         tuned = tuner.choose(request.index)
         _check_recall(tuned, request)
-        recall = Recall(request.recall, tuned.meets_target, users.source, **tuned.recall)
+        tuned, filtered = tuner.under_filters(tuned) if catalogue.fields.filterable else (tuned, [])
+        recall = Recall(request.recall, tuned.meets_target, users.source, **tuned.recall, filtered=filtered)
         index = tuner.product_index(tuned)
         write_report(directory, catalogue, tuned, recall, index.search(tuner.panel.users, K))
         write_projection(directory, vectors, catalogue.groups)
@@ -97,7 +98,7 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         dropped_rows=catalogue.dropped_rows,
         embedding_model=request.embedding_model,
         filterable=catalogue.fields.filterable,
-        index=IndexFacts(tuned.factory, request.storage, request.worst, tuned.settings),
+        index=IndexFacts(tuned.factory, request.storage, request.worst, tuned.settings, tuned.filtered),
         recall=recall,
         faiss_version=FAISS_VERSION,
         golden_queries=golden_queries,

@@ -3,7 +3,7 @@
 Thread CPU time on one thread, user by user and mask by mask in turns; recall against exact scores. A category is the
 products nearest to one of some; a user's liked one is nearest to the user, and the disliked one farthest.
 
-python -m benchmarks.filters [--sizes 20000,200000]
+python -m benchmarks.filters [--sizes 20000 200000]
 """
 
 import statistics
@@ -45,7 +45,7 @@ class Case:
 
 def main() -> None:
     parser = option_parser("benchmarks.filters", __doc__)
-    parser.add_argument("--sizes", type=lambda text: [*map(int, text.split(","))], default=[20_000])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[20_000])
     sizes = parser.parse_args().sizes
     print_machine()
     for products in sizes:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import faiss
 
 from retrieval.artifact.manifest import RecallAtK
-from retrieval.search.settings import SearchSettings, SideSettings
+from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,17 @@ class Trial:
 
 @dataclass(frozen=True)
 class TunedIndex:
-    """An index with the best trial of each side; once confirmed, with its recall and all trials on the way."""
+    """An index with the best trial of each side; once confirmed, with its recall and all trials on the way.
+
+    `filtered` are the settings of searches under a filter, where the plain ones do not do.
+    """
 
     factory: str
     index: faiss.Index
     chosen: dict[str, Trial]
     recall: dict[str, list[RecallAtK]] = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list, repr=False)
+    filtered: list[FilteredSettings] = field(default_factory=list)
 
     @property
     def settings(self) -> SideSettings:

@@ -17,16 +17,18 @@ from index_builder.kinds.training import FLAT, Trainer
 from index_builder.tuning import clock
 from index_builder.tuning.clock import TimedSearch
 from index_builder.tuning.effort import Effort, exact_effort, least_effort, raised_effort, recall_curve
+from index_builder.tuning.filtered import FilterGrid
 from index_builder.tuning.plan import Screening, plausible_kinds
 from index_builder.tuning.recall import K, Panel, measure
 from index_builder.tuning.trials import Trial, TunedIndex
 from index_builder.tuning.users import UserPool
+from retrieval.artifact.manifest import FilteredRecall
 from retrieval.records.vector_file import VectorFile
 from retrieval.search.files import open_index, write_index
 from retrieval.search.index import ProductIndex
 from retrieval.search.kinds import list_counts
 from retrieval.search.ranking import SIDES, RowGroups
-from retrieval.search.settings import SideSettings
+from retrieval.search.settings import FilteredSettings, SideSettings
 
 _RESERVE, _MORE_RESERVE = 1, 2  # steps of candidates beyond what the users need, and how many more after each miss
 _CONFIRMATIONS = 3
@@ -66,9 +68,23 @@ class Tuner:
                 return confirmed
         return self._confirmed(exact)
 
+    def under_filters(self, tuned: TunedIndex) -> tuple[TunedIndex, list[FilteredRecall]]:
+        """Return an index with the settings with which it meets the target under filters too, and their recall.
+
+        It is measured on users whom nothing was chosen with, while there are some.
+        """
+        users = self._pool.confirming() if self._pool.has_more else self.panel.users
+        grid = FilterGrid(ProductIndex(self._store, self._groups, SideSettings()), users, self._target)
+
+        def make(settings: SideSettings) -> ProductIndex:
+            return ProductIndex(tuned.index, self._groups, tuned.settings, filtered=[FilteredSettings(1.0, settings)])
+
+        filtered, recall = grid.settle(make, tuned.settings)
+        return replace(tuned, filtered=filtered), recall
+
     def product_index(self, tuned: TunedIndex) -> ProductIndex:
         """Return an index ready to search."""
-        return ProductIndex(tuned.index, self._groups, tuned.settings)
+        return ProductIndex(tuned.index, self._groups, tuned.settings, filtered=tuned.filtered)
 
     def _by_speed(self, exact: TunedIndex) -> Iterator[TunedIndex]:
         """Yield the kinds that reach the target before an exact scan does, the fastest first."""

@@ -11,7 +11,7 @@ import orjson
 
 from retrieval.errors import BadArtifact
 from retrieval.search.filters.facts import FieldFacts
-from retrieval.search.settings import SearchSettings, SideSettings
+from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -30,12 +30,14 @@ class IndexFacts:
     """The kind of an index, as `--index` takes it; its storage; and how it is searched.
 
     `worst` is "negated" where the worst side has an index of its own, and "shared" where it searches the best side's.
+    `filtered` are the settings of searches under a filter, by rising share, where the plain ones do not do.
     """
 
     factory: str
     storage: str
     worst: Literal["negated", "shared"]
     search: SideSettings
+    filtered: list[FilteredSettings] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,36 @@ class RecallAtK:
 
 
 @dataclass(frozen=True)
+class FilteredRecall:
+    """The recall at ten of each side under filters that let a `share` of the products through.
+
+    These are "random" ones, or near to what each user likes ("liked") or does not ("disliked"). `path` is how they were
+    searched (`ProductIndex.path`).
+    """
+
+    products: str
+    share: float
+    path: str
+    best: RecallAtK
+    worst: RecallAtK
+
+
+@dataclass(frozen=True)
 class Recall:
-    """The measured recall of each side, at ten and at a hundred; `kept` says whether all reach the target."""
+    """The measured recall of each side, at ten and at a hundred; `kept` says whether all reach the target.
+
+    `filtered` is the recall under filters, which a build without fields to filter by does not have.
+    """
 
     target: float
     kept: bool
     users_from: str
     best: list[RecallAtK]
     worst: list[RecallAtK]
+    filtered: list[FilteredRecall] = field(default_factory=list)
+
+
+_OPTIONAL = (list[FieldFacts], list[FilteredRecall], list[FilteredSettings])
 
 
 @dataclass(frozen=True)
@@ -101,12 +125,8 @@ class Manifest:
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write a manifest with its format and checksum into the directory of its build.
-
-    A build without filterable fields says nothing of them.
-    """
+    """Write a manifest with its format and checksum into the directory of its build."""
     facts = {"format": FORMAT, **_SCHEMA.dump(manifest)}
-    facts = {name: value for name, value in facts.items() if name != "filterable" or value}
     facts["checksum"] = _checksum(facts)
     (directory / MANIFEST).write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
 
@@ -203,8 +223,8 @@ def _field(hint: Any) -> ma.fields.Field:
         return ma.fields.Nested(_schema(hint), required=True)
     if hint in (list[float], dict[str, float]):
         return ma.fields.Raw(required=True, validate=partial(_check_numbers, kind))
-    if hint == list[FieldFacts]:
-        return ma.fields.Nested(_schema(FieldFacts), many=True)
+    if hint in _OPTIONAL:
+        return ma.fields.Nested(_schema(inner[0]), many=True)
     if kind is list:
         return ma.fields.Nested(_schema(inner[0]), many=True, required=True, validate=ma.validate.Length(min=1))
     if kind is dict:
@@ -218,12 +238,20 @@ def _field(hint: Any) -> ma.fields.Field:
 
 
 def _schema(cls: Any) -> ma.Schema:
-    """Return the marshmallow schema that reads a dataclass from a JSON object, and writes it to one."""
+    """Return the marshmallow schema that reads a dataclass from a JSON object, and writes it to one.
+
+    A build without filterable fields says nothing of filters.
+    """
+    optional = [name for name, hint in get_type_hints(cls).items() if hint in _OPTIONAL]
 
     class FactsSchema(ma.Schema.from_dict({name: _field(hint) for name, hint in get_type_hints(cls).items()})):  # type: ignore[misc]
         @ma.post_load
         def make(self, facts: dict[str, Any], **_: Any) -> Any:
             return cls(**facts)
+
+        @ma.post_dump
+        def leave_out_empty(self, facts: dict[str, Any], **_: Any) -> dict[str, Any]:
+            return {name: value for name, value in facts.items() if value or name not in optional}
 
     # A search without a setting that it does not know would find something else.
     return FactsSchema(unknown=ma.RAISE if cls is SearchSettings else ma.EXCLUDE)

@@ -219,7 +219,7 @@ def _open_index(
 ) -> ProductIndex:
     index = open_index(path)
     try:
-        return ProductIndex(index, products.groups, manifest.index.search, vectors)
+        return ProductIndex(index, products.groups, manifest.index.search, vectors, manifest.index.filtered)
     except BadArtifact as error:
         raise BadArtifact(f"{path.name}: {error}") from error
 

@@ -28,6 +28,7 @@ def check_json(api: Api, path: str, expected: Any) -> None:
 def test_the_index_tells_what_is_served(api: Api, sample_build: Build) -> None:
     found = {"users": 250, "mean": 1.0}
     at_10, at_100 = (summarise(np.ones(250), k).lower_bound for k in (10, 100))
+    of_side = {"users": 100, "mean": 1.0, "k": 10, "lower_bound": summarise(np.ones(100), 10).lower_bound}
     check_json(
         api,
         "/index",
@@ -42,6 +43,11 @@ def test_the_index_tells_what_is_served(api: Api, sample_build: Build) -> None:
                 "users_from": "users_batch.json",
                 "best": [{**found, "k": 10, "lower_bound": at_10}, {**found, "k": 100, "lower_bound": at_100}],
                 "worst": [{**found, "k": 10, "lower_bound": at_10}, {**found, "k": 100, "lower_bound": at_100}],
+                "filtered": [
+                    {"products": products, "share": share, "path": "exact", "best": of_side, "worst": of_side}
+                    for share in (0.001, 0.01, 0.1, 0.5, 0.99)
+                    for products in ("random", "liked", "disliked")
+                ],
             },
             "filterable": [
                 {"name": "cuisine", "type": "keyword", "values": 30, "coverage": 1.0},

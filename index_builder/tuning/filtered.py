@@ -1,0 +1,145 @@
+"""Recall under filters: measured at every share of products, and kept by more candidates or, at last, by an exact scan.
+
+A filter that is easy for one side is hard for the other. So the products are drawn at random, or are those nearest to a
+product that a user likes, or to one that the user does not.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from itertools import pairwise
+from math import ceil, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index_builder.kinds.training import one_thread
+from index_builder.tuning.recall import K, recall_at_k, summarise
+from retrieval.artifact.manifest import FilteredRecall
+from retrieval.search.filters.masks import Mask, MaskMaker
+from retrieval.search.filters.postings import pack
+from retrieval.search.index import ProductIndex
+from retrieval.search.ranking import SIDES, SIGNS
+from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings
+
+SHARES = (0.001, 0.01, 0.1, 0.5, 0.99)
+PRODUCTS = RANDOM, LIKED, DISLIKED = "random", "liked", "disliked"
+_MAX_USERS, _ANCHORS, _SEED = 100, 6, 5
+_RAISES, _RAISE = 3, 1.6  # Where more candidates than that are needed, the time is better spent on an exact scan.
+_EXACT = "exact"
+
+Make = Callable[[SideSettings], ProductIndex]
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Users, by number, who are given the same products, by position."""
+
+    users: NDArray[np.int64]
+    mask: Mask
+    positions: NDArray[np.integer]
+
+
+class FilterGrid:
+    """Masks of products, for some users (u, d)."""
+
+    def __init__(self, exact: ProductIndex, users: NDArray[np.float32], target: float):
+        """`exact` holds the vectors themselves; `target` is the recall that each side must reach."""
+        self._exact, self._users, self._target = exact, users[:_MAX_USERS], target
+        groups, draw = exact.groups, np.random.default_rng(_SEED)
+        self._row_of_product = groups.row_of(np.arange(groups.product_count))
+        self._maker = MaskMaker(groups, self._row_of_product)
+        self._order = draw.permutation(groups.product_count)
+        anchors = exact.vectors(draw.choice(groups.row_count, min(_ANCHORS, groups.row_count), replace=False))
+        self._nearness = exact.stored_vectors.score_range(anchors, 0, groups.row_count)
+        nearness_to_users = self._users @ anchors.T
+        self._anchor_of = {LIKED: nearness_to_users.argmax(axis=1), DISLIKED: nearness_to_users.argmin(axis=1)}
+
+    def settle(self, make: Make, plain: SideSettings) -> tuple[list[FilteredSettings], list[FilteredRecall]]:
+        """Return settings up to the last share that needs others than the plain ones, and the recall of all cells.
+
+        `make` returns the index with some settings under masks of any share.
+        """
+        with one_thread():  # Most steps are small.
+            settled = [self._settle(share, make, plain) for share in SHARES]
+        limits = [*(sqrt(one * other) for one, other in pairwise(SHARES)), 1.0]
+        settings = [FilteredSettings(limit, each) for limit, (each, _) in zip(limits, settled, strict=True)]
+        while settings and settings[-1].search == plain:
+            settings.pop()
+        return settings, [cell for _, cells in settled for cell in cells]
+
+    def _settle(self, share: float, make: Make, settings: SideSettings) -> tuple[SideSettings, list[FilteredRecall]]:
+        """Return settings with which all cells of a share reach the target, and their recall."""
+        attempt = 0
+        while True:
+            index = make(settings)
+            cells = [self._measure(index, products, share) for products in PRODUCTS]
+            searched = [cell for cell in cells if cell.path != _EXACT]
+            missed = [side for side in SIDES if any(_bound(cell, side) < self._target for cell in searched)]
+            if not missed:
+                return settings, cells
+            for side in missed:
+                before = getattr(settings, side)
+                raised = _raised(before) if attempt < _RAISES else replace(before, candidates=index.groups.row_count)
+                settings = replace(settings, **{side: raised})
+            attempt += 1
+
+    def _measure(self, index: ProductIndex, products: str, share: float) -> FilteredRecall:
+        """Return the recall of a cell; what is found by an exact scan needs no search."""
+        groups = self._groups(products, share)
+        if all(index.path(K, group.mask) == _EXACT for group in groups):
+            found = summarise(np.ones(len(self._users)), K)
+            return FilteredRecall(products, share, _EXACT, found, found)
+        kth_scores = self._kth_scores[products, share]
+        scores = np.empty((*kth_scores.shape, min(K, min(group.mask.matched for group in groups))))
+        for group in groups:
+            sides = index.search(self._users[group.users], scores.shape[2], group.mask)
+            scores[:, group.users] = [sign * side.scores for sign, side in zip(SIGNS.values(), sides, strict=True)]
+        best, worst = (
+            recall_at_k(of_side, kth[:, np.newaxis], scores.shape[2], K)
+            for of_side, kth in zip(scores, kth_scores, strict=True)
+        )
+        return FilteredRecall(products, share, "candidates", best, worst)
+
+    @cached_property
+    def _kth_scores(self) -> dict[tuple[str, float], NDArray[np.float32]]:
+        """The score of each user's last match on each side (2, u), by cell; those of the worst side are negated."""
+        cells = {(products, share): self._groups(products, share) for products in PRODUCTS for share in SHARES}
+        kth_scores = {cell: np.empty((2, len(self._users)), np.float32) for cell in cells}
+        for user, vector in enumerate(self._users):
+            of_rows = self._exact.stored_vectors.score_range(vector[np.newaxis], 0, self._exact.groups.row_count)[0]
+            scores = of_rows[self._row_of_product]
+            for cell, groups in cells.items():
+                among = scores[next(group.positions for group in groups if user in group.users)]
+                k = min(K, len(among))
+                among.partition((k - 1, len(among) - k))
+                kth_scores[cell][:, user] = among[-k], -among[k - 1]
+        return kth_scores
+
+    @cache  # noqa: B019 (The grid lives no longer than its build.)
+    def _groups(self, products: str, share: float) -> list[_Group]:
+        """Return some users at a time, and the share of the products that they are given."""
+        count = max(1, round(share * len(self._order)))
+        if products == RANDOM:
+            return [self._group(np.ones(len(self._users), np.bool_), self._order < count)]
+        groups = []
+        for anchor in np.unique(self._anchor_of[products]):
+            nearness = self._nearness[anchor][self._row_of_product]
+            least = np.partition(nearness, -count)[-count]
+            groups.append(self._group(self._anchor_of[products] == anchor, nearness >= least))
+        return groups
+
+    def _group(self, are_users: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> _Group:
+        size = np.min_scalar_type(len(chosen))
+        return _Group(np.flatnonzero(are_users), self._maker.mask_of(pack(chosen)), np.flatnonzero(chosen).astype(size))
+
+
+def _raised(settings: SearchSettings) -> SearchSettings:
+    return SearchSettings(
+        ceil(settings.candidates * _RAISE), settings.per_match * _RAISE, ceil(settings.nprobe * _RAISE)
+    )
+
+
+def _bound(cell: FilteredRecall, side: str) -> float:
+    bound: float = getattr(cell, side).lower_bound
+    return bound

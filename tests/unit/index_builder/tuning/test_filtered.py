@@ -1,0 +1,108 @@
+"""Recall under filters is measured as exact NumPy says, and kept share by share."""
+
+from collections.abc import Callable
+
+import faiss
+import numpy as np
+import pytest
+
+from index_builder.tuning.filtered import DISLIKED, LIKED, PRODUCTS, RANDOM, SHARES, FilterGrid
+from retrieval.search.candidates import Candidates
+from retrieval.search.filters.masks import Mask
+from retrieval.search.index import ProductIndex
+from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings
+from retrieval.vectors import unit_vectors
+from tests.support.indexes import faiss_index, group_identical
+
+COUNT, USERS = 1600, 90
+DRAW = np.random.default_rng(0)
+VECTORS = DRAW.normal(loc=0.2, size=(COUNT, 24))
+VECTORS[5::6] = VECTORS[3::6][: len(VECTORS[5::6])]  # Some share a row.
+UNITS, PEOPLE = unit_vectors(VECTORS), unit_vectors(DRAW.normal(loc=0.1, size=(USERS, 24)))
+FIRST, GROUPS = group_identical(UNITS)
+PLAIN = SideSettings(SearchSettings(20, 1.0, 1), SearchSettings(24, 1.0, 1))
+
+Make = Callable[[SideSettings], ProductIndex]
+
+
+@pytest.fixture(scope="module")
+def coarse() -> faiss.Index:
+    """Codes so coarse that they leave out much of what they should find."""
+    return faiss_index(UNITS[FIRST], "Tiers8x4+16x4")
+
+
+@pytest.fixture
+def make(coarse: faiss.Index, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Make codes be scanned wherever fewer rows are looked for than match."""
+    monkeypatch.setattr(Candidates, "picked_rows", lambda self, depth, mask, _codes: self.count_for(depth, mask))
+    return lambda settings: ProductIndex(coarse, GROUPS, PLAIN, filtered=[FilteredSettings(1.0, settings)])
+
+
+def grid(target: float = 0.9) -> FilterGrid:
+    return FilterGrid(ProductIndex(faiss_index(UNITS[FIRST]), GROUPS, SideSettings()), PEOPLE, target)
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_each_user_is_given_a_share_of_the_products(share: float) -> None:
+    for products in PRODUCTS:
+        groups = grid()._groups(products, share)
+        assert sorted(user for group in groups for user in group.users.tolist()) == [*range(USERS)]
+        for group in groups:
+            same_row = 3  # Products of one vector are equally near.
+            assert 0 <= group.mask.matched - max(1, round(share * COUNT)) < same_row
+            assert group.positions.tolist() == group.mask.positions().tolist()
+
+
+def test_liked_products_are_nearer_to_their_users_than_random_ones_and_disliked_ones_farther() -> None:
+    disliked, random, liked = (
+        np.mean([(PEOPLE[group.users] @ UNITS[group.positions].T).mean() for group in grid()._groups(products, 0.1)])
+        for products in (DISLIKED, RANDOM, LIKED)
+    )
+    assert disliked < random - 0.05
+    assert random < liked - 0.05
+
+
+def test_a_cell_is_measured_as_numpy_measures_it(make: Make) -> None:
+    index, some = make(PLAIN), grid()
+    for share in SHARES[2:]:
+        for products in PRODUCTS:
+            cell = some._measure(index, products, share)
+            assert (cell.products, cell.share, cell.path) == (products, share, "candidates")
+            for sign, side, measured in ((1, 0, cell.best), (-1, 1, cell.worst)):
+                groups = some._groups(products, share)
+                shares = [recall_of(index, PEOPLE[group.users], group.mask, sign, side) for group in groups]
+                # A score may lie so close to the tolerance that rounding it decides.
+                assert measured.mean == pytest.approx(np.concatenate(shares).mean(), abs=2 / (10 * USERS))
+                assert (measured.k, measured.users) == (10, USERS)
+                assert measured.mean < 0.95
+
+
+def recall_of(index: ProductIndex, users: np.ndarray, mask: Mask, sign: int, side: int) -> np.ndarray:
+    """The share of ten products (u,) whose own cosine reaches the exact tenth of those that match."""
+    cosines = sign * users.astype(np.float64) @ UNITS.astype(np.float64).T
+    tenth = np.sort(cosines[:, mask.positions()], axis=1)[:, -10, None]
+    found = np.take_along_axis(cosines, index.search(users, 10, mask)[side].positions, axis=1)
+    return np.minimum((found >= tenth - 1e-5).sum(axis=1), 10) / 10
+
+
+def test_a_share_that_misses_gets_more_candidates_until_it_reaches_the_target(make: Make) -> None:
+    settings, cells = grid(target=0.9).settle(make, PLAIN)
+    assert len(cells) == len(SHARES) * len(PRODUCTS)
+    assert all(min(cell.best.lower_bound, cell.worst.lower_bound) >= 0.9 for cell in cells)
+    assert [each.max_share for each in settings] == pytest.approx([10**-2.5, 10**-1.5, 0.05**0.5, 0.495**0.5, 1.0])
+    assert settings[0].search == PLAIN  # So few products are scored one by one.
+    assert settings[3].search.best.candidates > PLAIN.best.candidates
+    assert "candidates" in {cell.path for cell in cells}
+
+
+def test_a_share_that_no_candidates_do_for_is_scanned_exactly(make: Make) -> None:
+    settings, cells = grid(target=0.995).settle(make, PLAIN)
+    assert {cell.path for cell in cells if cell.share == 0.5} == {"exact"}
+    assert max(settings[3].search.best.candidates, settings[3].search.worst.candidates) == GROUPS.row_count
+    assert all(cell.best.mean == cell.worst.mean == 1.0 for cell in cells if cell.path == "exact")
+
+
+def test_settings_that_do_are_not_repeated(make: Make) -> None:
+    settings, cells = grid(target=0.1).settle(make, PLAIN)
+    assert settings == []
+    assert {cell.path for cell in cells if cell.share > 0.05} == {"candidates"}

@@ -24,8 +24,8 @@ from retrieval.search.settings import FilteredSettings, SearchSettings, SideSett
 
 SHARES = (0.001, 0.01, 0.1, 0.5, 0.99)
 PRODUCTS = RANDOM, LIKED, DISLIKED = "random", "liked", "disliked"
-_MAX_USERS, _ANCHORS, _SEED = 100, 6, 5
-_RAISES, _RAISE = 3, 1.6  # Where more candidates than that are needed, the time is better spent on an exact scan.
+_MAX_USERS, _ANCHORS, _SEED = 200, 6, 5
+_RAISES, _RAISE = 6, 1.25  # Where more candidates than that are needed, the time is better spent on an exact scan.
 _EXACT = "exact"
 
 Make = Callable[[SideSettings], ProductIndex]

@@ -1,7 +1,6 @@
 """The rows of a mask, as FAISS's search of an index with lists takes them."""
 
-from functools import cached_property
-from typing import Any
+from functools import cached_property, lru_cache
 from weakref import WeakKeyDictionary
 
 import faiss
@@ -12,6 +11,8 @@ from retrieval.search.filters.masks import Mask
 from retrieval.search.filters.postings import complement_of, members_of, pack
 from retrieval.search.settings import SearchSettings
 
+_MAX_CACHED_PARAMETERS = 4  # of a mask; each side has a number of lists, and a search may go deeper.
+
 
 class Selector:
     """Selects the rows of masks in an index with lists. Safe to use from many threads at once."""
@@ -20,7 +21,7 @@ class Selector:
         self._index = index
         # FAISS compares a query with chosen lists only where their centres are all compared.
         self._may_choose_lists = index.nlist > 1 and isinstance(faiss.downcast_index(index.quantizer), faiss.IndexFlat)
-        self._selections: WeakKeyDictionary[Mask, tuple[Any, Any, int]] = WeakKeyDictionary()
+        self._selections: WeakKeyDictionary[Mask, _Selection] = WeakKeyDictionary()
 
     def parameters(self, settings: SearchSettings, mask: Mask) -> faiss.SearchParametersIVF:
         """Return FAISS's parameters of one call: `nprobe` lists that hold a row of the mask, and no other rows.
@@ -30,18 +31,16 @@ class Selector:
         selection = self._selections.get(mask)
         if selection is None:
             selection = self._selections[mask] = self._select(mask)
-        rows, lists, list_count = selection
-        # FAISS scans lists that are not there, and finds rubbish, where it is asked for more than there are.
-        nprobe = min(max(settings.nprobe, 1), list_count)
-        return faiss.SearchParametersIVF(sel=rows, nprobe=nprobe, quantizer_params=lists)
+        return selection.parameters(settings.nprobe)
 
-    def _select(self, mask: Mask) -> tuple[Any, Any, int]:
-        rows = faiss.IDSelectorBitmap(mask.rows)
-        if not self._may_choose_lists:
-            return rows, None, self._index.nlist
-        holds_match = self._lists_of(mask)
-        lists = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(pack(holds_match)))
-        return rows, lists, int(np.count_nonzero(holds_match))
+    def _select(self, mask: Mask) -> "_Selection":
+        lists, list_count = None, self._index.nlist
+        if self._may_choose_lists:
+            hold_match = self._lists_of(mask)
+            list_count = int(np.count_nonzero(hold_match))
+            if list_count < self._index.nlist:
+                lists = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(pack(hold_match)))
+        return _Selection(faiss.IDSelectorBitmap(mask.rows), lists, list_count)
 
     def _lists_of(self, mask: Mask) -> NDArray[np.bool_]:
         """Tell which lists hold a row of a mask; it takes less the fewer rows are in it, or are not."""
@@ -63,3 +62,16 @@ class Selector:
     @cached_property
     def _list_sizes(self) -> NDArray[np.int64]:
         return np.bincount(self._list_of_row, minlength=self._index.nlist)
+
+
+class _Selection:
+    """The rows of one mask, and the lists that hold any of them: None for all."""
+
+    def __init__(self, rows: faiss.IDSelector, lists: faiss.SearchParameters | None, list_count: int):
+        self._rows, self._lists, self._list_count = rows, lists, list_count
+        self.parameters = lru_cache(_MAX_CACHED_PARAMETERS)(self._parameters)
+
+    def _parameters(self, nprobe: int) -> faiss.SearchParametersIVF:
+        # FAISS scans lists that are not there, and finds rubbish, where it is asked for more than there are.
+        nprobe = min(max(nprobe, 1), self._list_count)
+        return faiss.SearchParametersIVF(sel=self._rows, nprobe=nprobe, quantizer_params=self._lists)

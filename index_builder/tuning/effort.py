@@ -5,14 +5,12 @@ from dataclasses import dataclass, replace
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
 from index_builder.tuning.recall import LARGE_K, K, Panel, recall_at_k, summarise
 from retrieval.artifact.manifest import RecallAtK
 from retrieval.search.candidates import Candidates
 from retrieval.search.kinds import is_graph, list_counts
 from retrieval.search.settings import SearchSettings, SideSettings
-from retrieval.search.stored_vectors import open_vectors
 
 # From 48 to 2,600 candidates. Fewer are picked in less time than is worth an unlucky user.
 CANDIDATES = [round(48 * 1.25**step) for step in range(19)]
@@ -37,12 +35,13 @@ def exact_effort(users: int) -> Effort:
 
 def recall_curve(index: faiss.Index, panel: Panel, side: str, nprobe: int) -> Curve:
     """Measure recall with each number of candidates from this many lists."""
-    queries, (exact, _) = panel.queries(side), panel.exact[side]
+    exact, _ = panel.exact[side]
     counts = [count for count in CANDIDATES if count < index.ntotal] or [index.ntotal]
     curve, scores = {}, None
     for count in reversed(counts):
         if scores is None or is_graph(index):  # A graph is walked differently for each count.
-            scores = _candidate_scores(index, queries, SearchSettings(count, nprobe=nprobe))
+            settings = SideSettings(SearchSettings(count, nprobe=nprobe))
+            scores = panel.scores(side, Candidates(index, settings).find_best(panel.queries(side), count))
         highest = {k: exact[:, :k] for k in (K, LARGE_K)}
         curve[count] = {k: recall_at_k(scores[:, :count], top[:, -1:], top.shape[1], k) for k, top in highest.items()}
     return dict(sorted(curve.items()))
@@ -75,14 +74,3 @@ def raised_effort(
         candidates=max(needed.candidates, math.ceil(settings.candidates * _LEAST_RAISE)),
         per_match=max(needed.per_match, settings.per_match * _LEAST_RAISE),
     )
-
-
-def _candidate_scores(
-    index: faiss.Index, queries: NDArray[np.float32], settings: SearchSettings
-) -> NDArray[np.float32]:
-    """Return the exact scores (n, m) of each query's candidates, in the order in which the index found them.
-
-    What it did not find scores minus infinity.
-    """
-    rows = Candidates(index, SideSettings(settings)).find_best(queries, settings.candidates)
-    return open_vectors(index).score(queries, rows)

@@ -144,9 +144,7 @@ class Tuner:
         for attempt in range(1, _CONFIRMATIONS + 1):
             # Nothing of an exact scan was chosen with the tuning users.
             fresh = self.panel if is_exact else Panel.of(self._vectors, self._pool.confirming())
-            recall = measure(
-                ProductIndex(index, self._groups, SideSettings(**settings)), self._vectors, self._groups, fresh
-            )
+            recall = measure(ProductIndex(index, self._groups, SideSettings(**settings)), self._groups, fresh)
             missed = [side for side in SIDES if any(each.lower_bound < self._target for each in recall[side])]
             if is_exact or not missed or attempt == _CONFIRMATIONS or not self._pool.has_more:
                 break

@@ -1,5 +1,7 @@
 """How many candidates and lists a side is given."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,12 @@ from tests.support.indexes import faiss_index, vector_file
 
 DRAW = np.random.default_rng(0)
 UNITS, USERS = unit_vectors(DRAW.normal(size=(4000, 16))), unit_vectors(DRAW.normal(size=(90, 16)))
+
+
+@pytest.fixture(scope="module")
+def panel() -> Iterator[Panel]:
+    with vector_file(UNITS) as vectors:
+        yield Panel.of(vectors, USERS)
 
 
 def curve_of(at_10: list[float], at_100: list[float]) -> Curve:
@@ -45,11 +53,12 @@ def test_the_fewest_candidates_that_reach_the_target_are_taken(
 
 
 @pytest.mark.parametrize("side", ["best", "worst"])
-def test_a_curve_is_the_recall_that_numpy_finds(side: str) -> None:
-    index = faiss_index(UNITS, "Tiers8x1")
+@pytest.mark.parametrize("storage", ["fp32", "fp16"])
+def test_a_curve_is_the_recall_that_numpy_finds(panel: Panel, side: str, storage: str) -> None:
+    """In whatever precision the index keeps the vectors."""
+    index = faiss_index(UNITS, "Tiers8x1", storage)
     queries = USERS if side == "best" else -USERS
-    with vector_file(UNITS) as vectors:
-        curve = recall_curve(index, Panel.of(vectors, USERS), side, 1)
+    curve = recall_curve(index, panel, side, 1)
     assert list(curve) == CANDIDATES
     exact = queries.astype(np.float64) @ UNITS.T.astype(np.float64)
     _, rows = index.base_index.search(queries, CANDIDATES[-1])
@@ -59,10 +68,8 @@ def test_a_curve_is_the_recall_that_numpy_finds(side: str) -> None:
             assert of_count[k].mean == pytest.approx(found[:, :count].sum(axis=1).mean() / k, abs=2e-3)
 
 
-def test_a_side_that_misses_gets_what_the_users_who_missed_need() -> None:
+def test_a_side_that_misses_gets_what_the_users_who_missed_need(panel: Panel) -> None:
     index = faiss_index(UNITS, "Tiers8x1,IVF9")
-    with vector_file(UNITS) as vectors:
-        panel = Panel.of(vectors, USERS)
     started = SearchSettings(48, 1.0, 4)
     raised = raised_effort(index, panel, "best", started, 0.99, 0)
     assert raised.nprobe == 5
@@ -71,9 +78,7 @@ def test_a_side_that_misses_gets_what_the_users_who_missed_need() -> None:
     assert raised.candidates > 4 * started.candidates
 
 
-def test_a_side_that_misses_by_bad_luck_gets_a_step_more() -> None:
+def test_a_side_that_misses_by_bad_luck_gets_a_step_more(panel: Panel) -> None:
     index = faiss_index(UNITS, "Tiers16x1")
-    with vector_file(UNITS) as vectors:
-        panel = Panel.of(vectors, USERS)
     raised = raised_effort(index, panel, "worst", SearchSettings(1000, 40.0, 1), 0.99, 0)
     assert raised == SearchSettings(1250, 50.0, 1)

@@ -1,7 +1,8 @@
 """Chooses the index of a catalogue by measurement: its kind, and the settings with which each side meets the target.
 
 The settings are the cheapest that reach the target on tuning users; the choice is then confirmed, on each side, with
-users it was not made with. What is timed is what serves: both sides of a user, by an index opened from its file.
+users it was not made with. What is timed is what serves: both sides, by an index opened from its file, of one user at a
+time; and where that is less than 1.5 times as fast as an exact scan, of batches of 64 users as well.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from index_builder.kinds.training import FLAT, Trainer
 from index_builder.tuning import clock
-from index_builder.tuning.clock import TimedSearch
+from index_builder.tuning.clock import BATCH_USERS, TimedSearch
 from index_builder.tuning.effort import Effort, exact_effort, least_effort, raised_effort, recall_curve
 from index_builder.tuning.plan import Screening, plausible_kinds
 from index_builder.tuning.recall import K, Panel, measure
@@ -31,7 +32,9 @@ from retrieval.search.settings import SideSettings
 _RESERVE, _MORE_RESERVE = 1, 2  # steps of candidates beyond what the users need, and how many more after each miss
 _CONFIRMATIONS = 3
 _MAX_USERS_PER_PAIR, _CURVE_STEP = 15, 4
-_WORTHWHILE = 0.95  # An index has to take this share of an exact scan's time at most.
+# An index has to take this share of an exact scan's time at most. Where it takes more than the second share for one
+# user, it has to for a batch too: the exact scan of a batch is a matrix product, which takes less time a user.
+_WORTHWHILE, _WORTHWHILE_ALONE = 0.95, 1 / 1.5
 
 
 class Tuner:
@@ -81,12 +84,24 @@ class Tuner:
                 yield from self._worthwhile([self._tuned(str(kind)) for kind in shown], exact)
 
     def _worthwhile(self, several: Sequence[TunedIndex], exact: TunedIndex) -> list[TunedIndex]:
-        """Return those that reach the target before an exact scan does, timed in turns, the fastest first."""
+        """Return those that reach the target before an exact scan does, timed in turns, the fastest first.
+
+        That is for one user and for a batch of them, or for one user by far.
+        """
         reaching = [tuned for tuned in several if tuned.meets_target]
-        searches = [TimedSearch(each.factory, each.settings, self.product_index(each)) for each in [exact, *reaching]]
-        limit, *seconds = clock.median_seconds(searches, self.panel.users)
-        order = sorted(range(len(reaching)), key=seconds.__getitem__)
-        return [reaching[i] for i in order if seconds[i] <= _WORTHWHILE * limit]
+        alone = self._shares_of_time(reaching, exact, 1)
+        order = [i for i in sorted(range(len(reaching)), key=alone.__getitem__) if alone[i] <= _WORTHWHILE]
+        close = [i for i in order if alone[i] > _WORTHWHILE_ALONE]
+        in_batch = dict(zip(close, self._shares_of_time([reaching[i] for i in close], exact, BATCH_USERS), strict=True))
+        return [reaching[i] for i in order if in_batch.get(i, 0.0) <= _WORTHWHILE]
+
+    def _shares_of_time(self, several: Sequence[TunedIndex], exact: TunedIndex, at_once: int) -> list[float]:
+        """Return which share of an exact scan's time each takes for a call with so many users."""
+        if not several:
+            return []
+        searches = [TimedSearch(each.factory, each.settings, self.product_index(each)) for each in [exact, *several]]
+        limit, *seconds = clock.median_seconds(searches, self.panel.users, at_once)
+        return [each / limit for each in seconds]
 
     def _tuned(self, kind: str) -> TunedIndex:
         """Return an index of a kind with the settings that reach the target soonest, or else find the most."""

@@ -52,7 +52,7 @@ def recalls(built: Build, vectors: np.ndarray, users: np.ndarray) -> list[float]
     return shares
 
 
-def by_candidates(searches: Sequence[TimedSearch], _users: np.ndarray) -> list[float]:
+def by_candidates(searches: Sequence[TimedSearch], *_: object) -> list[float]:
     """Stand in for the clock of a machine that may be busy: an exact scan takes a second, others less."""
     return [
         1.0 if search.factory == "Flat" else 1e-6 * (search.settings.best.candidates + search.settings.worst.candidates)
@@ -90,7 +90,7 @@ def test_the_kind_that_answers_both_sides_soonest_is_chosen(
     kinds = [TieredKind((Tier(32, 1),)), TieredKind((Tier(40, 1),))]
     monkeypatch.setattr(Screening, "finalists", lambda *arguments: kinds)
 
-    def seconds(searches: Sequence[TimedSearch], _users: np.ndarray) -> list[float]:
+    def seconds(searches: Sequence[TimedSearch], *_: object) -> list[float]:
         is_busy = {search.factory for search in searches} == {fastest}
         return [9.0 if search.factory == "Flat" else 2.0 - (search.factory == fastest) + is_busy for search in searches]
 
@@ -106,7 +106,7 @@ def test_an_index_that_is_no_faster_than_an_exact_scan_gives_way_to_it(
     np.savez(tmp_path / "p.npz", names=np.arange(6000).astype(str), vectors=clustered(6000))
     timed: set[str] = set()
 
-    def seconds(searches: Sequence[TimedSearch], _users: np.ndarray) -> list[float]:
+    def seconds(searches: Sequence[TimedSearch], *_: object) -> list[float]:
         timed.update(search.factory for search in searches)
         return [1.0 if search.factory == "Flat" else share for search in searches]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -26,9 +27,12 @@ KIND = "Tiers24x4"
 Draw = Callable[[int, int], np.ndarray]
 
 
+TIMED = clock.median_seconds
+
+
 @pytest.fixture(autouse=True)
 def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    def seconds(searches: Sequence[TimedSearch], _users: np.ndarray) -> list[float]:
+    def seconds(searches: Sequence[TimedSearch], *_: object) -> list[float]:
         return [1.0 if search.factory == "Flat" else 1e-5 * search.settings.best.candidates for search in searches]
 
     monkeypatch.setattr(clock, "median_seconds", seconds)
@@ -92,3 +96,33 @@ def test_what_is_timed_is_opened_from_its_file(
     tuned = choose(vectors, tmp_path, lambda start, count: USERS[start : start + count], 1200, KIND)
     assert [each.this for each in opened] == [faiss.downcast_index(tuned.index).base_index.this]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("alone", "in_batch", "is_chosen"), [(0.8, 0.9, True), (0.8, 2.4, False), (0.6, 2.4, True), (0.96, 0.5, False)]
+)
+def test_an_index_answers_batches_sooner_too_or_one_user_by_far(
+    vectors: VectorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: float, in_batch: float, is_chosen: bool
+) -> None:
+    def seconds(searches: Sequence[TimedSearch], _users: np.ndarray, at_once: int = 1) -> list[float]:
+        share = alone if at_once == 1 else in_batch
+        return [at_once * (1.0 if search.factory == "Flat" else share) for search in searches]
+
+    monkeypatch.setattr(clock, "median_seconds", seconds)
+    tuned = choose(vectors, tmp_path, lambda start, count: USERS[start : start + count], 4000)
+    assert (tuned.factory != "Flat") is is_chosen
+
+
+@pytest.mark.parametrize("at_once", [1, 64])
+def test_calls_are_timed_in_turns_with_users_of_their_own(at_once: int) -> None:
+    calls: list[tuple[str, np.ndarray]] = []
+
+    def search(name: str) -> Any:
+        return lambda users: calls.append((name, users))
+
+    seconds = TIMED([search("a"), search("b")], USERS[:100], at_once)
+    assert len(seconds) == 2
+    assert [name for name, _ in calls] == ["a", "b"] * (len(calls) // 2)
+    users = np.resize(USERS[:100], (len(calls) // 2 * at_once, USERS.shape[1]))
+    for name in "ab":
+        assert np.array_equal(np.concatenate([given for of, given in calls if of == name]), users)

@@ -9,7 +9,7 @@ from pathlib import Path
 from retrieval.artifact.manifest import Manifest, RecallAtK
 from retrieval.errors import RetrievalError
 from retrieval.records.console import print_message, print_result, readable, standard_streams
-from retrieval.search.settings import SearchSettings
+from retrieval.search.settings import SearchSettings, fewest_for_scan
 
 
 @standard_streams()
@@ -81,17 +81,19 @@ def _summary(root: Path, manifest: Manifest, seconds: float) -> str:
 published   {root / manifest.build_id}
 products    {manifest.products:,} x {manifest.dimension} dimensions from {manifest.source.file}{dropped}
 index       {index.factory}, {index.storage}, worst side {index.worst}, {manifest.distinct_vectors:,} distinct vectors
-{_recall_line("best", recall.best, index.search.best)}
-{_recall_line("worst", recall.worst, index.search.worst)}
+{_recall_line("best", recall.best, index.search.best, manifest.distinct_vectors)}
+{_recall_line("worst", recall.worst, index.search.worst, manifest.distinct_vectors)}
 promise     {"kept" if recall.kept else "NOT KEPT"}: recall@10 of at least {recall.target} on each side, \
 measured on {recall.users_from}{fields}
 size        {manifest.size_bytes / 1e6:.1f} MB, built in {seconds:.1f} s"""
 
 
-def _recall_line(side: str, recall: list[RecallAtK], settings: SearchSettings) -> str:
+def _recall_line(side: str, recall: list[RecallAtK], settings: SearchSettings, rows: int) -> str:
     at_k = ", ".join(f"recall@{each.k} {each.mean:.4f} (at least {each.lower_bound:.4f})" for each in recall)
     effort = f"; {settings.candidates:,} candidates re-ranked" if settings.candidates else ""
     lists = f" from {settings.nprobe:,} lists" if settings.nprobe > 1 else ""
+    if settings.candidates >= fewest_for_scan(rows):
+        effort, lists = "; so few rows that all are scanned, without the index", ""
     return f"{side:<11} {at_k}{effort}{lists}"
 
 

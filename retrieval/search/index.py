@@ -23,15 +23,13 @@ from retrieval.search.ranking import (
     scores_of,
     to_millionths,
 )
-from retrieval.search.settings import SideSettings
+from retrieval.search.settings import SideSettings, fewest_for_scan
 from retrieval.search.stored_vectors import StoredVectors, open_vectors
 
 # Candidates leave out rows that may tie with the k-th one. So a few rows more than k are ordered, and where they all
 # tie, or nearly, the search is repeated for more, twice at most. Where even these tie, all rows are scored and
 # compared, so that thousands of near-identical vectors cost four searches and no more.
 _DEEPER_ROWS = (256, 4096)
-# Scores of rows picked here and there cost several times as much a row as a scan of all in memory order.
-_SCAN_ADVANTAGE = 8
 _MAX_SCANNING_QUERIES, _MAX_SCANNED_MATCHES = 64, 1_000_000  # at a time, which bounds the memory of a scan
 
 
@@ -95,7 +93,7 @@ class ProductIndex:
         """
         depth = min(depth, self.groups.row_count)
         candidates = self._candidates
-        if candidates and candidates.count_for(depth) * _SCAN_ADVANTAGE < self.groups.row_count:
+        if candidates and candidates.count_for(depth) < fewest_for_scan(self.groups.row_count):
             at_once = candidates.queries_at_once(depth)
         else:
             candidates, at_once = None, max(1, min(_MAX_SCANNING_QUERIES, _MAX_SCANNED_MATCHES // k))

@@ -8,7 +8,9 @@ import pytest
 from index_builder.tuning.effort import CANDIDATES, Curve, least_effort, raised_effort, recall_curve
 from index_builder.tuning.recall import Panel, summarise
 from retrieval.artifact.manifest import RecallAtK
-from retrieval.search.settings import SearchSettings
+from retrieval.search.candidates import Candidates
+from retrieval.search.ranking import SPARE_NEIGHBOURS
+from retrieval.search.settings import SearchSettings, SideSettings
 from retrieval.vectors import unit_vectors
 from tests.support.indexes import faiss_index, vector_file
 
@@ -59,9 +61,10 @@ def test_a_curve_is_the_recall_that_numpy_finds(panel: Panel, side: str, storage
     index = faiss_index(UNITS, "Tiers8x1", storage)
     queries = USERS if side == "best" else -USERS
     curve = recall_curve(index, panel, side, 1)
-    assert list(curve) == CANDIDATES
+    counts = [count for count in CANDIDATES if 8 * count < len(UNITS)]  # With more, a search scans all rows.
+    assert list(curve) == counts
     exact = queries.astype(np.float64) @ UNITS.T.astype(np.float64)
-    _, rows = index.base_index.search(queries, CANDIDATES[-1])
+    _, rows = index.base_index.search(queries, counts[-1])
     for k in (10, 100):
         found = np.take_along_axis(exact, rows, axis=1) >= np.sort(exact, axis=1)[:, -k, None] - 1e-5
         for count, of_count in curve.items():
@@ -80,5 +83,14 @@ def test_a_side_that_misses_gets_what_the_users_who_missed_need(panel: Panel) ->
 
 def test_a_side_that_misses_by_bad_luck_gets_a_step_more(panel: Panel) -> None:
     index = faiss_index(UNITS, "Tiers16x1")
-    raised = raised_effort(index, panel, "worst", SearchSettings(1000, 40.0, 1), 0.99, 0)
-    assert raised == SearchSettings(1250, 50.0, 1)
+    raised = raised_effort(index, panel, "worst", SearchSettings(300, 3.0, 1), 0.99, 0)
+    assert raised == SearchSettings(375, 3.75, 1)
+
+
+def test_no_side_is_given_so_many_candidates_that_all_rows_would_be_scanned(panel: Panel) -> None:
+    index = faiss_index(UNITS, "Tiers4x4")
+    assert not least_effort(recall_curve(index, panel, "best", 1), 1, 0.99, 0).reaches
+    raised = raised_effort(index, panel, "best", SearchSettings(450, 4.5, 1), 0.99, 5)
+    assert raised == SearchSettings(499, 4.99, 1)
+    depth = 10 + SPARE_NEIGHBOURS
+    assert 8 * Candidates(index, SideSettings(raised, raised)).count_for(depth) < len(UNITS)

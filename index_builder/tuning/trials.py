@@ -25,12 +25,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class TunedIndex:
-    """An index with the best trial of each side; once confirmed, with its recall and all trials on the way."""
+    """An index with the best trial of each side; once confirmed, with its recall and all trials on the way.
+
+    `users_from` says which users the recall is of.
+    """
 
     factory: str
     index: faiss.Index
     chosen: dict[str, Trial]
     recall: dict[str, list[RecallAtK]] = field(default_factory=dict)
+    users_from: str = ""
     trials: list[Trial] = field(default_factory=list, repr=False)
 
     @property

@@ -12,6 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 
 import faiss
+import numpy as np
 from tqdm import tqdm
 
 from index_builder.kinds.training import FLAT, Trainer
@@ -19,7 +20,7 @@ from index_builder.tuning import clock
 from index_builder.tuning.clock import BATCH_USERS, TimedSearch
 from index_builder.tuning.effort import Effort, exact_effort, least_effort, raised_effort, recall_curve
 from index_builder.tuning.plan import Screening, plausible_kinds
-from index_builder.tuning.recall import K, Panel, measure
+from index_builder.tuning.recall import K, Panel, measure, summarise
 from index_builder.tuning.trials import Trial, TunedIndex
 from index_builder.tuning.users import UserPool
 from retrieval.records.vector_file import VectorFile
@@ -27,7 +28,7 @@ from retrieval.search.files import open_index, write_index
 from retrieval.search.index import ProductIndex
 from retrieval.search.kinds import list_counts
 from retrieval.search.ranking import SIDES, RowGroups
-from retrieval.search.settings import SideSettings
+from retrieval.search.settings import SearchSettings, SideSettings
 
 _RESERVE, _MORE_RESERVE = 1, 2  # steps of candidates beyond what the users need, and how many more after each miss
 _CONFIRMATIONS = 3
@@ -49,7 +50,8 @@ class Tuner:
         """
         self._vectors, self._store, self._groups, self._pool, self._target = vectors, store, groups, pool, target
         self._scratch, self._trainer = scratch, Trainer(vectors, store)
-        self.panel = Panel.of(vectors, pool.tuning())
+        self.panel = self._seen = Panel.of(vectors, pool.tuning())
+        self._tuned_with = pool.source
         self._trials: list[Trial] = []
 
     def choose(self, index: str) -> TunedIndex:
@@ -153,9 +155,8 @@ class Tuner:
 
     def _confirmed(self, tuned: TunedIndex) -> TunedIndex:
         """Measure the settings on fresh users; raise those of a side that misses the target, and measure again."""
-        index, known = tuned.index, self.panel
-        settings = {side: trial.settings for side, trial in tuned.chosen.items()}
-        is_exact = index.this == self._store.this
+        index, is_exact = tuned.index, tuned.index.this == self._store.this
+        settings = {side: self._known_settings(index, side, trial.settings) for side, trial in tuned.chosen.items()}
         for attempt in range(1, _CONFIRMATIONS + 1):
             # Nothing of an exact scan was chosen with the tuning users.
             fresh = self.panel if is_exact else Panel.of(self._vectors, self._pool.confirming())
@@ -163,14 +164,28 @@ class Tuner:
             missed = [side for side in SIDES if any(each.lower_bound < self._target for each in recall[side])]
             if is_exact or not missed or attempt == _CONFIRMATIONS or not self._pool.has_more:
                 break
-            known, reserve = known + fresh, _RESERVE + attempt * _MORE_RESERVE
+            self._seen, reserve = self._seen + fresh, _RESERVE + attempt * _MORE_RESERVE
             for side in missed:
-                settings[side] = raised_effort(index, known, side, settings[side], self._target, reserve)
+                settings[side] = raised_effort(index, self._seen, side, settings[side], self._target, reserve)
         met = not missed or (is_exact and isinstance(index, faiss.IndexFlat))
         efforts = {side: Effort(settings[side], recall[side][0], met) for side in SIDES}
         chosen, *around = self._timed(tuned.factory, index, [efforts, *self._neighbouring(index, efforts)])
         trials = self._trials + [trial for pair in around for trial in pair.values()]
-        return TunedIndex(tuned.factory, index, chosen, recall, trials)
+        users_from = self._tuned_with if is_exact else self._pool.source
+        return TunedIndex(tuned.factory, index, chosen, recall, self._users_from(fresh, users_from), trials)
+
+    def _known_settings(self, index: faiss.Index, side: str, settings: SearchSettings) -> SearchSettings:
+        """Return settings of a kind that reach the target for those users too whom earlier kinds failed."""
+        if self._seen is self.panel or index.this == self._store.this:
+            return settings
+        curve = recall_curve(index, self._seen, side, settings.nprobe)
+        return least_effort(curve, settings.nprobe, self._target, _RESERVE).settings
+
+    def _users_from(self, panel: Panel, source: str) -> str:
+        most = summarise(np.ones(len(panel.users)), K).lower_bound
+        if most >= self._target:
+            return source
+        return f"{source}, of which {len(panel.users)} users cannot show more than {most:.4f}"
 
     def _neighbouring(self, index: faiss.Index, efforts: dict[str, Effort]) -> list[dict[str, Effort]]:
         """Return efforts of fewer and more candidates than chosen, for the report."""

@@ -198,8 +198,18 @@ def test_a_kind_that_misses_its_target_raises_low_recall(tmp_path: Path) -> None
     products = write_lines(tmp_path / "p.jsonl", products_of(NOISE))
     share = r"\d\.\d{4} \(at least \d\.\d{4}\) of"
     found = f"best {share} 10, best {share} 100, worst {share} 10, worst {share} 100 with 95 % confidence"
+    found += (
+        ", measured on means of random products, of which 1000 users cannot show more than 0[.]9997; choose another"
+    )
     with pytest.raises(LowRecall, match=found):
         build(BuildRequest(products=products, out=tmp_path / "a", index="IVF16,PQ2x4fs", recall=0.99999))
+
+
+def test_an_exact_scan_misses_by_its_precision_alone(tmp_path: Path) -> None:
+    near = np.random.default_rng(0).normal(size=12) + np.random.default_rng(1).normal(scale=0.05, size=(600, 12))
+    products = write_lines(tmp_path / "p.jsonl", products_of(near))
+    with pytest.raises(LowRecall, match="; leave out --storage fp16, lower --recall, or publish it anyway"):
+        build(BuildRequest(products=products, out=tmp_path / "a", storage="fp16"))
 
 
 def test_a_missed_target_may_be_published_and_is_told_to_everyone(

@@ -8,9 +8,11 @@ import faiss
 import numpy as np
 import pytest
 
+from index_builder.kinds.tiers import Tier, TieredKind
 from index_builder.kinds.training import store_vectors
 from index_builder.tuning import clock, tuner
 from index_builder.tuning.clock import TimedSearch
+from index_builder.tuning.plan import Screening
 from index_builder.tuning.trials import TunedIndex
 from index_builder.tuning.tuner import Tuner
 from index_builder.tuning.users import UserPool
@@ -81,6 +83,33 @@ def test_a_kind_that_never_meets_the_target_ends_at_the_exact_scan(
     tuned = choose(vectors, tmp_path, after_tuning(UNITS[0]), 4 * 75)
     assert (tuned.factory, tuned.meets_target) == ("Flat", True)
     assert {trial.factory for trial in tuned.trials} > {"Flat"}
+
+
+def test_a_kind_after_one_that_used_up_the_file_is_confirmed_with_other_users(
+    vectors: VectorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiers = ["Tiers24x2", "Tiers24x1"]
+    kinds = [TieredKind((Tier(24, per_code),)) for per_code in (2, 1)]
+    monkeypatch.setattr(Screening, "contenders", lambda *_: kinds)
+    monkeypatch.setattr(tuner, "raised_effort", lambda _index, _panel, _side, settings, *_: settings)
+
+    def seconds(searches: Sequence[TimedSearch], *_: object) -> list[float]:
+        return [1.0 if search.factory == "Flat" else 0.1 * (2 - (search.factory == tiers[0])) for search in searches]
+
+    monkeypatch.setattr(clock, "median_seconds", seconds)
+    others = UserPool("others", 3000, lambda start, count: USERS[start + 1000 : start + count + 1000])
+    pool = UserPool("u", 300, after_tuning(UNITS[0]), others)
+    exact = store_vectors(vectors, "fp32")
+    tuned = Tuner(vectors, exact, GROUPS, pool, 0.99, tmp_path / "scratch").choose("auto")
+    assert (tuned.factory, tuned.meets_target) == (tiers[1], True)
+    assert tuned.users_from == "others, as earlier choices used up u"
+    assert tuned.recall["best"][0].users == 750
+
+
+def test_users_too_few_to_show_the_target_are_named(vectors: VectorFile, tmp_path: Path) -> None:
+    pool = UserPool("u", 300, lambda start, count: USERS[start : start + count])
+    tuned = Tuner(vectors, store_vectors(vectors, "fp32"), GROUPS, pool, 0.999, tmp_path / "scratch").choose("Flat")
+    assert tuned.users_from == "u, of which 75 users cannot show more than 0.9965"
 
 
 def test_what_is_timed_is_opened_from_its_file(

@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--products", type=Path, required=True, metavar="FILE", help="JSON lines, JSON array or NPZ; may be .gz")
     add("--out", type=Path, required=True, metavar="ARTIFACTS_ROOT", help="where builds and CURRENT live")
     add("--queries", type=Path, metavar="FILE", help="users to measure recall with (default: synthetic users)")
-    add("--recall", type=_share, help="share of the ten best, and worst, to find (default: 0.99)")
+    add("--recall", type=_share, help="share of the ten and of the hundred best, and worst, to find (default: 0.99)")
     add("--index", metavar="auto|Flat|TIERS|FACTORY", help="index kind (default: auto)")
     add("--allow-low-recall", action="store_true", help="publish an index that misses --recall, and say so")
     add("--storage", choices=["fp32", "fp16"], help="precision of stored vectors (default: fp32)")
@@ -83,7 +83,7 @@ products    {manifest.products:,} x {manifest.dimension} dimensions from {manife
 index       {index.factory}, {index.storage}, worst side {index.worst}, {manifest.distinct_vectors:,} distinct vectors
 {_recall_line("best", recall.best, index.search.best, manifest.distinct_vectors)}
 {_recall_line("worst", recall.worst, index.search.worst, manifest.distinct_vectors)}
-promise     {"kept" if recall.kept else "NOT KEPT"}: recall@10 of at least {recall.target} on each side, \
+promise     {"kept" if recall.kept else "NOT KEPT"}: recall@10 and @100 of at least {recall.target} on each side, \
 measured on {recall.users_from}{fields}
 size        {manifest.size_bytes / 1e6:.1f} MB, built in {seconds:.1f} s"""
 

@@ -34,9 +34,9 @@ _SCRATCH = "scratch.faiss"
 class BuildRequest:
     """What to build from, and where to.
 
-    `recall` is the share of the ten best, and of the ten worst, products that an index must find; `index` is "auto" or
-    a kind (`kinds/`); `filterable` are the fields to filter by, None for all that can be; of old builds, `keep`
-    stay, this one included.
+    `recall` is the share that an index must find of the ten, and of the hundred, best and worst products; `index` is
+    "auto" or a kind (`kinds/`); `filterable` are the fields to filter by, None for all that can be; of old builds,
+    `keep` stay, this one included.
     """
 
     products: Path
@@ -60,7 +60,7 @@ def build(request: BuildRequest) -> Manifest:
     """
     with store.draft(request.out) as directory:
         manifest = store.publish(request.out, directory, _fill(directory, request))
-        with suppress(OSError):  # what has been published is, even where older builds cannot be found or removed
+        with suppress(OSError):  # The build is published, even where older ones cannot be found or removed.
             store.prune(request.out, request.keep)
         return manifest
 

@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 from tqdm import tqdm
 
-from index_builder.kinds.training import FLAT, Trainer
+from index_builder.kinds.training import FLAT, Trainer, canonical_kind
 from index_builder.tuning import clock
 from index_builder.tuning.clock import BATCH_USERS, TimedSearch
 from index_builder.tuning.effort import Effort, exact_effort, least_effort, raised_effort, recall_curve
@@ -62,7 +62,8 @@ class Tuner:
         """
         exact = self._tuned(FLAT)
         if index != "auto":
-            return self._confirmed(exact if index == FLAT else self._tuned(index))
+            kind = canonical_kind(index, self._vectors.dimension)
+            return self._confirmed(exact if kind == FLAT else self._tuned(kind))
         for tuned in self._by_speed(exact):
             if not self._pool.has_more:
                 break

@@ -105,7 +105,7 @@ class ProductIndex:
             return self._rank_all(queries, k)
         rows = self._order(both_sides(queries), candidates.find(queries, depth), depth)
         keys = rank(rows, self.groups, k)
-        unsettled = (may_tie(keys, rows)).reshape(2, -1).any(axis=0)
+        unsettled = may_tie(keys, rows).reshape(2, -1).any(axis=0)
         keys = keys.reshape(2, -1, k)
         if unsettled.any():
             deeper = max(2 * depth, deeper_rows[0]) if deeper_rows else self.groups.row_count

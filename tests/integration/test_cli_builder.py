@@ -56,7 +56,7 @@ def test_a_build_is_summed_up_in_seven_lines(products: Path, root: Path) -> None
         "index       Flat, fp32, worst side negated, 1,200 distinct vectors",
         "best        recall@10 1.0000 (at least 0.9991), recall@100 1.0000 (at least 0.9999)",
         "worst       recall@10 1.0000 (at least 0.9991), recall@100 1.0000 (at least 0.9999)",
-        "promise     kept: recall@10 of at least 0.99 on each side, measured on means of random products",
+        "promise     kept: recall@10 and @100 of at least 0.99 on each side, measured on means of random products",
     ]
     assert re.fullmatch(rf"size        {megabytes:.1f} MB, built in \d+\.\d s", last)
 
@@ -74,7 +74,7 @@ def test_dropped_rows_and_given_users_are_in_the_summary(
         "index       HNSW32, fp32, worst side negated, 9 distinct vectors",
         f"best        recall@10 1.0000 (at least 0.9991), recall@100 1.0000 (at least 0.9999); {scanned}",
         f"worst       recall@10 1.0000 (at least 0.9991), recall@100 1.0000 (at least 0.9999); {scanned}",
-        "promise     kept: recall@10 of at least 0.99 on each side, measured on users.jsonl",
+        "promise     kept: recall@10 and @100 of at least 0.99 on each side, measured on users.jsonl",
     ]
     assert open_current(root).manifest.dropped_rows == 2
 
@@ -109,7 +109,7 @@ def test_a_name_that_is_no_unicode_is_told_all_the_same(tmp_path: Path, root: Pa
         ({"--products": "missing.jsonl"}, "missing.jsonl: cannot be read: "),
         ({"--products": "."}, ".: cannot be read: "),
         ({"--queries": "missing.jsonl"}, "missing.jsonl: cannot be read: "),
-        ({"--index": "IVF2,Flat"}, "--index IVF2,Flat: a IndexIVFFlat cannot be negated; build with --worst shared"),
+        ({"--index": "IVF2,Flat"}, "--index IVF2,Flat: FAISS's IndexIVFFlat cannot be negated; build with --worst s"),
         ({"--index": "nonsense"}, "--index nonsense: FAISS cannot build it: "),
     ],
     ids=["no products", "a directory", "no users", "IVF2,Flat", "nonsense"],

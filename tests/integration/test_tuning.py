@@ -216,7 +216,7 @@ def test_a_missed_target_may_be_published_and_is_told_to_everyone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert miss(tmp_path, "--allow-low-recall") == 0
-    assert "promise     NOT KEPT: recall@10 of at least 0.99999 on each side" in capsys.readouterr().out
+    assert "promise     NOT KEPT: recall@10 and @100 of at least 0.99999 on each side" in capsys.readouterr().out
     built = open_current(tmp_path / "artifacts")
     assert (built.manifest.recall.target, built.manifest.recall.kept) == (0.99999, False)
     client = create_app(Serving(Recommender(engine_of(built))), Settings()).test_client()

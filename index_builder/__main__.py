@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from retrieval.artifact.manifest import Manifest, RecallAtK
+from retrieval.cores import available_cores
 from retrieval.errors import RetrievalError
 from retrieval.records.console import print_message, print_result, readable, standard_streams
 from retrieval.search.settings import SearchSettings, fewest_for_scan
@@ -15,8 +16,10 @@ from retrieval.search.settings import SearchSettings, fewest_for_scan
 @standard_streams()
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    # Threads that wait would spin, and take cores from those that work. FAISS reads it as it is loaded.
+    # Threads that wait would spin, and take cores from those that work. OpenMP knows no quota of a container, and would
+    # start a thread for each core of the machine. FAISS reads both as it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
     from index_builder.pipeline import BuildRequest, build
 
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What the container may use: its memory, and its cores, shared out so that searches have no more threads than it."""
+"""The container's memory, and its cores, shared out so that searches have no more threads than it."""
 
 import fcntl
 import os
@@ -9,8 +9,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _thread = threading.local()
-_QUOTAS = (Path("/sys/fs/cgroup/cpu.max"), Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
-
 _MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -78,15 +76,6 @@ def shared_cores() -> int:
     return os.memfd_create("cores")
 
 
-def available_cores() -> int:
-    """Return how many cores this process may use: those it is bound to, or fewer where its container has a quota."""
-    count = len(os.sched_getaffinity(0))
-    for path in _QUOTAS:
-        with suppress(OSError, ValueError):
-            return max(1, min(count, int(_quota(path))))
-    return count
-
-
 def available_memory() -> int:
     """Return how many bytes this process may use: the machine's, or fewer where its container has a limit."""
     count = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -94,13 +83,3 @@ def available_memory() -> int:
         with suppress(OSError, ValueError):  # "max" is no number
             count = min(count, int(path.read_text()))
     return count
-
-
-def _quota(path: Path) -> float:
-    """Return how many cores a cgroup may use. Raises ValueError where it has no limit."""
-    words = path.read_text().split()
-    period = words[1] if len(words) > 1 else path.with_name("cpu.cfs_period_us").read_text()
-    quota = float(words[0]) / float(period)  # "max" is no number
-    if quota <= 0:
-        raise ValueError("no limit")
-    return quota

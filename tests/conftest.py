@@ -46,7 +46,7 @@ def light_builds() -> Iterator[None]:
     """
     faiss.omp_set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clock, "_MAX_TIMED_USERS", 15)
+        patch.setattr(clock, "_MAX_TIMED_CALLS", 15)
         patch.setitem(sys.modules, "matplotlib.figure", None)
         yield
 

@@ -34,7 +34,7 @@ def negate(index: faiss.Index) -> None:
             negate(index.quantizer)
         _negate_floats(index.pq.centroids.data(), index.pq.centroids.size())
     else:
-        raise BadIndexKind(f"a {type(index).__name__} cannot be negated; build with --worst shared")
+        raise BadIndexKind(f"FAISS's {type(index).__name__} cannot be negated; build with --worst shared")
 
 
 def _check_linear(index: faiss.IndexPreTransform) -> None:
@@ -42,7 +42,7 @@ def _check_linear(index: faiss.IndexPreTransform) -> None:
         transform = faiss.downcast_VectorTransform(index.chain.at(i))
         if not isinstance(transform, faiss.LinearTransform) or transform.have_bias:
             name = type(transform).__name__
-            raise BadIndexKind(f"a {name} that is no linear map cannot be negated; build with --worst shared")
+            raise BadIndexKind(f"FAISS's {name} is no linear map here and cannot be negated; build with --worst shared")
 
 
 def _negate_floats(pointer: object, count: int) -> None:

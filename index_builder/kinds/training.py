@@ -41,6 +41,16 @@ def store_vectors(vectors: VectorFile, storage: str) -> faiss.Index:
     return store
 
 
+def canonical_kind(factory: str, dimension: int) -> str:
+    """Return how a kind is written in the manifest: every compressed kind is re-ranked, so that goes without saying.
+
+    Raises BadIndexKind for tiers that cannot be.
+    """
+    kind = _REFINEMENT.sub("", factory)
+    with _explained(factory):
+        return str(parse_tiers(kind, dimension)) if kind.startswith(PREFIX) else kind
+
+
 def check_negates(factory: str, dimension: int) -> None:
     """Raise BadIndexKind for a kind that cannot be made or that `negate` refuses, before anything is trained."""
     with _explained(factory):

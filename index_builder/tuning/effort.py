@@ -5,14 +5,12 @@ from dataclasses import dataclass, replace
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
 from index_builder.tuning.recall import LARGE_K, K, Panel, recall_at_k, summarise
 from retrieval.artifact.manifest import RecallAtK
 from retrieval.search.candidates import Candidates
 from retrieval.search.kinds import is_graph, list_counts
-from retrieval.search.settings import SearchSettings, SideSettings
-from retrieval.search.stored_vectors import open_vectors
+from retrieval.search.settings import SearchSettings, SideSettings, fewest_for_scan
 
 # From 48 to 2,600 candidates. Fewer are picked in less time than is worth an unlucky user.
 CANDIDATES = [round(48 * 1.25**step) for step in range(19)]
@@ -30,6 +28,11 @@ class Effort:
     reaches: bool
 
 
+def candidate_counts(rows: int) -> list[int]:
+    """Return the numbers of candidates to try: those with which a search does not rather scan all of the rows."""
+    return [count for count in CANDIDATES if count < fewest_for_scan(rows)]
+
+
 def exact_effort(users: int) -> Effort:
     """Return the effort of an exact scan, which takes no settings."""
     return Effort(SearchSettings(), summarise(np.ones(users), K), reaches=True)
@@ -37,12 +40,12 @@ def exact_effort(users: int) -> Effort:
 
 def recall_curve(index: faiss.Index, panel: Panel, side: str, nprobe: int) -> Curve:
     """Measure recall with each number of candidates from this many lists."""
-    queries, (exact, _) = panel.queries(side), panel.exact[side]
-    counts = [count for count in CANDIDATES if count < index.ntotal] or [index.ntotal]
+    exact, _ = panel.exact[side]
     curve, scores = {}, None
-    for count in reversed(counts):
+    for count in reversed(candidate_counts(index.ntotal) or [index.ntotal]):
         if scores is None or is_graph(index):  # A graph is walked differently for each count.
-            scores = _candidate_scores(index, queries, SearchSettings(count, nprobe=nprobe))
+            settings = SideSettings(SearchSettings(count, nprobe=nprobe))
+            scores = panel.scores(side, Candidates(index, settings).find_best(panel.queries(side), count))
         highest = {k: exact[:, :k] for k in (K, LARGE_K)}
         curve[count] = {k: recall_at_k(scores[:, :count], top[:, -1:], top.shape[1], k) for k, top in highest.items()}
     return dict(sorted(curve.items()))
@@ -66,23 +69,14 @@ def raised_effort(
 ) -> SearchSettings:
     """Return deeper settings for a side that missed the target, from the users who missed and all before them.
 
-    A step at least is taken, and where that does not do, as many as these users need.
+    A step at least is taken, and where that does not do, as many as these users need, unless a search would scan all
+    rows then.
     """
+    most = max(fewest_for_scan(index.ntotal) - 1, settings.candidates)
     nprobe = min(math.ceil(settings.nprobe * _LEAST_RAISE), list_counts(index)[-1])
     needed = least_effort(recall_curve(index, panel, side, nprobe), nprobe, target, reserve).settings
     return replace(
         needed,
-        candidates=max(needed.candidates, math.ceil(settings.candidates * _LEAST_RAISE)),
-        per_match=max(needed.per_match, settings.per_match * _LEAST_RAISE),
+        candidates=min(max(needed.candidates, math.ceil(settings.candidates * _LEAST_RAISE)), most),
+        per_match=min(max(needed.per_match, settings.per_match * _LEAST_RAISE), max(most / LARGE_K, 1.0)),
     )
-
-
-def _candidate_scores(
-    index: faiss.Index, queries: NDArray[np.float32], settings: SearchSettings
-) -> NDArray[np.float32]:
-    """Return the exact scores (n, m) of each query's candidates, in the order in which the index found them.
-
-    What it did not find scores minus infinity.
-    """
-    rows = Candidates(index, SideSettings(settings)).find_best(queries, settings.candidates)
-    return open_vectors(index).score(queries, rows)

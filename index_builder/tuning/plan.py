@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from index_builder.kinds.tiers import Tier, TieredKind
 from index_builder.kinds.training import Trainer
-from index_builder.tuning.effort import CANDIDATES
+from index_builder.tuning.effort import candidate_counts
 from index_builder.tuning.recall import K, Panel
 from retrieval.records.vector_file import VectorFile
 from retrieval.search.ranking import SIDES, TOLERANCE
@@ -23,7 +23,6 @@ _SCREENED_ROWS, _SCREENED_USERS, _SCREENED_DEPTH = 16_384, 150, 3_000
 _SEED = 4
 # A byte of a picked row takes as long as this many bytes of codes, which are scanned in order.
 _PICKED_BYTES = 6.0
-_MIN_ROWS_PER_CANDIDATE = 8  # A search that picks more rows than that scans them all.
 _FINALISTS, _FINALIST_COST = 2, 1.3
 _SHARE_SCANNED_OF_LISTS = 0.4
 
@@ -98,8 +97,7 @@ class Screening:
         is_answer = (scores >= self._kth_scores[side] - TOLERANCE) & (found >= 0)
         weights = self._weights[found]
         ranks = weights.cumsum(axis=1) - weights / 2
-        limit = self._vectors.rows / _MIN_ROWS_PER_CANDIDATE
-        counts = (count for count in CANDIDATES if count < limit)
+        counts = candidate_counts(self._vectors.rows)
         return next((count for count in counts if _recall(weights * is_answer, ranks <= count) >= self._target), None)
 
 

@@ -17,32 +17,43 @@ from retrieval.search.ranking import SIDES, SIGNS, TOLERANCE, RowGroups
 
 K, LARGE_K = 10, 100
 _ONE_SIDED_95_PERCENT = 1.645
-_BLOCK_USERS = 64  # This bounds the memory that exact scores take.
 
 TopRows = tuple[NDArray[np.float32], NDArray[np.int64]]  # scores and rows (u, m) for each user, the highest first
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Users (u, d) with the exact answers to them: the top rows of each side, the worst side's scores negated."""
+    """Users (u, d) of a catalogue with its exact answers: the top rows of each side, the worst side's scores negated.
 
+    Scores are computed from the catalogue's vectors: an index may keep them with less precision, and be wrong.
+    """
+
+    vectors: VectorFile
     users: NDArray[np.float32]
     exact: dict[str, TopRows]
 
     @classmethod
     def of(cls, vectors: VectorFile, users: NDArray[np.float32], depth: int = LARGE_K) -> Self:
-        return cls(users, exact_top_rows(vectors, users, depth))
+        return cls(vectors, users, exact_top_rows(vectors, users, depth))
 
     def __add__(self, other: "Panel") -> "Panel":
         exact = {
             side: (np.concatenate([scores, other.exact[side][0]]), np.concatenate([rows, other.exact[side][1]]))
             for side, (scores, rows) in self.exact.items()
         }
-        return Panel(np.concatenate([self.users, other.users]), exact)
+        return Panel(self.vectors, np.concatenate([self.users, other.users]), exact)
 
     def queries(self, side: str) -> NDArray[np.float32]:
         """Return the users as an index of highest inner products is asked for this side."""
         return np.float32(SIGNS[side]) * self.users
+
+    def scores(self, side: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the scores (u, m) of each user's query with rows of its own (u, m); row -1 scores minus infinity."""
+        queries, rows, scores = self.queries(side), np.ascontiguousarray(rows), np.empty(rows.shape, np.float32)
+        query, row, score = (faiss.swig_ptr(each) for each in (queries, rows, scores))
+        vectors, (users, count) = faiss.swig_ptr(self.vectors.mapped()), rows.shape
+        faiss.fvec_inner_products_by_idx(score, query, vectors, row, self.vectors.dimension, users, count)
+        return scores
 
 
 def exact_top_rows(vectors: VectorFile, users: NDArray[np.float32], k: int) -> dict[str, TopRows]:
@@ -56,23 +67,17 @@ def exact_top_rows(vectors: VectorFile, users: NDArray[np.float32], k: int) -> d
 
 
 def measure(
-    index: ProductIndex, vectors: VectorFile, groups: RowGroups, panel: Panel, ks: Sequence[int] = (K, LARGE_K)
+    index: ProductIndex, groups: RowGroups, panel: Panel, ks: Sequence[int] = (K, LARGE_K)
 ) -> dict[str, list[RecallAtK]]:
-    """Search both sides for the users of a panel and compare what is found with the exact answers.
-
-    Scores are computed from the vectors: an index may be wrong about its own.
-    """
+    """Search both sides for the users of a panel and compare what is found with the exact answers."""
     recall: dict[str, list[RecallAtK]] = {side: [] for side in SIDES}
-    users = panel.users
     for k in ks:
-        for side, found in zip(SIDES, index.search(users, k), strict=True):
+        for side, found in zip(SIDES, index.search(panel.users, k), strict=True):
             exact_scores, exact_rows = panel.exact[side]
             rows = index.groups.row_of(found.positions)
-            parts = [slice(i, i + _BLOCK_USERS) for i in range(0, len(users), _BLOCK_USERS)]
-            scores = np.concatenate([_scores_of(vectors, rows[part], users[part]) for part in parts])
             kth_scores = _kth_scores(exact_scores, exact_rows, groups, k)
-            count = max(rows.shape[1], min(k, vectors.rows))
-            recall[side].append(recall_at_k(SIGNS[side] * scores, kth_scores, count, k))
+            count = max(rows.shape[1], min(k, panel.vectors.rows))
+            recall[side].append(recall_at_k(panel.scores(side, rows), kth_scores, count, k))
     return recall
 
 
@@ -121,9 +126,3 @@ def _kth_scores(scores: NDArray[np.float32], rows: NDArray[np.int64], groups: Ro
     products = (groups.starts[rows + 1] - groups.starts[rows]).cumsum(axis=1)
     columns = np.minimum((products < k).sum(axis=1, keepdims=True), rows.shape[1] - 1)
     return np.take_along_axis(scores, columns, axis=1)
-
-
-def _scores_of(vectors: VectorFile, rows: NDArray[np.int64], users: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the exact score of each user (u, d) with each of its rows (u, m)."""
-    distinct, inverse = np.unique(rows, return_inverse=True)
-    return np.einsum("umd,ud->um", vectors.take(distinct)[inverse.reshape(rows.shape)], users)

@@ -27,13 +27,15 @@ class Trial:
 class TunedIndex:
     """An index with the best trial of each side; once confirmed, with its recall and all trials on the way.
 
-    `filtered` are the settings of searches under a filter, where the plain ones do not do.
+    `filtered` are the settings of searches under a filter, where the plain ones do not do;
+    `users_from` says which users the recall is of.
     """
 
     factory: str
     index: faiss.Index
     chosen: dict[str, Trial]
     recall: dict[str, list[RecallAtK]] = field(default_factory=dict)
+    users_from: str = ""
     trials: list[Trial] = field(default_factory=list, repr=False)
     filtered: list[FilteredSettings] = field(default_factory=list)
 

@@ -1,7 +1,8 @@
 """Chooses the index of a catalogue by measurement: its kind, and the settings with which each side meets the target.
 
 The settings are the cheapest that reach the target on tuning users; the choice is then confirmed, on each side, with
-users it was not made with. What is timed is what serves: both sides of a user, by an index opened from its file.
+users it was not made with. What is timed is what serves: both sides, by an index opened from its file, of one user at a
+time; and where that is less than 1.5 times as fast as an exact scan, of batches of 64 users as well.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,15 +12,16 @@ from operator import attrgetter
 from pathlib import Path
 
 import faiss
+import numpy as np
 from tqdm import tqdm
 
-from index_builder.kinds.training import FLAT, Trainer
+from index_builder.kinds.training import FLAT, Trainer, canonical_kind
 from index_builder.tuning import clock
-from index_builder.tuning.clock import TimedSearch
+from index_builder.tuning.clock import BATCH_USERS, TimedSearch
 from index_builder.tuning.effort import Effort, exact_effort, least_effort, raised_effort, recall_curve
 from index_builder.tuning.filtered import FilterGrid
 from index_builder.tuning.plan import Screening, plausible_kinds
-from index_builder.tuning.recall import K, Panel, measure
+from index_builder.tuning.recall import K, Panel, measure, summarise
 from index_builder.tuning.trials import Trial, TunedIndex
 from index_builder.tuning.users import UserPool
 from retrieval.artifact.manifest import FilteredRecall
@@ -28,12 +30,14 @@ from retrieval.search.files import open_index, write_index
 from retrieval.search.index import ProductIndex
 from retrieval.search.kinds import list_counts
 from retrieval.search.ranking import SIDES, RowGroups
-from retrieval.search.settings import FilteredSettings, SideSettings
+from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings
 
 _RESERVE, _MORE_RESERVE = 1, 2  # steps of candidates beyond what the users need, and how many more after each miss
 _CONFIRMATIONS = 3
 _MAX_USERS_PER_PAIR, _CURVE_STEP = 15, 4
-_WORTHWHILE = 0.95  # An index has to take this share of an exact scan's time at most.
+# An index has to take this share of an exact scan's time at most. Where it takes more than the second share for one
+# user, it has to for a batch too: the exact scan of a batch is a matrix product, which takes less time a user.
+_WORTHWHILE, _WORTHWHILE_ALONE = 0.95, 1 / 1.5
 
 
 class Tuner:
@@ -48,7 +52,8 @@ class Tuner:
         """
         self._vectors, self._store, self._groups, self._pool, self._target = vectors, store, groups, pool, target
         self._scratch, self._trainer = scratch, Trainer(vectors, store)
-        self.panel = Panel.of(vectors, pool.tuning())
+        self.panel = self._seen = Panel.of(vectors, pool.tuning())
+        self._tuned_with = pool.source
         self._trials: list[Trial] = []
 
     def choose(self, index: str) -> TunedIndex:
@@ -59,7 +64,8 @@ class Tuner:
         """
         exact = self._tuned(FLAT)
         if index != "auto":
-            return self._confirmed(exact if index == FLAT else self._tuned(index))
+            kind = canonical_kind(index, self._vectors.dimension)
+            return self._confirmed(exact if kind == FLAT else self._tuned(kind))
         for tuned in self._by_speed(exact):
             if not self._pool.has_more:
                 break
@@ -97,12 +103,24 @@ class Tuner:
                 yield from self._worthwhile([self._tuned(str(kind)) for kind in shown], exact)
 
     def _worthwhile(self, several: Sequence[TunedIndex], exact: TunedIndex) -> list[TunedIndex]:
-        """Return those that reach the target before an exact scan does, timed in turns, the fastest first."""
+        """Return those that reach the target before an exact scan does, timed in turns, the fastest first.
+
+        That is for one user and for a batch of them, or for one user by far.
+        """
         reaching = [tuned for tuned in several if tuned.meets_target]
-        searches = [TimedSearch(each.factory, each.settings, self.product_index(each)) for each in [exact, *reaching]]
-        limit, *seconds = clock.median_seconds(searches, self.panel.users)
-        order = sorted(range(len(reaching)), key=seconds.__getitem__)
-        return [reaching[i] for i in order if seconds[i] <= _WORTHWHILE * limit]
+        alone = self._shares_of_time(reaching, exact, 1)
+        order = [i for i in sorted(range(len(reaching)), key=alone.__getitem__) if alone[i] <= _WORTHWHILE]
+        close = [i for i in order if alone[i] > _WORTHWHILE_ALONE]
+        in_batch = dict(zip(close, self._shares_of_time([reaching[i] for i in close], exact, BATCH_USERS), strict=True))
+        return [reaching[i] for i in order if in_batch.get(i, 0.0) <= _WORTHWHILE]
+
+    def _shares_of_time(self, several: Sequence[TunedIndex], exact: TunedIndex, at_once: int) -> list[float]:
+        """Return which share of an exact scan's time each takes for a call with so many users."""
+        if not several:
+            return []
+        searches = [TimedSearch(each.factory, each.settings, self.product_index(each)) for each in [exact, *several]]
+        limit, *seconds = clock.median_seconds(searches, self.panel.users, at_once)
+        return [each / limit for each in seconds]
 
     def _tuned(self, kind: str) -> TunedIndex:
         """Return an index of a kind with the settings that reach the target soonest, or else find the most."""
@@ -154,26 +172,37 @@ class Tuner:
 
     def _confirmed(self, tuned: TunedIndex) -> TunedIndex:
         """Measure the settings on fresh users; raise those of a side that misses the target, and measure again."""
-        index, known = tuned.index, self.panel
-        settings = {side: trial.settings for side, trial in tuned.chosen.items()}
-        is_exact = index.this == self._store.this
+        index, is_exact = tuned.index, tuned.index.this == self._store.this
+        settings = {side: self._known_settings(index, side, trial.settings) for side, trial in tuned.chosen.items()}
         for attempt in range(1, _CONFIRMATIONS + 1):
             # Nothing of an exact scan was chosen with the tuning users.
             fresh = self.panel if is_exact else Panel.of(self._vectors, self._pool.confirming())
-            recall = measure(
-                ProductIndex(index, self._groups, SideSettings(**settings)), self._vectors, self._groups, fresh
-            )
+            recall = measure(ProductIndex(index, self._groups, SideSettings(**settings)), self._groups, fresh)
             missed = [side for side in SIDES if any(each.lower_bound < self._target for each in recall[side])]
             if is_exact or not missed or attempt == _CONFIRMATIONS or not self._pool.has_more:
                 break
-            known, reserve = known + fresh, _RESERVE + attempt * _MORE_RESERVE
+            self._seen, reserve = self._seen + fresh, _RESERVE + attempt * _MORE_RESERVE
             for side in missed:
-                settings[side] = raised_effort(index, known, side, settings[side], self._target, reserve)
+                settings[side] = raised_effort(index, self._seen, side, settings[side], self._target, reserve)
         met = not missed or (is_exact and isinstance(index, faiss.IndexFlat))
         efforts = {side: Effort(settings[side], recall[side][0], met) for side in SIDES}
         chosen, *around = self._timed(tuned.factory, index, [efforts, *self._neighbouring(index, efforts)])
         trials = self._trials + [trial for pair in around for trial in pair.values()]
-        return TunedIndex(tuned.factory, index, chosen, recall, trials)
+        users_from = self._tuned_with if is_exact else self._pool.source
+        return TunedIndex(tuned.factory, index, chosen, recall, self._users_from(fresh, users_from), trials)
+
+    def _known_settings(self, index: faiss.Index, side: str, settings: SearchSettings) -> SearchSettings:
+        """Return settings of a kind that reach the target for those users too whom earlier kinds failed."""
+        if self._seen is self.panel or index.this == self._store.this:
+            return settings
+        curve = recall_curve(index, self._seen, side, settings.nprobe)
+        return least_effort(curve, settings.nprobe, self._target, _RESERVE).settings
+
+    def _users_from(self, panel: Panel, source: str) -> str:
+        most = summarise(np.ones(len(panel.users)), K).lower_bound
+        if most >= self._target:
+            return source
+        return f"{source}, of which {len(panel.users)} users cannot show more than {most:.4f}"
 
     def _neighbouring(self, index: faiss.Index, efforts: dict[str, Effort]) -> list[dict[str, Effort]]:
         """Return efforts of fewer and more candidates than chosen, for the report."""

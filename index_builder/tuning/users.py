@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,25 +53,40 @@ def read_users(path: Path, dimension: int) -> NDArray[np.float32]:
 class UserPool:
     """A source of users, each handed out once: `tuning` to choose an index with, `confirming` to check the choice.
 
-    `draw` returns a number of unit vectors (u, d) from the first one given on.
+    `draw` returns a number of unit vectors (u, d) from the first one given on. Once all are used, choices are confirmed
+    with those of `then`.
     """
 
-    source: str
+    _name: str
     _size: int
     _draw: Callable[[int, int], NDArray[np.float32]]
+    _then: Self | None = None
     _used: int = 0
+
+    @property
+    def source(self) -> str:
+        """Say where the users that were handed out last are from."""
+        if self._then is not None and self._then._used:
+            return f"{self._then.source}, as earlier choices used up {self._name}"
+        return self._name
 
     @property
     def has_more(self) -> bool:
         """Tell whether there are users left to confirm another choice with."""
-        return self._used + self._share(_CONFIRMING_USERS) <= self._size
+        return self._has_own or (self._then is not None and self._then.has_more)
 
     def tuning(self) -> NDArray[np.float32]:
         return self._take(self._share(_TUNING_USERS))
 
     def confirming(self) -> NDArray[np.float32]:
         """Return fresh users, while `has_more`."""
+        if self._then is not None and not self._has_own:
+            return self._then.confirming()
         return self._take(self._share(_CONFIRMING_USERS))
+
+    @property
+    def _has_own(self) -> bool:
+        return self._used + self._share(_CONFIRMING_USERS) <= self._size
 
     def _share(self, count: int) -> int:
         return min(count, self._size // _SHARES)
@@ -81,13 +97,25 @@ class UserPool:
 
 
 def user_pool(vectors: VectorFile, path: Path | None) -> UserPool:
-    """Return the users of the file in random order, or synthetic ones where there is none or it has too few users."""
+    """Return the users of the file in random order and then synthetic ones, or these alone.
+
+    They are alone where there is no file, or where it has too few users.
+    """
     source = "means of random products"
     if path is not None:
         users = np.random.default_rng(_SEED).permutation(read_users(path, vectors.dimension))
         if len(users) >= MIN_USERS:
-            return UserPool(readable(path.name), len(users), lambda start, count: users[start : start + count])
+            return UserPool(
+                readable(path.name),
+                len(users),
+                lambda start, count: users[start : start + count],
+                _synthetic_pool(vectors, source),
+            )
         source += f", as {readable(path.name)} has only {len(users)} users of the {MIN_USERS} needed"
+    return _synthetic_pool(vectors, source)
+
+
+def _synthetic_pool(vectors: VectorFile, name: str) -> UserPool:
     return UserPool(
-        source, _MAX_SYNTHETIC_USERS, lambda start, count: synthetic_users(vectors, count, seed=_SEED + start)
+        name, _MAX_SYNTHETIC_USERS, lambda start, count: synthetic_users(vectors, count, seed=_SEED + start)
     )

@@ -16,10 +16,12 @@ class VectorFile:
     def __init__(self, path: Path):
         self._file: BinaryIO = path.open("w+b")
         self.rows, self.dimension = 0, 0
+        self._mapped: NDArray[np.float32] | None = None
 
     def append(self, block: NDArray[np.float32]) -> None:
         self._file.seek(0, 2)
         self._file.write(np.ascontiguousarray(block).data)
+        self._mapped = None
         self.rows += len(block)
         self.dimension = block.shape[1]
 
@@ -35,9 +37,14 @@ class VectorFile:
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the given rows (m,) as (m, d)."""
-        self._file.flush()
-        mapped = np.memmap(self._file, np.float32, "r", shape=(self.rows, self.dimension))
-        return np.asarray(mapped[rows])
+        return self.mapped()[rows]
+
+    def mapped(self) -> NDArray[np.float32]:
+        """Return all rows (n, d) as the file has them, read where they are looked at."""
+        if self._mapped is None:
+            self._file.flush()
+            self._mapped = np.asarray(np.memmap(self._file, np.float32, "r", shape=(self.rows, self.dimension)))
+        return self._mapped
 
     def close(self) -> None:
         self._file.close()

@@ -66,7 +66,8 @@ def _highest(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         maxima = scores[:, : groups * _GROUP_ROWS].reshape(n, _GROUP_ROWS, groups).max(axis=1)
     else:
         maxima = scores
-    kth = np.partition(maxima, maxima.shape[1] - k, axis=1)[:, -k]
+    # Half-precision vectors may be longer than 1. What scores more than 1 ranks as 1, and ties with all that does.
+    kth = np.minimum(np.partition(maxima, maxima.shape[1] - k, axis=1)[:, -k], 1)
     return np.flatnonzero(scores >= (kth - _MARGIN)[:, None])
 
 

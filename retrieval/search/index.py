@@ -28,15 +28,13 @@ from retrieval.search.ranking import (
     scores_of,
     to_millionths,
 )
-from retrieval.search.settings import FilteredSettings, SideSettings
+from retrieval.search.settings import FilteredSettings, SideSettings, fewest_for_scan
 from retrieval.search.stored_vectors import StoredVectors, open_vectors
 
 # Candidates leave out rows that may tie with the k-th one. So a few rows more than k are ordered, and where they all
 # tie, or nearly, the search is repeated for more, twice at most. Where even these tie, all rows are scored and
 # compared, so that thousands of near-identical vectors cost four searches and no more.
 _DEEPER_ROWS = (256, 4096)
-# Scores of rows picked here and there cost several times as much a row as a scan of all in memory order.
-_SCAN_ADVANTAGE = 8
 _MAX_SCANNING_QUERIES, _MAX_SCANNED_MATCHES = 64, 1_000_000  # at a time, which bounds the memory of a scan
 
 
@@ -149,7 +147,7 @@ class ProductIndex:
         if candidates is None:
             return None
         if mask is None:
-            return candidates if candidates.count_for(depth) * _SCAN_ADVANTAGE < self.groups.row_count else None
+            return candidates if candidates.count_for(depth) < fewest_for_scan(self.groups.row_count) else None
         codes_per_row = self.stored_vectors.codes_per_number * self.dimension
         is_faster = candidates.takes_masks and candidates.picked_rows(depth, mask, codes_per_row) < mask.row_count
         return candidates if is_faster else None

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+_SCAN_ADVANTAGE = 8
+
 
 @dataclass(frozen=True)
 class SearchSettings:
@@ -19,6 +21,14 @@ class SearchSettings:
     def candidates_for(self, depth: int) -> int:
         """Return how many rows to re-rank for the `depth` nearest ones."""
         return max(self.candidates, math.ceil(self.per_match * depth), depth)
+
+
+def fewest_for_scan(rows: int) -> int:
+    """Return the number of candidates from which on a search scans all of an index's rows instead, without its codes.
+
+    Rows picked here and there cost several times as much each as a scan of all in memory order.
+    """
+    return math.ceil(rows / _SCAN_ADVANTAGE)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.cores import available_cores, available_memory
+from retrieval.cores import available_cores
+from service.cores import available_memory
 from service.settings.parsers import list_of, matching, number, parse_api_keys
 from service.settings.rules import (
     MILVUS_MAX_MATCHES,

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from service.cores import available_cores, shared_cores
+from retrieval.cores import available_cores
+from service.cores import shared_cores
 from service.errors import CannotServe
 from service.settings import Settings
 from service.workers.listener import ConnectionCount, shared_counts

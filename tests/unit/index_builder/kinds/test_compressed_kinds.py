@@ -93,7 +93,7 @@ def test_the_whole_catalogue_comes_in_exact_order(index: ProductIndex, k: int) -
 def test_measured_recall_is_numpys(index: ProductIndex, kind: str) -> None:
     units = unit_vectors(VECTORS)
     with vector_file(units) as vectors:
-        recall = measure(index, vectors, group_identical(units)[1], Panel.of(vectors, USERS))
+        recall = measure(index, group_identical(units)[1], Panel.of(vectors, USERS))
     for i, k in enumerate((10, 100)):
         measured = [recall[side][i].mean for side in ("best", "worst")]
         for sign, found, mean in zip((1, -1), index.search(USERS, k), measured, strict=True):

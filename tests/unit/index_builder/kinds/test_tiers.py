@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from index_builder.kinds.tiers import Tier, TieredKind, parse_tiers
-from index_builder.kinds.training import check_negates
+from index_builder.kinds.training import canonical_kind, check_negates
 from retrieval.errors import BadIndexKind
 from retrieval.search.files import open_index, write_index
 from retrieval.search.index import ProductIndex
@@ -31,6 +31,21 @@ ORTHOGONAL = np.linalg.qr(np.random.default_rng(0).normal(size=(9, 9)))[0]
 def test_a_kind_is_read_from_what_it_is_written_as(text: str, kind: TieredKind) -> None:
     assert parse_tiers(text, 300) == kind
     assert str(kind) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("Tiers64x1", "Tiers64x1"),
+        ("Tiers64x1,RFlat", "Tiers64x1"),
+        ("Tiers064x1,IVF1", "Tiers64x1"),
+        ("Tiers64x1,IVF7,Refine(Flat)", "Tiers64x1,IVF7"),
+        ("PQ16x4fs,RFlat", "PQ16x4fs"),
+        ("HNSW32", "HNSW32"),
+    ],
+)
+def test_a_kind_is_written_in_one_way(text: str, written: str) -> None:
+    assert canonical_kind(text, 300) == written
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,27 @@
 """How many candidates and lists a side is given."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
 from index_builder.tuning.effort import CANDIDATES, Curve, least_effort, raised_effort, recall_curve
 from index_builder.tuning.recall import Panel, summarise
 from retrieval.artifact.manifest import RecallAtK
-from retrieval.search.settings import SearchSettings
+from retrieval.search.candidates import Candidates
+from retrieval.search.ranking import SPARE_NEIGHBOURS
+from retrieval.search.settings import SearchSettings, SideSettings
 from retrieval.vectors import unit_vectors
 from tests.support.indexes import faiss_index, vector_file
 
 DRAW = np.random.default_rng(0)
 UNITS, USERS = unit_vectors(DRAW.normal(size=(4000, 16))), unit_vectors(DRAW.normal(size=(90, 16)))
+
+
+@pytest.fixture(scope="module")
+def panel() -> Iterator[Panel]:
+    with vector_file(UNITS) as vectors:
+        yield Panel.of(vectors, USERS)
 
 
 def curve_of(at_10: list[float], at_100: list[float]) -> Curve:
@@ -45,24 +55,24 @@ def test_the_fewest_candidates_that_reach_the_target_are_taken(
 
 
 @pytest.mark.parametrize("side", ["best", "worst"])
-def test_a_curve_is_the_recall_that_numpy_finds(side: str) -> None:
-    index = faiss_index(UNITS, "Tiers8x1")
+@pytest.mark.parametrize("storage", ["fp32", "fp16"])
+def test_a_curve_is_the_recall_that_numpy_finds(panel: Panel, side: str, storage: str) -> None:
+    """In whatever precision the index keeps the vectors."""
+    index = faiss_index(UNITS, "Tiers8x1", storage)
     queries = USERS if side == "best" else -USERS
-    with vector_file(UNITS) as vectors:
-        curve = recall_curve(index, Panel.of(vectors, USERS), side, 1)
-    assert list(curve) == CANDIDATES
+    curve = recall_curve(index, panel, side, 1)
+    counts = [count for count in CANDIDATES if 8 * count < len(UNITS)]  # With more, a search scans all rows.
+    assert list(curve) == counts
     exact = queries.astype(np.float64) @ UNITS.T.astype(np.float64)
-    _, rows = index.base_index.search(queries, CANDIDATES[-1])
+    _, rows = index.base_index.search(queries, counts[-1])
     for k in (10, 100):
         found = np.take_along_axis(exact, rows, axis=1) >= np.sort(exact, axis=1)[:, -k, None] - 1e-5
         for count, of_count in curve.items():
             assert of_count[k].mean == pytest.approx(found[:, :count].sum(axis=1).mean() / k, abs=2e-3)
 
 
-def test_a_side_that_misses_gets_what_the_users_who_missed_need() -> None:
+def test_a_side_that_misses_gets_what_the_users_who_missed_need(panel: Panel) -> None:
     index = faiss_index(UNITS, "Tiers8x1,IVF9")
-    with vector_file(UNITS) as vectors:
-        panel = Panel.of(vectors, USERS)
     started = SearchSettings(48, 1.0, 4)
     raised = raised_effort(index, panel, "best", started, 0.99, 0)
     assert raised.nprobe == 5
@@ -71,9 +81,16 @@ def test_a_side_that_misses_gets_what_the_users_who_missed_need() -> None:
     assert raised.candidates > 4 * started.candidates
 
 
-def test_a_side_that_misses_by_bad_luck_gets_a_step_more() -> None:
+def test_a_side_that_misses_by_bad_luck_gets_a_step_more(panel: Panel) -> None:
     index = faiss_index(UNITS, "Tiers16x1")
-    with vector_file(UNITS) as vectors:
-        panel = Panel.of(vectors, USERS)
-    raised = raised_effort(index, panel, "worst", SearchSettings(1000, 40.0, 1), 0.99, 0)
-    assert raised == SearchSettings(1250, 50.0, 1)
+    raised = raised_effort(index, panel, "worst", SearchSettings(300, 3.0, 1), 0.99, 0)
+    assert raised == SearchSettings(375, 3.75, 1)
+
+
+def test_no_side_is_given_so_many_candidates_that_all_rows_would_be_scanned(panel: Panel) -> None:
+    index = faiss_index(UNITS, "Tiers4x4")
+    assert not least_effort(recall_curve(index, panel, "best", 1), 1, 0.99, 0).reaches
+    raised = raised_effort(index, panel, "best", SearchSettings(450, 4.5, 1), 0.99, 5)
+    assert raised == SearchSettings(499, 4.99, 1)
+    depth = 10 + SPARE_NEIGHBOURS
+    assert 8 * Candidates(index, SideSettings(raised, raised)).count_for(depth) < len(UNITS)

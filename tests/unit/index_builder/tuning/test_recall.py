@@ -44,7 +44,7 @@ class FixedIndex(ProductIndex):
 def measured(index: ProductIndex, units: np.ndarray, users: np.ndarray, k: int) -> list[RecallAtK]:
     """The best and the worst side's recall against the catalogue of these units."""
     with vector_file(units) as vectors:
-        recall = measure(index, vectors, group_identical(units)[1], Panel.of(vectors, users, k), [k])
+        recall = measure(index, group_identical(units)[1], Panel.of(vectors, users, k), [k])
     return [*recall["best"], *recall["worst"]]
 
 
@@ -81,7 +81,7 @@ def test_scores_within_the_tolerance_count_as_found() -> None:
     for places, share in (([0, 1], 1.0), ([0, 2], 1.0), ([0, 3], 0.5), ([4, 3], 0.0)):
         stand_in = FixedIndex(everything, np.array([places]))
         with vector_file(units) as vectors:
-            assert measure(stand_in, vectors, everything, Panel.of(vectors, user), [2])["best"][0].mean == share
+            assert measure(stand_in, everything, Panel.of(vectors, user), [2])["best"][0].mean == share
 
 
 @pytest.mark.parametrize("k", [1, 10, 400])
@@ -125,7 +125,7 @@ def test_products_of_a_nearer_group_that_are_passed_over_are_missed() -> None:
     user = unit_vectors(np.array([[1.0, 0.1]]))
     with vector_file(units) as vectors:
         north = FixedIndex(groups, np.arange(10, 20)[None])
-        assert measure(north, vectors, groups, Panel.of(vectors, user), [10])["best"][0].mean == 0.0
+        assert measure(north, groups, Panel.of(vectors, user), [10])["best"][0].mean == 0.0
 
 
 def test_an_index_that_names_the_wrong_products_finds_none() -> None:

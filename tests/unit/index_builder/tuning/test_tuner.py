@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 import pytest
 
+from index_builder.kinds.tiers import Tier, TieredKind
 from index_builder.kinds.training import store_vectors
 from index_builder.tuning import clock, tuner
 from index_builder.tuning.clock import TimedSearch
+from index_builder.tuning.plan import Screening
 from index_builder.tuning.trials import TunedIndex
 from index_builder.tuning.tuner import Tuner
 from index_builder.tuning.users import UserPool
@@ -26,9 +29,12 @@ KIND = "Tiers24x4"
 Draw = Callable[[int, int], np.ndarray]
 
 
+TIMED = clock.median_seconds
+
+
 @pytest.fixture(autouse=True)
 def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    def seconds(searches: Sequence[TimedSearch], _users: np.ndarray) -> list[float]:
+    def seconds(searches: Sequence[TimedSearch], *_: object) -> list[float]:
         return [1.0 if search.factory == "Flat" else 1e-5 * search.settings.best.candidates for search in searches]
 
     monkeypatch.setattr(clock, "median_seconds", seconds)
@@ -79,6 +85,33 @@ def test_a_kind_that_never_meets_the_target_ends_at_the_exact_scan(
     assert {trial.factory for trial in tuned.trials} > {"Flat"}
 
 
+def test_a_kind_after_one_that_used_up_the_file_is_confirmed_with_other_users(
+    vectors: VectorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiers = ["Tiers24x2", "Tiers24x1"]
+    kinds = [TieredKind((Tier(24, per_code),)) for per_code in (2, 1)]
+    monkeypatch.setattr(Screening, "contenders", lambda *_: kinds)
+    monkeypatch.setattr(tuner, "raised_effort", lambda _index, _panel, _side, settings, *_: settings)
+
+    def seconds(searches: Sequence[TimedSearch], *_: object) -> list[float]:
+        return [1.0 if search.factory == "Flat" else 0.1 * (2 - (search.factory == tiers[0])) for search in searches]
+
+    monkeypatch.setattr(clock, "median_seconds", seconds)
+    others = UserPool("others", 3000, lambda start, count: USERS[start + 1000 : start + count + 1000])
+    pool = UserPool("u", 300, after_tuning(UNITS[0]), others)
+    exact = store_vectors(vectors, "fp32")
+    tuned = Tuner(vectors, exact, GROUPS, pool, 0.99, tmp_path / "scratch").choose("auto")
+    assert (tuned.factory, tuned.meets_target) == (tiers[1], True)
+    assert tuned.users_from == "others, as earlier choices used up u"
+    assert tuned.recall["best"][0].users == 750
+
+
+def test_users_too_few_to_show_the_target_are_named(vectors: VectorFile, tmp_path: Path) -> None:
+    pool = UserPool("u", 300, lambda start, count: USERS[start : start + count])
+    tuned = Tuner(vectors, store_vectors(vectors, "fp32"), GROUPS, pool, 0.999, tmp_path / "scratch").choose("Flat")
+    assert tuned.users_from == "u, of which 75 users cannot show more than 0.9965"
+
+
 def test_what_is_timed_is_opened_from_its_file(
     vectors: VectorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,3 +125,33 @@ def test_what_is_timed_is_opened_from_its_file(
     tuned = choose(vectors, tmp_path, lambda start, count: USERS[start : start + count], 1200, KIND)
     assert [each.this for each in opened] == [faiss.downcast_index(tuned.index).base_index.this]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("alone", "in_batch", "is_chosen"), [(0.8, 0.9, True), (0.8, 2.4, False), (0.6, 2.4, True), (0.96, 0.5, False)]
+)
+def test_an_index_answers_batches_sooner_too_or_one_user_by_far(
+    vectors: VectorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: float, in_batch: float, is_chosen: bool
+) -> None:
+    def seconds(searches: Sequence[TimedSearch], _users: np.ndarray, at_once: int = 1) -> list[float]:
+        share = alone if at_once == 1 else in_batch
+        return [at_once * (1.0 if search.factory == "Flat" else share) for search in searches]
+
+    monkeypatch.setattr(clock, "median_seconds", seconds)
+    tuned = choose(vectors, tmp_path, lambda start, count: USERS[start : start + count], 4000)
+    assert (tuned.factory != "Flat") is is_chosen
+
+
+@pytest.mark.parametrize("at_once", [1, 64])
+def test_calls_are_timed_in_turns_with_users_of_their_own(at_once: int) -> None:
+    calls: list[tuple[str, np.ndarray]] = []
+
+    def search(name: str) -> Any:
+        return lambda users: calls.append((name, users))
+
+    seconds = TIMED([search("a"), search("b")], USERS[:100], at_once)
+    assert len(seconds) == 2
+    assert [name for name, _ in calls] == ["a", "b"] * (len(calls) // 2)
+    users = np.resize(USERS[:100], (len(calls) // 2 * at_once, USERS.shape[1]))
+    for name in "ab":
+        assert np.array_equal(np.concatenate([given for of, given in calls if of == name]), users)

@@ -31,17 +31,19 @@ def users_file(path: Path, count: int) -> Path:
 
 
 def everyone(pool: UserPool) -> list[tuple[float, ...]]:
-    users = [pool.tuning()]
+    """Those of one source."""
+    users, source = [pool.tuning()], pool.source
     while pool.has_more:
-        users.append(pool.confirming())
+        more = pool.confirming()
+        if pool.source != source:
+            break
+        users.append(more)
     return list(map(tuple, np.concatenate(users).round(5).tolist()))
 
 
 @pytest.mark.parametrize("count", [300, 301, 500, 1000])
 def test_each_user_of_a_file_is_handed_out_once(tmp_path: Path, vectors: VectorFile, count: int) -> None:
-    pool = user_pool(vectors, users_file(tmp_path / "u", count))
-    handed_out = everyone(pool)
-    assert pool.source == "u"
+    handed_out = everyone(user_pool(vectors, users_file(tmp_path / "u", count)))
     assert len(set(handed_out)) == len(handed_out)
     assert set(handed_out) <= set(map(tuple, USERS[:count].round(5).tolist()))
 
@@ -55,7 +57,18 @@ def test_a_choice_is_held_against_a_quarter_of_the_file_three_times_over(
     for _ in range(3):
         assert pool.has_more
         assert len(pool.confirming()) == count // 4
-    assert not pool.has_more
+        assert pool.source == "u"
+
+
+def test_choices_after_three_are_confirmed_with_synthetic_users(tmp_path: Path, vectors: VectorFile) -> None:
+    pool, synthetic = user_pool(vectors, users_file(tmp_path / "u", 301)), user_pool(vectors, None)
+    pool.tuning()
+    for _ in range(3):
+        pool.confirming()
+    for _ in range(3):
+        assert pool.has_more
+        assert pool.confirming().tolist() == synthetic.confirming().tolist()
+        assert pool.source == "means of random products, as earlier choices used up u"
 
 
 def test_synthetic_users_are_no_products_and_never_the_same(vectors: VectorFile) -> None:

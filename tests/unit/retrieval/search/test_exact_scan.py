@@ -17,9 +17,9 @@ def scores_at_a_time(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(exact_scan, "_MAX_SCORES", request.param)
 
 
-def found(units: np.ndarray, queries: np.ndarray, k: int) -> list[set[int]]:
+def found(units: np.ndarray, queries: np.ndarray, k: int, storage: str = "fp32") -> list[set[int]]:
     """The rows of the best side of each query, and then of the worst."""
-    lines = nearest_rows(open_vectors(faiss_index(units)), queries, k)
+    lines = nearest_rows(open_vectors(faiss_index(units, storage=storage)), queries, k)
     sets = [set(line[line >= 0].tolist()) for line in lines]
     assert [len(each) for each in sets] == (lines >= 0).sum(axis=1).tolist(), "a row is there twice"
     return sets
@@ -67,3 +67,19 @@ def test_a_query_with_too_many_ties_has_no_rows_and_the_others_have_theirs() -> 
         assert rows[query] == (set() if crowded else set(range(COUNT)))
     for query in (0, 2, 4, 6):
         assert rows[query] >= least[query]
+
+
+@pytest.mark.parametrize("queries", [1, 5])
+def test_rows_that_half_precision_lengthens_tie_at_one(queries: int) -> None:
+    draw = np.random.default_rng(3)
+    user = unit_vectors(draw.normal(size=(1, 48)))
+    near = unit_vectors(user + 1e-4 * draw.normal(size=(300, 48)))
+    units = unit_vectors(np.concatenate([near, draw.normal(size=(COUNT, 48))]))
+    stored = units.astype(np.float16).astype(np.float64)
+    tied = np.flatnonzero(np.rint(stored @ user[0] * 1e6) >= 1e6)
+    assert (stored @ user[0]).max() > 1 + 1e-5
+    assert 20 < len(tied) < 300
+    rows = found(units, np.repeat(user, queries, axis=0), 5, "fp16")
+    assert all(of_query >= set(tied.tolist()) for of_query in rows[:queries])
+    rows = found(units, np.repeat(-user, queries, axis=0), 5, "fp16")
+    assert all(of_query >= set(tied.tolist()) for of_query in rows[queries:])

@@ -1,6 +1,7 @@
 """Dynamic batching: one search answers several users who wait for `/infer` in less time than as many searches."""
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,9 @@ from service.recommender import Serving, UserBlock
 from service.settings import Limits
 
 _MATCH_SECONDS = 5e-6  # both sides of one match, found and written
+# An estimate holds for most users, not for those near a crowd of products that tie, whose searches score all rows. Where
+# a batch has computed for longer than all its estimates may come to, users are left to threads for a while.
+_MAX_OVERRUN, _CAUTIOUS_SECONDS = 8, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +31,17 @@ class DynamicBatcher:
 
     def __init__(self, serving: Serving, limits: Limits):
         self._serving, self._limits = serving, limits
+        self._cautious_until = -math.inf
 
     def run_batch(self, bodies: Sequence[bytes], max_seconds: float = math.inf) -> list[BatchedAnswer | None]:
         """Return an answer for each body, or None where the app must look: at anything unusual, valid or not.
 
-        None too, at no cost, for a user whose search is estimated to take longer than `max_seconds`.
+        None too, at no cost, for a user whose search is estimated to take longer than `max_seconds`, and for all for a
+        second after such an estimate was far too low.
         """
-        recommender = self._serving.recommender
+        if math.isfinite(max_seconds) and time.monotonic() < self._cautious_until:
+            return [None] * len(bodies)
+        began, recommender = time.thread_time(), self._serving.recommender
         try:
             reader = reader_for(recommender.info.dimension, self._limits, recommender.vocabulary)
             users, vectors = reader.parse_fast(bodies)
@@ -44,6 +52,8 @@ class DynamicBatcher:
             answers = recommender.recommend_inline(block, partial(encode_answers, recommender.prefixes))
         except Exception:  # noqa: BLE001 (Each request meets it again, and says so in its own answer.)
             return [None] * len(bodies)
+        if time.thread_time() - began > _MAX_OVERRUN * max_seconds:
+            self._cautious_until = time.monotonic() + _CAUTIOUS_SECONDS
         for answer in answers:
             metrics.observe_answers([answer.best_score], (), recommender.info.products)
         found, build_id = iter(answers), recommender.info.build_id

@@ -60,6 +60,21 @@ def test_a_search_that_fails_is_left_for_the_app() -> None:
     assert answers(engine, body("ann", EAST), body("bob", WEST)) == [None, None]
 
 
+def test_after_a_search_that_took_far_longer_than_estimated_users_are_left_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, computed, engine = [100.0], iter([0.0, 0.03, 1.0, 1.001]), compass()
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("time.thread_time", lambda: next(computed))
+    batcher, ann = DynamicBatcher(Serving(Recommender(engine)), LIMITS), body("ann", EAST)
+    [slow] = batcher.run_batch([ann], max_seconds=0.003)
+    clock[0] += 0.9
+    assert slow
+    assert batcher.run_batch([ann], max_seconds=0.003) == [None]
+    clock[0] += 0.2
+    assert batcher.run_batch([ann], max_seconds=0.003) == [slow]
+
+
 def test_a_new_build_answers_who_comes_after_it() -> None:
     older, newer = compass(), FakeEngine(up=[1.0, 0.0, 0.0], down=[-1.0, 0.0, 0.0])
     older.info = replace(older.info, build_id="older")

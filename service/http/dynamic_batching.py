@@ -13,8 +13,8 @@ from service.recommender import Serving, UserBlock
 from service.settings import Limits
 
 _MATCH_SECONDS = 5e-6  # both sides of one match, found and written
-# An estimate holds for most users, not for those near a crowd of products that tie, whose searches score all rows. Where
-# a batch has computed for longer than all its estimates may come to, users are left to threads for a while.
+# An estimate holds for most users, not for those near a crowd of products that tie, whose searches score all rows.
+# Where a batch has computed for longer than its estimates may come to, users are left to threads for a while.
 _MAX_OVERRUN, _CAUTIOUS_SECONDS = 8, 1.0
 
 

@@ -53,7 +53,7 @@ def test_five_thousand_idle_connections(root: Path, publish: Publish) -> None:
 
 
 @pytest.mark.slow
-def test_the_longest_idle_make_room_for_new_connections(root: Path, publish: Publish) -> None:
+def test_idle_connections_make_room_for_new_ones_oldest_first(root: Path, publish: Publish) -> None:
     publish(0)
     with serving(root) as server, ExitStack() as stack:
         connections = []

@@ -24,23 +24,23 @@ def head(length: int) -> bytes:
     return b"POST /batch HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % length
 
 
-def send_most_of_a_body(connection: socket.socket, megabytes: int) -> None:
+def send_unfinished_body(connection: socket.socket, megabytes: int) -> None:
     with suppress(OSError):
         connection.sendall(head(megabytes * MEGABYTE))
         for _ in range(megabytes - 1):
             connection.sendall(b" " * MEGABYTE)
 
 
-def send_most_of_bodies(connections: list[socket.socket], megabytes: int) -> None:
+def send_unfinished_bodies(connections: list[socket.socket], megabytes: int) -> None:
     with ThreadPoolExecutor(len(connections)) as executor:
-        list(executor.map(send_most_of_a_body, connections, repeat(megabytes)))
+        list(executor.map(send_unfinished_body, connections, repeat(megabytes)))
 
 
 def unfinished_bodies(root: Path, publish: Publish, clients: int, body_mb: int, budget_mb: int) -> None:
     publish(0)
     settings = {"RECO_MEMORY_MB": str(budget_mb), "RECO_MAX_BODY_MB": str(body_mb)}
     with serving(root, **settings) as server, watched(server) as seen, ExitStack() as stack:
-        send_most_of_bodies([stack.enter_context(server.raw()) for _ in range(clients)], body_mb)
+        send_unfinished_bodies([stack.enter_context(server.raw()) for _ in range(clients)], body_mb)
         assert server.send("POST", "/batch", batch_body(3, 3), {}).status == 200
     seen.report("unfinished bodies", clients=clients)
 
@@ -55,7 +55,7 @@ def test_forty_bodies_of_64_mb_without_a_key_are_hardly_held(root: Path, publish
     publish(0)
     settings, headers = {"RECO_API_KEYS": "secret", "RECO_MAX_IN_FLIGHT": "8"}, {"Authorization": "Bearer secret"}
     with serving(root, **settings) as server, watched(server, **headers) as seen, ExitStack() as stack:
-        send_most_of_bodies([stack.enter_context(server.raw()) for _ in range(40)], 64)
+        send_unfinished_bodies([stack.enter_context(server.raw()) for _ in range(40)], 64)
         time.sleep(2)
     seen.report("unfinished bodies without a key", clients=40, max_grown_mb=100)
 
@@ -69,7 +69,7 @@ def test_a_body_that_finds_no_room_is_refused_on_its_headers(root: Path, publish
     publish(0)
     with serving(root, RECO_MEMORY_MB=str(BUDGET_MB), RECO_MAX_BODY_MB=str(BUDGET_MB)) as server, ExitStack() as stack:
         first, second = (stack.enter_context(server.raw()) for _ in range(2))
-        send_most_of_a_body(first, BUDGET_MB - 8)
+        send_unfinished_body(first, BUDGET_MB - 8)
         time.sleep(0.5)
         second.sendall(head(32 * MEGABYTE))
         refused = answer_on(second)

@@ -45,7 +45,7 @@ def recall(share: float, k: int) -> RecallAtK:
         ([0.5, 0.6, 0.7, 0.8], [0.995, 1, 1, 1], 0, (3, 0), False),
     ],
 )
-def test_the_fewest_candidates_that_reach_the_target_are_taken(
+def test_the_least_effort_that_reaches_the_target_is_taken(
     at_10: list[float], at_100: list[float], reserve: int, steps: tuple[int, int], reaches: bool
 ) -> None:
     effort = least_effort(curve_of(at_10, at_100), 7, 0.99, reserve)

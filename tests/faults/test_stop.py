@@ -37,7 +37,7 @@ def stop_under_load(root: Path, publish: Publish, stops: int, connections: int) 
             answered += sum((quick.answered + slow.answered).values())
     facts = {"connections": connections + 4, "drain_seconds": 1, "slowest_stop_seconds": round(slowest, 1)}
     record("stop under load", stops=stops, **facts, answered=answered, lost=0)
-    assert slowest < 1 + 11 + 3  # The aim, and what processes take to end on a busy machine.
+    assert slowest < 1 + 11
 
 
 def test_no_answer_is_lost_when_the_server_stops(root: Path, publish: Publish) -> None:
@@ -61,7 +61,7 @@ def test_a_stop_does_not_wait_for_clients_that_never_read(root: Path, publish: P
         assert server.stop() == 0
         seconds = time.monotonic() - began
     record("stop beside clients that never read", clients=40, drain_seconds=1, stop_seconds=round(seconds, 1))
-    assert seconds < 1 + 11 + 3  # The aim, and what processes take to end on a busy machine.
+    assert seconds < 1 + 11
 
 
 def test_a_draining_server_says_so_and_closes_its_connections(root: Path, publish: Publish) -> None:

@@ -23,7 +23,7 @@ from tests.support.threaded_server import threaded_server
 from tests.support.watched import workers
 
 WATCHDOG_SECONDS = 3  # the least
-TOLERANCE_SECONDS = 10  # beyond it, for a worker to be found out and replaced on a busy machine
+TOLERANCE_SECONDS = 6  # beyond it, for a worker to be found out and replaced on a busy machine
 # On SIGUSR1 a process does with its main thread, which runs a worker's event loop, what a test injects.
 SITE = """
 import re, signal, threading

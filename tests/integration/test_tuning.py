@@ -113,7 +113,7 @@ def test_an_index_that_is_no_faster_than_an_exact_scan_gives_way_to_it(
     monkeypatch.setattr(clock, "median_seconds", seconds)
     manifest = build(BuildRequest(products=tmp_path / "p.npz", out=tmp_path / "a"))
     assert (manifest.index.factory, manifest.recall.kept) == ("Flat", True)
-    assert len(timed) > 1
+    assert timed > {"Flat"}
 
 
 def test_users_that_were_not_tuned_with_get_the_target_recall(built: Build) -> None:

@@ -61,7 +61,7 @@ class FieldWriter:
 
     def append(self, identifier: str, fields: dict[str, Any]) -> None:
         """Add the further fields of the next product, as parsed JSON."""
-        for path, value in _members(fields, ()):
+        for path, value in members_of(fields):
             name = ".".join(path)
             self._names.add(name)
             field = self._fields.get(name) or self._new_field(name, path)
@@ -178,7 +178,7 @@ class _Field:
             yield products, values
 
 
-def _members(fields: dict[str, Any], above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+def members_of(fields: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield the keys that lead to each member that is not null, and to those of objects in it, and its value."""
     for key, value in fields.items():
         if value is None or (type(value) is float and not math.isfinite(value)):
@@ -186,7 +186,7 @@ def _members(fields: dict[str, Any], above: tuple[str, ...]) -> Iterator[tuple[t
         path = (*above, key)
         yield path, value
         if type(value) is dict and len(path) < MAX_LEVELS:
-            yield from _members(value, path)
+            yield from members_of(value, path)
 
 
 def _type_of(value: Any) -> str:

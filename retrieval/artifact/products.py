@@ -44,7 +44,16 @@ class ProductTable:
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """Return the product's `id`, `name` and further fields."""
-        return orjson.loads(self._lines[self._line_starts[position] : self._line_starts[position + 1]])
+        return orjson.loads(self.line(position))
+
+    def line(self, position: int) -> bytes:
+        """Return the JSON of the product, which begins with its prefix."""
+        return self._lines[self._line_starts[position] : self._line_starts[position + 1] - 1]
+
+    def sizes_behind_prefix(self) -> NDArray[np.int64]:
+        """Return how many bytes the JSON of each product (n,) has behind its prefix."""
+        starts = self._line_starts.astype(np.int64)
+        return starts[1:] - starts[:-1] - self._prefix_lengths - 1
 
     def prefixes(self, positions: NDArray[np.integer]) -> list[bytes]:
         """Return each product's JSON up to its `id` and `name`, left open: `{"id":"p17","name":"Margherita pizza"`."""

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from retrieval.artifact.store import Build, open_build
-from retrieval.search.filters.language import EVERYTHING, BadFilter
-from retrieval.search.filters.masks import FilterIndex, Mask
+from retrieval.search.filters.language import EVERYTHING
+from retrieval.search.filters.masks import Mask
 from retrieval.search.filters.tree import Filter, every
 from retrieval.search.index import use_threads
 from retrieval.search.ranking import Neighbours
 from service.cores import Cores
 from service.engines.base import IndexInfo
-from service.errors import BadSetting
+from service.engines.shown_products import read_shown
 
 _TIMED_SEARCHES, _TIMED_MATCHES = 3, 10  # to learn how long one takes
 
@@ -40,15 +39,7 @@ def open_engine(
     build = open_build(root, build_id, verified)
     build.index.warm()
     build.filters.on_mask = on_mask or build.filters.on_mask
-    return FaissEngine(build, cores, read_shown(build.filters, shown))
-
-
-def read_shown(filters: FilterIndex, text: str) -> Filter:
-    """Return the filter of `RECO_FILTER`, of which an empty text lets all through. Raises BadSetting."""
-    try:
-        return filters.parse(orjson.loads(text)) if text else EVERYTHING
-    except BadFilter as error:
-        raise BadSetting(f"RECO_FILTER={text!r} does not fit the build: {error}") from error
+    return FaissEngine(build, cores, read_shown(build.filters.vocabulary, shown))
 
 
 class FaissEngine:
@@ -92,9 +83,9 @@ class FaissEngine:
     def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
         return [self._products[position] for position in positions.tolist()]
 
-    def find(self, product_id: str) -> int | None:
-        position = self._products.position(product_id)
-        return None if position is None or not self._are_shown(np.array([position])).all() else position
+    def positions_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        positions = self._products.positions(ids)
+        return np.where((positions >= 0) & self._are_shown(positions), positions, -1)
 
     def _time_search(self) -> float:
         began = time.perf_counter()
@@ -106,10 +97,10 @@ class FaissEngine:
         return positions[self._are_shown(positions)][:limit].astype(np.int64)
 
     def unit_vectors_of(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        positions = [self.find(identifier) for identifier in ids]
-        known = [position for position in positions if position is not None]
+        positions = self.positions_of(ids).tolist()
+        known = [position for position in positions if position >= 0]
         vectors = iter(self._vectors(known) if known else ())
-        return [None if position is None else next(vectors) for position in positions]
+        return [None if position < 0 else next(vectors) for position in positions]
 
     @cached_property
     def sampled_points(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from retrieval.search.filters.language import Vocabulary
 from retrieval.vectors import MAX_FAULTS, unit_vectors
-from service.engines.base import Catalogue
+from service.engines.base import Catalogue, FieldEngine
 from service.errors import BadRequest, Fault
 from service.http.requests.schemas import (
     Field,
@@ -57,7 +57,7 @@ def similar(
 
     The further options are those of a `User`. An id given twice counts once. Raises BadRequest naming each unknown id.
     """
-    vector = _mean_vector(recommender.catalogue, ids, "ids")
+    vector = _mean_vector(recommender.field_engine, ids, "ids")
     user = User("", k, exclude.union(ids), **options)
     return recommender.recommend_one(user, vector)
 
@@ -81,8 +81,8 @@ def _points(catalogue: Catalogue, vectors: NDArray[np.float32]) -> list[list[flo
     return [[round(x, 4), round(y, 4)] for x, y in catalogue.project(vectors).tolist()] if len(vectors) else []
 
 
-def _mean_vector(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArray[np.float64]:
-    vectors = dict(zip(ids, _vectors_of(catalogue, ids, field), strict=True))
+def _mean_vector(engine: FieldEngine, ids: Sequence[str], field: str) -> NDArray[np.float64]:
+    vectors = dict(zip(ids, _vectors_of(engine, ids, field), strict=True))
     mean: NDArray[np.float64] = np.mean([*vectors.values()], axis=0, dtype=np.float64)
     if np.linalg.norm(mean) < _MIN_MEAN_LENGTH:
         detail = f"{field} are of products whose vectors cancel out, which leaves no direction"
@@ -90,9 +90,9 @@ def _mean_vector(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArra
     return mean
 
 
-def _vectors_of(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArray[np.float32]:
+def _vectors_of(engine: FieldEngine, ids: Sequence[str], field: str) -> NDArray[np.float32]:
     """Return the unit vectors (m, d) of products; raises BadRequest naming each unknown id."""
-    vectors = catalogue.unit_vectors_of(ids)
+    vectors = engine.unit_vectors_of(ids)
     faults = []
     for i, (product_id, vector) in enumerate(zip(ids, vectors, strict=True)):
         if vector is None:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from retrieval.artifact.durable import fsync
 from retrieval.artifact.store import open_current
-from service.engines.faiss_engine import read_shown
+from service.engines.shown_products import read_shown
 from service.errors import BadBatch
 from service.offline.inputs import Block, BlockKey, open_users
 from service.offline.outputs import find_format
@@ -64,7 +64,7 @@ def run_batch(source: Path, output: Path, settings: Settings, k: int | None = No
 def _verified_build_id(settings: Settings) -> str:
     """Return the id of the current build, which is good and has the fields of the filter."""
     build = open_current(settings.artifacts)
-    read_shown(build.filters, settings.filter)
+    read_shown(build.filters.vocabulary, settings.filter)
     return build.id
 
 

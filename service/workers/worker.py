@@ -163,16 +163,16 @@ def _follow_alias(serving: Serving) -> None:
 
 def _open_recommender(settings: Settings, cores: Cores, build_id: str) -> Recommender:
     if settings.milvus:
-        return Recommender(_milvus_engine(settings.milvus))
+        return Recommender(_milvus_engine(settings.milvus, settings.filter))
     return Recommender(open_engine(settings.artifacts, build_id, cores, settings.filter, on_mask=metrics.count_mask))
 
 
-def _milvus_engine(settings: MilvusSettings) -> "MilvusEngine":
+def _milvus_engine(settings: MilvusSettings, shown: str) -> "MilvusEngine":
     try:
         from service.engines import milvus_engine
     except ModuleNotFoundError as error:
         raise BadSetting(f"RECO_ENGINE='milvus': {error}; pip install 'jetmlett[milvus]'") from error
-    return milvus_engine.open_engine(settings)
+    return milvus_engine.open_engine(settings, shown)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from service.settings import MILVUS_INDEXES, MilvusSettings
 from tests.support.catalogues import products_of
 from tests.support.engine_contract import EngineContract, Products, positions
 from tests.support.engines import engine_of
+from tests.support.field_contract import FieldContract
 from tests.support.matches import found_by, matches_of, user_row
 from tests.support.milvus import MilvusServer, on_milvus
 
@@ -44,6 +45,13 @@ def engine_over(milvus: MilvusServer, tmp_path: Path, build_of: Callable[..., Bu
 
 class TestMilvus(EngineContract):
     batch_sizes = (2, 19, 60)
+
+
+class TestFields(FieldContract):
+    @pytest.fixture
+    def catalogue_size(self, milvus: MilvusServer) -> int:
+        """More products than a server scans without its indexes; Lite takes long for so many."""
+        return 1_500 if milvus.is_standalone else 90
 
 
 def test_the_info_tells_what_is_served(engine_over: EngineOver, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ condition := value | {operator: operand, …}                                   
 """
 
 import math
-from collections.abc import Callable, Collection, Container, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args
 
 from retrieval.search.filters.facts import FieldFacts
@@ -19,6 +19,7 @@ from retrieval.search.filters.tree import (
     Value,
     complement,
     every,
+    fields_of,
     some,
 )
 from retrieval.vectors import json_type
@@ -63,12 +64,20 @@ class BadFilter(ValueError):
 class Vocabulary:
     """The fields of a build: the filterable ones, why others are not filterable, and the names of all.
 
-    It equals itself alone, so that what is kept for a build can be found by it.
+    `unsupported` are filterable ones by which an engine cannot filter all the same, and why, and `unshown` is why it
+    shows no fields, if it does not. It equals itself alone, so that what is kept for a build can be found by it.
     """
 
     filterable: Mapping[str, FieldFacts]
     reasons: Mapping[str, str]
-    names: Container[str]
+    names: Collection[str]
+    unsupported: Mapping[str, str] = field(default_factory=dict)
+    unshown: str = ""
+
+    def problem_with(self, tree: Filter) -> str:
+        """Return by which field of a filter an engine cannot filter, and why, or "" where it can by all of them."""
+        names = sorted(self.unsupported.keys() & fields_of(tree))
+        return f"{names[0]!r}: {self.unsupported[names[0]]}" if names else ""
 
 
 def parse_filter(value: Any, vocabulary: Vocabulary) -> Filter:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.search.filters.language import Vocabulary, parse_filter
-from retrieval.search.filters.postings import Bitmap, Postings, complement_of, members_of, pack
+from retrieval.search.filters.postings import Bitmap, Numbers, Postings, Texts, complement_of, members_of, pack
 from retrieval.search.filters.tree import Compare, Every, Exists, Filter, Not, OneOf, Some
 from retrieval.search.ranking import RowGroups
 
@@ -135,6 +135,10 @@ class FilterIndex:
     def parse(self, value: Any) -> Filter:
         """Return the filter in parsed JSON. Raises BadFilter."""
         return parse_filter(value, self.vocabulary)
+
+    def values_of(self, name: str) -> Texts | Numbers:
+        """Return the distinct values of a filterable field in rising order; booleans are 0 and 1."""
+        return self._postings[name].values
 
     def mask(self, tree: Filter, excluded: NDArray[np.integer] | None = None) -> Mask:
         """Return the mask of a filter that `parse` has returned, without the products at `excluded` positions.

@@ -4,7 +4,7 @@ A bitmap has a bit a product, least significant bits first: FAISS reads it so. W
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -42,8 +42,8 @@ def members_of(bitmap: Bitmap) -> NDArray[np.int64]:
     return filled[bits >> 3] * 8 + (bits & 7)
 
 
-class Texts(Container[str]):
-    """Texts in UTF-8, one behind the other: text i is `content[starts[i]:starts[i + 1]]`, in rising order."""
+class Texts(Collection[str]):
+    """Texts in rising order, one behind the other in UTF-8: text i is `content[starts[i]:starts[i + 1]]`."""
 
     def __init__(self, content: NDArray[np.uint8], starts: NDArray[np.unsignedinteger]):
         self._content, self._starts = content.data, starts.data  # NumPy's own look-ups of one number are slow.
@@ -53,6 +53,9 @@ class Texts(Container[str]):
 
     def __getitem__(self, i: int) -> bytes:
         return bytes(self._content[self._starts[i] : self._starts[i + 1]])
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[i].decode() for i in range(len(self)))
 
     def __contains__(self, text: object) -> bool:
         return isinstance(text, str) and rank_of(self, encode(text)) is not None
@@ -87,23 +90,23 @@ class Postings:
         bitmaps: NDArray[np.uint8],
         product_count: int,
     ):
-        self._values, self._starts, self._products, self._bitmaps = values, starts.data, products, bitmaps
+        self.values, self._starts, self._products, self._bitmaps = values, starts.data, products, bitmaps
         self._product_count, self._block = product_count, block_size(product_count)
 
     def one_of(self, values: Iterable[Value]) -> Bitmap:
         """Return the products with one of the values; one that no product has is ignored."""
-        ranks = (rank_of(self._values, encode(value) if isinstance(value, str) else value) for value in values)
+        ranks = (rank_of(self.values, encode(value) if isinstance(value, str) else value) for value in values)
         return self._bitmap([(rank, rank + 1) for rank in sorted(rank for rank in ranks if rank is not None)])
 
     def compare(self, order: Order, operand: int | float) -> Bitmap:
         """Return the products with a number so ordered to the operand."""
         bisect: Any = bisect_left if order in ("$gte", "$lt") else bisect_right
-        rank = bisect(self._values, operand)
-        return self._bitmap([(rank, len(self._values)) if order in ("$gt", "$gte") else (0, rank)])
+        rank = bisect(self.values, operand)
+        return self._bitmap([(rank, len(self.values)) if order in ("$gt", "$gte") else (0, rank)])
 
     def all(self) -> Bitmap:
         """Return the products with any value."""
-        return self._bitmap([(0, len(self._values))])
+        return self._bitmap([(0, len(self.values))])
 
     def _bitmap(self, ranks: list[tuple[int, int]]) -> Bitmap:
         """Return the products of ranges of ranks, which rise and do not overlap."""

@@ -203,13 +203,16 @@ def read_id_set(value: Any) -> frozenset[str]:
 
 
 def read_filter(vocabulary: Vocabulary | None, value: Any) -> Filter:
-    """Return a filter over the fields. Raises CannotFilter where the engine has none."""
+    """Return a filter over the fields. Raises CannotFilter where the engine does not have them."""
     if vocabulary is None:
         raise CannotFilter("this engine does not filter; leave the filter out")
     try:
-        return parse_filter(value, vocabulary)
+        tree = parse_filter(value, vocabulary)
     except BadFilter as error:
         raise ValidationError([Fault(each.code, each.detail, each.pointer) for each in error.faults]) from error
+    if problem := vocabulary.problem_with(tree):
+        raise CannotFilter(f"this engine does not filter by {problem}")
+    return tree
 
 
 def read_score(value: Any) -> float:
@@ -225,6 +228,8 @@ def read_field_names(vocabulary: Vocabulary | None, value: Any) -> tuple[str, ..
     """Return names of fields without repetition, "*" among them or not. Raises CannotFilter where there are none."""
     if vocabulary is None:
         raise CannotFilter("this engine does not show fields; leave them out")
+    if vocabulary.unshown:
+        raise CannotFilter(f"this engine does not show fields: {vocabulary.unshown}")
     if type(value) is not list:
         raise _wrong_type("a list of names of fields", value)
     if not 1 <= len(value) <= MAX_VALUES:

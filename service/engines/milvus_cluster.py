@@ -31,7 +31,8 @@ def _lists(products: int) -> int:
 
 def _probes(products: int, depth: int, matched: int) -> int:
     lists = _lists(products)
-    return min(lists, math.ceil(lists * max(1 / 3, _SEARCHED_PER_FOUND * depth / matched)))
+    searched = max(products / 3, _SEARCHED_PER_FOUND * depth)  # as many that match as without a filter
+    return min(lists, math.ceil(lists * searched / matched))
 
 
 # How Milvus builds an index over so many products.
@@ -98,9 +99,13 @@ class Cluster:
         if self.call("has_collection", collection):
             self.call("drop_collection", collection)
 
-    def count(self, collection: str, expression: str = "") -> int:
-        """Return for how many products in a loaded collection an expression holds, those just inserted included."""
-        rows = self.call("query", collection, filter=expression, output_fields=["count(*)"], consistency_level="Strong")
+    def count(self, collection: str) -> int:
+        """Return the number of products in a loaded collection, those just inserted included."""
+        return self.count_matching(collection, "", consistency_level="Strong")
+
+    def count_matching(self, collection: str, expression: str, **options: Any) -> int:
+        """Return for how many products an expression holds, those of the last seconds perhaps not included."""
+        rows = self.call("query", collection, filter=expression, output_fields=["count(*)"], **options)
         return int(rows[0]["count(*)"])
 
     def create(self, collection: str, dimension: int, shards: int, columns: Sequence[Column] = ()) -> None:
@@ -128,6 +133,11 @@ class Cluster:
         for name in (ID, *(column["field_name"] for column in columns)):
             self._index_scalar(collection, name)
         self.call("load_collection", collection, replica_number=replicas)
+
+    def dimension_of(self, collection: str) -> int:
+        columns = self.call("describe_collection", collection)["fields"]
+        [dimension] = [int(column["params"]["dim"]) for column in columns if column["name"] == VECTOR]
+        return dimension
 
     def index_of(self, collection: str) -> str:
         """Return the kind of index over the vectors."""

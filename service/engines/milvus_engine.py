@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import math
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -29,8 +30,7 @@ from service.engines.milvus_cluster import (
     Cluster,
     build_id_of,
 )
-from service.engines.milvus_columns import is_unicode
-from service.engines.milvus_expressions import either_id, expression_of
+from service.engines.milvus_expressions import both_hold, either_text, expression_of
 from service.engines.milvus_fields import read_fields
 from service.engines.shown_products import read_shown
 from service.errors import BadSetting, CannotFilter, EngineUnavailable, TooLarge
@@ -40,6 +40,7 @@ _DEPTH_FACTOR = 4  # A search that was not deep enough is repeated with so many 
 _MAX_VECTOR_BYTES_PER_ANSWER = 4 * 2**20  # One user's vectors may be more.
 _MAX_CACHED_PREFIXES, _MAX_CACHED_COUNTS = 200_000, 10_000
 _MAX_IDS_PER_QUERY = 1_000
+_SETTLING_SECONDS = 10.0  # Replicas of a collection may lack what was inserted within the last five.
 
 log = logging.getLogger(__name__)
 
@@ -91,13 +92,13 @@ class MilvusEngine:
         self._cluster, self._collection, self._shown_text = cluster, collection, shown
         self._load()
         fields = read_fields(cluster, collection)
-        columns = cluster.call("describe_collection", collection)["fields"]
-        [self._dimension] = [int(column["params"]["dim"]) for column in columns if column["name"] == VECTOR]
+        self._dimension = cluster.dimension_of(collection)
         index = cluster.index_of(collection)
         self._products = cluster.count(collection)
         self._search_parameters = partial(SEARCH_PARAMETERS[index], self._products)
         self._prefixes: dict[int, bytes] = {}
         self._counts: dict[bytes, int] = {}
+        self._settled_at = time.monotonic() + _SETTLING_SECONDS
         self._columns, self.vocabulary = fields.columns, fields.vocabulary
         self._shown = read_shown(self.vocabulary, shown)
         self.is_available = True
@@ -164,11 +165,10 @@ class MilvusEngine:
         """Raises EngineUnavailable."""
         self._check_available()
         found: dict[str, int] = {}
-        known = [each for each in dict.fromkeys(ids) if is_unicode(each)]
-        shown = self._expression(EVERYTHING)
-        for start in range(0, len(known), _MAX_IDS_PER_QUERY):
-            expression = either_id(known[start : start + _MAX_IDS_PER_QUERY], ID)
-            both = f"({expression}) and ({shown})" if shown else expression
+        distinct = [*dict.fromkeys(ids)]
+        for start in range(0, len(distinct), _MAX_IDS_PER_QUERY):
+            asked = either_text(ID, distinct[start : start + _MAX_IDS_PER_QUERY])
+            both = both_hold(asked, self._expression(EVERYTHING))
             rows = self._cluster.call("query", self._collection, filter=both, output_fields=[POSITION, PREFIX])
             labels = parse_prefixes([row[PREFIX].encode() for row in rows])
             found.update((label["id"], row[POSITION]) for label, row in zip(labels, rows, strict=True))
@@ -201,11 +201,8 @@ class MilvusEngine:
 
     def _select(self, query: Filter, excluded: Collection[str] = ()) -> _Selection:
         """Return the shown products that match a filter and have none of the excluded ids."""
-        expression = self._expression(query)
         left_out = sorted({*self.positions_of([*excluded]).tolist()} - {-1})
-        if left_out:
-            others = f"{POSITION} not in {left_out}"
-            expression = f"({expression}) and ({others})" if expression else others
+        expression = both_hold(self._expression(query), f"{POSITION} not in {left_out}" if left_out else "")
         return _Selection(expression, self._count(expression))
 
     def _expression(self, query: Filter) -> str:
@@ -213,14 +210,17 @@ class MilvusEngine:
         return "" if tree == EVERYTHING else expression_of(tree, self._columns)
 
     def _count(self, expression: str) -> int:
-        """Return for how many products an expression holds, which never changes."""
+        """Return for how many products an expression holds, which does not change once all of them are visible."""
         if not expression:
             return self._products
         key = hashlib.blake2b(expression.encode(), digest_size=16).digest()
         count = self._counts.get(key)
         if count is None:
-            count = self._cluster.count(self._collection, expression)
-            self._counts = {**(self._counts if len(self._counts) < _MAX_CACHED_COUNTS else {}), key: count}
+            count = self._cluster.count_matching(self._collection, expression)
+            if len(self._counts) >= _MAX_CACHED_COUNTS:
+                self._counts = {}
+            if time.monotonic() > self._settled_at:
+                self._counts[key] = count
         return count
 
     def _nearest(

@@ -6,7 +6,7 @@ from typing import Any
 
 from retrieval.search.filters.tree import Compare, Every, Exists, Filter, Not, OneOf, Order, Some, Value
 from service.engines.milvus_cluster import POSITION
-from service.engines.milvus_columns import ColumnType, FieldColumns
+from service.engines.milvus_columns import ColumnType, FieldColumns, is_unicode
 
 EVERY_PRODUCT, NO_PRODUCT = f"{POSITION} >= 0", f"{POSITION} < 0"
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r"})
@@ -29,9 +29,14 @@ def expression_of(tree: Filter, fields: Mapping[str, FieldColumns]) -> str:
             return _join(" and ", (expression_of(member, fields) for member in members)) or EVERY_PRODUCT
 
 
-def either_id(ids: Iterable[str], column: str) -> str:
+def either_text(column: str, texts: Iterable[str]) -> str:
     """Return the expression that holds where a column has one of some texts, and perhaps where it has another."""
-    return f"{column} in [{', '.join(map(_literal, ids))}]"
+    return f"{column} in [{', '.join(map(_literal, filter(is_unicode, texts)))}]"
+
+
+def both_hold(one: str, other: str) -> str:
+    """Return the expression that holds where both do, of which an empty one always does."""
+    return f"({one}) and ({other})" if one and other else one or other
 
 
 def _one_of(field: FieldColumns, values: Iterable[Value]) -> str:

@@ -175,6 +175,7 @@ class FieldContract:
             atol=1e-7,
         )
         assert filtered.engine.positions_of([]).tolist() == []
+        assert filtered.engine.positions_of(["\ud800"]).tolist() == [-1]
 
     def test_bounds_apply_to_what_a_filter_and_exclude_leave(self, engine_over: EngineOver) -> None:
         filtered = Filtered(engine_over, RandomFilters(9).products(60))

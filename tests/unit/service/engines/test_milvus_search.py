@@ -19,11 +19,12 @@ def test_a_graph_is_searched_four_times_as_deep_but_never_less_than_some_thousan
         (3000, 250, 3000, 219, 73),
         (3000, 375, 3000, 219, 110),
         (3000, 1500, 3000, 219, 219),
-        (3000, 25, 200, 219, 110),
-        (3000, 100, 200, 219, 219),
+        (3000, 10, 2000, 219, 110),
+        (3000, 10, 1001, 219, 219),
+        (3000, 10, 7, 219, 219),
     ],
 )
-def test_so_many_lists_are_searched_that_they_hold_four_times_the_matches_that_are_to_be_found(
+def test_so_many_lists_are_searched_that_they_hold_as_many_matches_whatever_the_filter(
     products: int, depth: int, matched: int, lists: int, probes: int
 ) -> None:
     assert BUILD_PARAMETERS["IVF_FLAT"](products) == {"nlist": lists}

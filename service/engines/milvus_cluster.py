@@ -18,7 +18,7 @@ METRIC = "IP"  # The inner product of unit vectors is their cosine.
 # the parts of a text about the fields, as not every server keeps a description of a collection.
 POSITION, ID, PREFIX, FURTHER, ABOUT, VECTOR = "position", "id", "head", "further", "about", "vector"
 STORED = [POSITION, PREFIX, VECTOR]  # Servers name the primary key in a hit only where it is requested.
-MAX_TEXT_BYTES = 65_535  # Milvus takes no longer strings.
+MAX_VARCHAR_BYTES = 65_535  # Milvus takes no longer strings.
 MAX_FIELD_COLUMNS = 64 - 6  # A collection has no more columns than 64.
 SCALAR_INDEXES = ("INVERTED", "")  # The empty one is what a server makes by default, which older ones insist on.
 _CONNECT_SECONDS = 10.0
@@ -94,6 +94,16 @@ class Cluster:
                 return str(collection)
         return ""
 
+    def published_target(self) -> str:
+        """Return the collection that the alias names. Raises EngineUnavailable where it names no published one."""
+        target = self.target()
+        if not target:
+            raise EngineUnavailable(f"{self.alias}: Milvus has no such alias; `python -m service publish` makes it")
+        if not build_id_of(self.alias, target):
+            problem = f"names the collection {target}, which `python -m service publish` has not made"
+            raise EngineUnavailable(f"{self.alias}: {problem}")
+        return target
+
     def drop(self, collection: str) -> None:
         """Remove a collection, if there is one."""
         if self.call("has_collection", collection):
@@ -113,7 +123,7 @@ class Cluster:
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field(POSITION, DataType.INT64, is_primary=True)
         for name in (ID, PREFIX, FURTHER, ABOUT):
-            schema.add_field(name, DataType.VARCHAR, max_length=MAX_TEXT_BYTES)
+            schema.add_field(name, DataType.VARCHAR, max_length=MAX_VARCHAR_BYTES)
         for column in columns:
             schema.add_field(**column)
         schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=dimension)

@@ -14,6 +14,7 @@ import orjson
 from numpy.typing import NDArray
 
 from retrieval.artifact.products import parse_prefixes
+from retrieval.errors import BadArtifact
 from retrieval.search.filters.language import EVERYTHING
 from retrieval.search.filters.tree import Filter, every
 from retrieval.search.ranking import RANKING_ERROR, SPARE_NEIGHBOURS, UNITS, Neighbours, SearchPath, to_millionths
@@ -66,16 +67,10 @@ class _Ranked:
 def open_engine(settings: MilvusSettings, shown: str = "") -> "MilvusEngine":
     """Connect, and serve what the alias names, of which the filter `shown` (JSON text) lets products through, or all.
 
-    Raises EngineUnavailable, or BadSetting where the filter does not fit.
+    Raises EngineUnavailable, BadArtifact, or BadSetting where the filter does not fit.
     """
     cluster = Cluster(settings)
-    target = cluster.target()
-    if not target:
-        raise EngineUnavailable(f"{cluster.alias}: Milvus has no such alias; `python -m service publish` makes it")
-    if not build_id_of(cluster.alias, target):
-        problem = f"names the collection {target}, which `python -m service publish` has not made"
-        raise EngineUnavailable(f"{cluster.alias}: {problem}")
-    return MilvusEngine(cluster, target, shown)
+    return MilvusEngine(cluster, cluster.published_target(), shown)
 
 
 class MilvusEngine:
@@ -88,7 +83,7 @@ class MilvusEngine:
     search_seconds = math.inf
 
     def __init__(self, cluster: Cluster, collection: str, shown: str = ""):
-        """Raises EngineUnavailable, or BadSetting where the filter `shown` does not fit."""
+        """Raises EngineUnavailable, BadArtifact, or BadSetting where the filter `shown` does not fit."""
         self._cluster, self._collection, self._shown_text = cluster, collection, shown
         self._load()
         fields = read_fields(cluster, collection)
@@ -101,7 +96,7 @@ class MilvusEngine:
         self._settled_at = time.monotonic() + _SETTLING_SECONDS
         self._columns, self.vocabulary = fields.columns, fields.vocabulary
         self._shown = read_shown(self.vocabulary, shown)
-        self.is_available = True
+        self.is_available, self._refused = True, ""
         build_id = build_id_of(cluster.alias, collection)
         filterable = [asdict(facts) for name, facts in fields.facts.items() if name in fields.columns]
         self.info = IndexInfo(build_id, self._products, self._dimension, f"Milvus {index}", {}, filterable)
@@ -110,7 +105,7 @@ class MilvusEngine:
         """Return this engine, or one of the collection that the alias names by now; probes whether Milvus answers."""
         try:
             target = self._cluster.target()
-            if target != self._collection and build_id_of(self._cluster.alias, target):
+            if target not in (self._collection, self._refused) and build_id_of(self._cluster.alias, target):
                 return MilvusEngine(self._cluster, target, self._shown_text)
             self._load()
             self.is_available = True
@@ -118,8 +113,9 @@ class MilvusEngine:
             if self.is_available:
                 log.error("%s", error)
             self.is_available = False
-        except BadSetting as error:
-            log.error("%s: not served: %s", target, error)
+        except (BadArtifact, BadSetting) as error:
+            log.error("%s is not served: %s", target, error)
+            self._refused = target
         return self
 
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
@@ -186,7 +182,10 @@ class MilvusEngine:
         requested = positions.tolist()
         known = self._prefixes
         if missing := [position for position in requested if position not in known]:
-            known = {**known, **{row[POSITION]: row[PREFIX].encode() for row in self._query(missing, STORED)}}
+            known = {
+                **known,
+                **{row[POSITION]: row[PREFIX].encode() for row in self._query(missing, [POSITION, PREFIX])},
+            }
         return [known[position] for position in requested]
 
     def _load(self) -> None:

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from retrieval.artifact.store import Build
+from retrieval.errors import BadArtifact
 from retrieval.search.filters.facts import FieldFacts
 from retrieval.search.filters.language import Vocabulary
-from service.engines.milvus_cluster import ABOUT, MAX_FIELD_COLUMNS, MAX_TEXT_BYTES, POSITION, Cluster, Column
+from service.engines.milvus_cluster import ABOUT, MAX_FIELD_COLUMNS, MAX_VARCHAR_BYTES, POSITION, Cluster, Column
 from service.engines.milvus_columns import FieldColumns, columns_of, reason_not_kept
-from service.errors import EngineUnavailable
 
 _NO_ROOM = f"a collection of Milvus has room for {MAX_FIELD_COLUMNS} columns of fields"
 _NO_TYPE = "this Milvus has no columns of its type"
@@ -69,10 +69,10 @@ class CollectionFields:
 
 
 def read_fields(cluster: Cluster, collection: str) -> CollectionFields:
-    """Return the fields of a loaded collection. Raises EngineUnavailable where it does not say what they are."""
+    """Return the fields of a loaded collection. Raises EngineUnavailable, or BadArtifact where it tells none."""
     columns = cluster.call("describe_collection", collection)["fields"]
     if ABOUT not in [column["name"] for column in columns]:
-        raise EngineUnavailable(f"{collection}: an older version has published it; publish a new build")
+        raise BadArtifact(f"{collection}: an older version has published it; publish a new build")
     rows = cluster.call("query", collection, filter=f'{ABOUT} != ""', output_fields=[POSITION, ABOUT])
     return CollectionFields.from_json("".join(row[ABOUT] for row in sorted(rows, key=lambda row: int(row[POSITION]))))
 
@@ -97,6 +97,6 @@ def fields_of_build(build: Build) -> CollectionFields:
 def _unshown(build: Build) -> str:
     sizes = build.products.sizes_behind_prefix()
     position = int(sizes.argmax())
-    if sizes[position] <= MAX_TEXT_BYTES:
+    if sizes[position] <= MAX_VARCHAR_BYTES:
         return ""
-    return f"those of product {position + 1} take {sizes[position]} bytes, Milvus keeps {MAX_TEXT_BYTES}"
+    return f"those of product {position + 1} take {sizes[position]} bytes, Milvus keeps {MAX_VARCHAR_BYTES}"

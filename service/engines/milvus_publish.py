@@ -21,7 +21,7 @@ from service.engines.milvus_cluster import (
     ABOUT,
     FURTHER,
     ID,
-    MAX_TEXT_BYTES,
+    MAX_VARCHAR_BYTES,
     POSITION,
     PREFIX,
     VECTOR,
@@ -129,9 +129,9 @@ def _is_taken(cluster: Cluster, collection: str, columns: Sequence[Column]) -> b
 def _parts_of_about(fields: CollectionFields, products: int) -> dict[int, str]:
     """Return the text about the fields in parts, which products keep, by their positions. Raises CannotPublish."""
     text = fields.to_json()
-    parts = [text[start : start + MAX_TEXT_BYTES] for start in range(0, len(text), MAX_TEXT_BYTES)]
+    parts = [text[start : start + MAX_VARCHAR_BYTES] for start in range(0, len(text), MAX_VARCHAR_BYTES)]
     if len(parts) > products:
-        raise CannotPublish(f"the names of fields take {len(text)} bytes, Milvus keeps {products * MAX_TEXT_BYTES}")
+        raise CannotPublish(f"the names of fields take {len(text)} bytes, Milvus keeps {products * MAX_VARCHAR_BYTES}")
     return dict(enumerate(parts))
 
 
@@ -139,8 +139,8 @@ def _row(
     build: Build, fields: CollectionFields, position: int, prefix: bytes, vector: NDArray[np.float32]
 ) -> dict[str, Any]:
     """Return what Milvus keeps of a product. Raises CannotPublish where it does not keep the name."""
-    if len(prefix) > MAX_TEXT_BYTES:
-        problem = f"id and name take {len(prefix)} bytes, Milvus keeps {MAX_TEXT_BYTES}"
+    if len(prefix) > MAX_VARCHAR_BYTES:
+        problem = f"id and name take {len(prefix)} bytes, Milvus keeps {MAX_VARCHAR_BYTES}"
         raise CannotPublish(f"product {position + 1}: {problem}")
     line = build.products.line(position)
     product: dict[str, Any] = orjson.loads(line)

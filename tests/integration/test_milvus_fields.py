@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from retrieval.errors import BadArtifact
 from retrieval.search.filters.language import EVERYTHING, parse_filter
 from retrieval.vectors import unit_vectors
 from service.errors import BadSetting, CannotPublish, EngineUnavailable
@@ -73,6 +74,16 @@ def test_all_options_are_answered_as_numpy_says(milvus: MilvusServer, tmp_path: 
     assert (explained["path"], explained["candidates"]) == ("exact", {"best": 90, "worst": 90})
     nothing = user(filter={"brand": "nobody's", "price": 1}, explain=True)
     assert api.infer(nothing).json["explain"]["path"] == "nothing matches"
+    shown = api.infer(user(fields=["shop"], k=90)).json["best"]
+    assert [match["fields"].get("shop") for match in shown] == [
+        products.fields[int(m["id"][1:])].get("shop") for m in shown
+    ]
+    faults = api.post("/infer", user(fields=["nothing like it"], filter={"shop": 1, "prise": 1})).json["errors"]
+    assert sorted((fault["pointer"], fault["code"]) for fault in faults) == [
+        ("/fields/0", "unknown_field"),
+        ("/filter/prise", "unknown_field"),
+        ("/filter/shop", "not_filterable"),
+    ]
     bodies = [user(**options), user(k=3), nothing, user(filter=query, min_score=0.1, max_score=-0.2)]
     assert api.batch(array(bodies)).body == array([api.infer(body).body for body in bodies])
     similar = api.post("/similar", json.dumps({"ids": ["p0", "p3"], "k": 4, "filter": query}).encode()).json
@@ -200,9 +211,9 @@ def test_a_filter_for_all_requests_that_does_not_fit_is_refused_and_a_build_with
     ):
         open_engine(settings, '{"low": 1}')
     publish_fields([{"weight": 1}, {}])
-    assert engine.latest() is engine
+    assert [engine.latest(), engine.latest()] == [engine, engine]
     assert engine.is_available
-    assert "RECO_FILTER='{\"price\": 1}' does not fit the build" in caplog.text
+    assert caplog.text.count("RECO_FILTER='{\"price\": 1}' does not fit the build") == 1
     publish_fields([{"price": 1}, {}])
     assert engine.latest().info.products == 2
 
@@ -228,7 +239,9 @@ def test_counts_are_kept_once_all_replicas_must_have_the_products(
         assert asked == ["f0_price >= 2"] * calls
 
 
-def test_a_collection_of_an_older_version_is_refused(publish_fields: PublishFields, milvus: MilvusServer) -> None:
+def test_a_collection_of_an_older_version_is_refused_and_not_followed(
+    publish_fields: PublishFields, caplog: pytest.LogCaptureFixture
+) -> None:
     from pymilvus import DataType, MilvusClient
 
     from service.engines.milvus_engine import MilvusEngine
@@ -240,8 +253,12 @@ def test_a_collection_of_an_older_version_is_refused(publish_fields: PublishFiel
     cluster, name = engine._cluster, f"{ALIAS}_20200101T000000_000000Z_00000000"
     cluster.call("create_collection", name, schema=schema)
     cluster._index(name, "vector", index_type="FLAT", metric_type="IP")
-    with pytest.raises(EngineUnavailable, match=rf"^{name}: an older version has published it; publish a new build$"):
+    with pytest.raises(BadArtifact, match=rf"^{name}: an older version has published it; publish a new build$"):
         MilvusEngine(cluster, name)
+    cluster.call("alter_alias", name, ALIAS)
+    assert [engine.latest(), engine.latest()] == [engine, engine]
+    assert engine.is_available
+    assert caplog.text.count(f"{name} is not served: {name}: an older version has published it") == 1
 
 
 def test_a_build_without_fields_filters_to_everything(publish_fields: PublishFields) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.search.filters.masks import Mask
-from retrieval.search.filters.postings import complement_of, members_of, pack
+from retrieval.search.filters.postings import groups_with, pack
 from retrieval.search.settings import SearchSettings
 
 _MAX_CACHED_PARAMETERS = 4  # of a mask; each side has a number of lists, and a search may go deeper.
@@ -36,19 +36,11 @@ class Selector:
     def _select(self, mask: Mask) -> "_Selection":
         lists, list_count = None, self._index.nlist
         if self._may_choose_lists:
-            hold_match = self._lists_of(mask)
+            hold_match = groups_with(mask.rows, self._list_of_row, self._list_sizes)
             list_count = int(np.count_nonzero(hold_match))
             if list_count < self._index.nlist:
                 lists = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(pack(hold_match)))
         return _Selection(faiss.IDSelectorBitmap(mask.rows), lists, list_count)
-
-    def _lists_of(self, mask: Mask) -> NDArray[np.bool_]:
-        """Tell which lists hold a row of a mask; it takes less the fewer rows are in it, or are not."""
-        row_count = self._index.ntotal
-        if 2 * mask.row_count <= row_count:
-            return np.bincount(self._list_of_row[members_of(mask.rows)], minlength=self._index.nlist) > 0
-        others = members_of(complement_of(mask.rows, row_count))
-        return np.bincount(self._list_of_row[others], minlength=self._index.nlist) < self._list_sizes
 
     @cached_property
     def _list_of_row(self) -> NDArray[np.unsignedinteger]:

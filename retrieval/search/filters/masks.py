@@ -5,20 +5,27 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cached_property, partial, reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.search.filters.language import Vocabulary, parse_filter
-from retrieval.search.filters.postings import Bitmap, Postings, complement_of, members_of, pack
+from retrieval.search.filters.postings import (
+    Bitmap,
+    Postings,
+    complement_of,
+    count_of,
+    groups_with,
+    members_of,
+    pack,
+)
 from retrieval.search.filters.tree import Compare, Every, Exists, Filter, Not, OneOf, Some
 from retrieval.search.ranking import RowGroups
 
 MAX_LISTED_ROWS = 2**15  # More rows are not scored one by one, and need no list.
 _MAX_CACHE_BYTES = 32 * 2**20
-_FEW = 16  # A product looked up on its own takes about so many times as long as one of all.
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +71,13 @@ class MaskMaker:
     """Makes the masks of products in one build. Safe to use from many threads."""
 
     def __init__(self, groups: RowGroups, row_of_product: NDArray[np.integer]):
-        self._groups, self._row_of_product = groups, row_of_product
+        self._groups, self._row_of_product, self._row_sizes = groups, row_of_product, np.diff(groups.starts)
+        self._is_unshared = groups.row_count == groups.product_count
         self.product_count = groups.product_count
 
     def mask_of(self, products: Bitmap) -> Mask:
         """Return the mask that holds the products of a bitmap."""
-        rows = self._rows_of(products)
+        rows = products if self._is_unshared else pack(groups_with(products, self._row_of_product, self._row_sizes))
         row_count = count_of(rows)
         row_ids = members_of(rows) if row_count <= MAX_LISTED_ROWS else None
         return Mask(count_of(products), products, row_count, rows, row_ids)
@@ -78,7 +86,7 @@ class MaskMaker:
         """Return a mask that does not hold the products at these positions; it takes little time where they are few."""
         products = without_members(mask.products, positions)
         matched = count_of(products)
-        if self._groups.row_count == self._groups.product_count:
+        if self._is_unshared:
             rows, row_count = products, matched
         else:
             concerned = np.unique(self._row_of_product[positions]).astype(np.int64)
@@ -89,28 +97,6 @@ class MaskMaker:
         if row_ids is not None and row_count < mask.row_count:
             row_ids = row_ids[holds(rows, row_ids)]
         return Mask(matched, products, row_count, rows, row_ids)
-
-    def _rows_of(self, products: Bitmap) -> Bitmap:
-        """Return the rows of products: found one by one where they are few, or else by the first product of each."""
-        groups = self._groups
-        if groups.row_count == groups.product_count:
-            return products
-        if count_of(products) * _FEW < self.product_count:
-            rows = np.zeros(groups.row_count, np.bool_)
-            rows[self._row_of_product[members_of(products)]] = True
-        else:
-            first, others = self._first_and_other_products
-            chosen = np.unpackbits(products, count=self.product_count, bitorder="little").view(np.bool_)
-            rows = chosen[first]
-            rows[self._row_of_product[others[chosen[others]]]] = True
-        return pack(rows)
-
-    @cached_property
-    def _first_and_other_products(self) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-        """The first product of each row, and the products that share a row with an earlier one."""
-        is_other = np.ones(self.product_count, np.bool_)
-        is_other[self._groups.starts[:-1]] = False
-        return self._groups.products[self._groups.starts[:-1]], self._groups.products[is_other]
 
 
 class FilterIndex:
@@ -223,7 +209,3 @@ def without_members(bitmap: Bitmap, positions: NDArray[np.integer]) -> Bitmap:
     other = bitmap.copy()
     np.bitwise_and.at(other, positions >> 3, ~(1 << (positions & 7).astype(np.uint8)))
     return other
-
-
-def count_of(bitmap: Bitmap) -> int:
-    return int(np.bitwise_count(bitmap).sum())

@@ -25,7 +25,8 @@ from retrieval.search.settings import FilteredSettings, SearchSettings, SideSett
 SHARES = (0.001, 0.01, 0.1, 0.5, 0.99)
 PRODUCTS = RANDOM, LIKED, DISLIKED = "random", "liked", "disliked"
 _MAX_USERS, _ANCHORS, _SEED = 200, 6, 5
-_RAISES, _RAISE = 6, 1.25  # Where more candidates than that are needed, the time is better spent on an exact scan.
+_RAISES = 6  # Where more is needed, the time is better spent on an exact scan.
+_FIRST_RAISE, _RAISE = 2, 1.25
 _EXACT = "exact"
 
 Make = Callable[[SideSettings], ProductIndex]
@@ -70,7 +71,7 @@ class FilterGrid:
 
     def _settle(self, share: float, make: Make, settings: SideSettings) -> tuple[SideSettings, list[FilteredRecall]]:
         """Return settings with which all cells of a share reach the target, and their recall."""
-        attempt = 0
+        raises = dict.fromkeys(SIDES, 0)
         while True:
             index = make(settings)
             cells = [self._measure(index, products, share) for products in PRODUCTS]
@@ -79,10 +80,9 @@ class FilterGrid:
             if not missed:
                 return settings, cells
             for side in missed:
-                before = getattr(settings, side)
-                raised = _raised(before) if attempt < _RAISES else replace(before, candidates=index.groups.row_count)
-                settings = replace(settings, **{side: raised})
-            attempt += 1
+                raises[side] += 1
+                more = raised(getattr(settings, side), raises[side], index.groups.row_count)
+                settings = replace(settings, **{side: more})
 
     def _measure(self, index: ProductIndex, products: str, share: float) -> FilteredRecall:
         """Return the recall of a cell; what is found by an exact scan needs no search."""
@@ -134,10 +134,14 @@ class FilterGrid:
         return _Group(np.flatnonzero(are_users), self._maker.mask_of(pack(chosen)), np.flatnonzero(chosen).astype(size))
 
 
-def _raised(settings: SearchSettings) -> SearchSettings:
-    return SearchSettings(
-        ceil(settings.candidates * _RAISE), settings.per_match * _RAISE, ceil(settings.nprobe * _RAISE)
-    )
+def raised(settings: SearchSettings, raises: int, row_count: int) -> SearchSettings:
+    """Return settings raised for the nth time: to twice the candidates, which takes little time, then to more lists."""
+    if raises > _RAISES:
+        return replace(settings, candidates=row_count)
+    if raises > 1 and settings.nprobe > 1:
+        return replace(settings, nprobe=ceil(settings.nprobe * _RAISE))
+    factor = _FIRST_RAISE if raises == 1 else _RAISE
+    return replace(settings, candidates=ceil(settings.candidates * factor), per_match=settings.per_match * factor)
 
 
 def _bound(cell: FilteredRecall, side: str) -> float:

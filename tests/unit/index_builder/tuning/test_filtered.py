@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 import pytest
 
-from index_builder.tuning.filtered import DISLIKED, LIKED, PRODUCTS, RANDOM, SHARES, FilterGrid
+from index_builder.tuning.filtered import DISLIKED, LIKED, PRODUCTS, RANDOM, SHARES, FilterGrid, raised
 from retrieval.search.candidates import Candidates
 from retrieval.search.filters.masks import Mask
 from retrieval.search.index import ProductIndex
@@ -106,3 +106,18 @@ def test_settings_that_do_are_not_repeated(make: Make) -> None:
     settings, cells = grid(target=0.1).settle(make, PLAIN)
     assert settings == []
     assert {cell.path for cell in cells if cell.share > 0.05} == {"candidates"}
+
+
+@pytest.mark.parametrize(
+    ("nprobe", "expected"),
+    [
+        (10, [(20, 2, 10), (20, 2, 13), (20, 2, 17), (20, 2, 22), (20, 2, 28), (20, 2, 35), (5000, 2, 35)]),
+        (1, [(20, 2, 1), (25, 2.5, 1), (32, 3.125, 1), (40, 3.90625, 1), (50, 4.8828125, 1)]),
+    ],
+    ids=["lists", "no lists"],
+)
+def test_candidates_are_doubled_before_more_lists_are_visited(nprobe: int, expected: list[tuple[float, ...]]) -> None:
+    settings = SearchSettings(10, 1.0, nprobe)
+    for raises, values in enumerate(expected, 1):
+        settings = raised(settings, raises, row_count=5000)
+        assert (settings.candidates, settings.per_match, settings.nprobe) == values

@@ -12,7 +12,7 @@ from retrieval.search.stored_vectors import SCORING_ERROR, StoredVectors
 _MARGIN = np.float32(1e-6 + 2 * SCORING_ERROR)  # Rows this close to the k-th one may share its score in millionths.
 _MAX_SCORES = 2**22  # computed at a time, which bounds the memory of a scan
 _GROUP_ROWS, _MIN_GROUPS_PER_ROW = 64, 4
-_DENSE_SHARE = 0.7  # From there on, scoring all rows in their order takes less time than leaving some out.
+DENSE_SHARE = 0.7  # From there on, scoring all rows in their order takes less time than leaving some out.
 _MAX_TIES = 1000  # that a query may have in a block; each costs memory for every query
 
 
@@ -45,7 +45,7 @@ def _scored_blocks(
     if mask:
         for rows in mask.row_blocks(size):
             start, stop = int(rows[0]), int(rows[-1]) + 1
-            if len(rows) > _DENSE_SHARE * (stop - start):
+            if len(rows) > DENSE_SHARE * (stop - start):
                 scores = np.take(vectors.score_range(queries, start, stop), rows - start, axis=1)
             else:
                 scores = vectors.score_rows(queries, rows)

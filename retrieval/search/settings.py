@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-_SCAN_ADVANTAGE = 8
+SCAN_ADVANTAGE = 8
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def fewest_for_scan(rows: int) -> int:
 
     Rows picked here and there cost several times as much each as a scan of all in memory order.
     """
-    return math.ceil(rows / _SCAN_ADVANTAGE)
+    return math.ceil(rows / SCAN_ADVANTAGE)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from retrieval.search.ranking import (
     Neighbours,
     RowGroups,
     SearchPath,
+    both_sides,
     may_tie,
     order_rows,
     positions_of,
@@ -36,6 +37,8 @@ from retrieval.search.stored_vectors import StoredVectors, open_vectors
 # compared, so that thousands of near-identical vectors cost four searches and no more.
 _DEEPER_ROWS = (256, 4096)
 _MAX_SCANNING_QUERIES, _MAX_SCANNED_MATCHES = 64, 1_000_000  # at a time, which bounds the memory of a scan
+
+_SIGNS = np.array([[[SIGNS[side]]] for side in SIDES])
 
 
 class ProductIndex:
@@ -88,11 +91,8 @@ class ProductIndex:
             if k
             else np.empty((2, len(unit_vectors), 0), np.int64)
         )
-        best, worst = (
-            Neighbours(positions_of(of_side), SIGNS[side] * scores_of(of_side) + 0.0, path)
-            for side, of_side in zip(SIDES, keys, strict=True)
-        )
-        return best, worst
+        best, worst = zip(positions_of(keys), _SIGNS * scores_of(keys) + 0.0, strict=True)
+        return Neighbours(*best, path), Neighbours(*worst, path)
 
     def path(self, k: int, mask: Mask | None = None) -> str:
         """Return how a search finds what it scores: "candidates" of the index, or "exact" where it scores all rows."""
@@ -131,9 +131,11 @@ class ProductIndex:
         path.take(name, *candidates.counts_for(depth, mask))
         rows = self._order(both_sides(queries), candidates.find(queries, depth, mask), depth)
         keys = rank(rows, self.groups, k, mask.holds if mask else None)
+        is_unsettled, keys = may_tie(keys, rows), keys.reshape(2, -1, k)
+        if not is_unsettled.any():
+            return keys
+        is_unsettled = is_unsettled.reshape(2, -1).any(axis=0)
         is_short = (rows[:, -1] == NOTHING).reshape(2, -1).any(axis=0)
-        is_unsettled = may_tie(keys, rows).reshape(2, -1).any(axis=0)
-        keys = keys.reshape(2, -1, k)
         # More candidates are not found where there were too few, but farther ones where many tie.
         for chosen, left in ((is_short, ()), (is_unsettled & ~is_short, deeper_rows)):
             if chosen.any():
@@ -178,11 +180,6 @@ class ProductIndex:
 def _scanned_at_once(k: int) -> int:
     """Return for how many queries to scan all rows at a time."""
     return max(1, min(_MAX_SCANNING_QUERIES, _MAX_SCANNED_MATCHES // k))
-
-
-def both_sides(queries: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the queries (2n, d) that score a best row highest, and then those that score a worst row highest."""
-    return np.concatenate((queries, -queries))
 
 
 def use_threads(count: int) -> None:

@@ -86,6 +86,11 @@ class RowGroups:
         return RowGroups(starts, products[matches]), numbers.reshape(rows.shape)
 
 
+def both_sides(queries: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the queries (2n, d) that score a best row highest, and then those that score a worst row highest."""
+    return np.concatenate((queries, -queries))
+
+
 class RowAssigner:
     """Gives identical vectors one row: rows are numbered in the order in which their vectors first come."""
 

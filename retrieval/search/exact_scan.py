@@ -69,7 +69,8 @@ def _outermost(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], 
     else:
         highest = np.concatenate((scores, -scores))
     # Half-precision vectors may be longer than 1. What scores more than 1 ranks as 1, and ties with all that does.
-    kth = np.minimum(np.partition(highest, highest.shape[1] - k, axis=1)[:, -k, np.newaxis], 1) - _MARGIN
+    highest.partition(highest.shape[1] - k, axis=1)
+    kth = np.minimum(highest[:, -k, np.newaxis], 1) - _MARGIN
     above, below = np.flatnonzero(scores >= kth[:n]), np.flatnonzero(scores <= -kth[n:])
     return np.divmod(np.concatenate((above, below + scores.size)), m)
 

@@ -15,18 +15,17 @@ from retrieval.search.kinds import is_exact
 from retrieval.search.ranking import (
     NOTHING,
     SIDES,
-    SIGNS,
     SPARE_NEIGHBOURS,
     Neighbours,
     RowGroups,
     SearchPath,
     both_sides,
+    cosines_of,
     may_tie,
     order_rows,
     positions_of,
     rank,
     rank_all,
-    scores_of,
     to_millionths,
 )
 from retrieval.search.settings import FilteredSettings, SideSettings, fewest_for_scan
@@ -37,8 +36,6 @@ from retrieval.search.stored_vectors import StoredVectors, open_vectors
 # compared, so that thousands of near-identical vectors cost four searches and no more.
 _DEEPER_ROWS = (256, 4096)
 _MAX_SCANNING_QUERIES, _MAX_SCANNED_MATCHES = 64, 1_000_000  # at a time, which bounds the memory of a scan
-
-_SIGNS = np.array([[[SIGNS[side]]] for side in SIDES])
 
 
 class ProductIndex:
@@ -91,7 +88,7 @@ class ProductIndex:
             if k
             else np.empty((2, len(unit_vectors), 0), np.int64)
         )
-        best, worst = zip(positions_of(keys), _SIGNS * scores_of(keys) + 0.0, strict=True)
+        best, worst = zip(positions_of(keys), cosines_of(keys), strict=True)
         return Neighbours(*best, path), Neighbours(*worst, path)
 
     def path(self, k: int, mask: Mask | None = None) -> str:
@@ -131,10 +128,10 @@ class ProductIndex:
         path.take(name, *candidates.counts_for(depth, mask))
         rows = self._order(both_sides(queries), candidates.find(queries, depth, mask), depth)
         keys = rank(rows, self.groups, k, mask.holds if mask else None)
-        is_unsettled, keys = may_tie(keys, rows), keys.reshape(2, -1, k)
-        if not is_unsettled.any():
+        may_change, keys = may_tie(keys, rows), keys.reshape(2, -1, k)
+        if not may_change.any():
             return keys
-        is_unsettled = is_unsettled.reshape(2, -1).any(axis=0)
+        is_unsettled = may_change.reshape(2, -1).any(axis=0)
         is_short = (rows[:, -1] == NOTHING).reshape(2, -1).any(axis=0)
         # More candidates are not found where there were too few, but farther ones where many tie.
         for chosen, left in ((is_short, ()), (is_unsettled & ~is_short, deeper_rows)):
@@ -159,8 +156,9 @@ class ProductIndex:
         rows = nearest_rows(self.stored_vectors, queries, k, mask)
         ordered = self._order(both_sides(queries), rows, k)
         keys = rank(ordered, self.groups, k, mask.holds if mask else None).reshape(2, -1, k)
-        for crowded in np.flatnonzero((rows[:, 0] < 0).reshape(2, -1).any(axis=0)):
-            keys[:, crowded] = self._rank_every_row(queries[crowded], k, mask)
+        if (is_crowded := rows[:, 0] < 0).any():
+            for crowded in np.flatnonzero(is_crowded.reshape(2, -1).any(axis=0)):
+                keys[:, crowded] = self._rank_every_row(queries[crowded], k, mask)
         return keys
 
     def _rank_every_row(self, query: NDArray[np.float32], k: int, mask: Mask | None) -> NDArray[np.int64]:

@@ -25,7 +25,7 @@ class Effort:
 
     settings: SearchSettings
     recall: RecallAtK
-    reaches: bool
+    meets_target: bool
 
 
 def candidate_counts(rows: int) -> list[int]:
@@ -35,7 +35,7 @@ def candidate_counts(rows: int) -> list[int]:
 
 def exact_effort(users: int) -> Effort:
     """Return the effort of an exact scan, which takes no settings."""
-    return Effort(SearchSettings(), summarise(np.ones(users), K), reaches=True)
+    return Effort(SearchSettings(), summarise(np.ones(users), K), meets_target=True)
 
 
 def recall_curve(index: faiss.Index, panel: Panel, side: str, nprobe: int) -> Curve:

@@ -98,7 +98,7 @@ bench-oip: $(VENV)/.dev ## 1,000 users as tensors of the Open Inference Protocol
 
 lock: $(VENV)/.dev ## resolve pyproject.toml into the pinned requirements files
 	$(BIN)/pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --output-file requirements.txt pyproject.toml
-	$(BIN)/pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --extra dev --extra parquet --extra plots --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --extra dev --extra parquet --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
 
 sample-data: ## make data/ again from its sources (installs spaCy and 40 MB of word vectors into .venv-data)
 	test -d .venv-data || $(PYTHON) -m venv .venv-data

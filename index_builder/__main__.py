@@ -21,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
     from index_builder.pipeline import BuildRequest, build
+    from index_builder.report.files import PAGE
 
     started = time.perf_counter()
     try:
@@ -28,7 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (RetrievalError, OSError) as error:
         print_message(f"error: {error}\nnothing was published")
         return 1
-    print_result(_summary(options.out, manifest, time.perf_counter() - started))
+    page = options.out / manifest.build_id / PAGE
+    print_result(f"{_summary(options.out, manifest, time.perf_counter() - started)}\nreport      {page}")
     return 0
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from retrieval.artifact.field_writer import FieldReport, FieldWriter
 from retrieval.artifact.products import ProductWriter
 from retrieval.errors import BadCatalogue
+from retrieval.records.console import readable
 from retrieval.records.lenient_json import BadJson
 from retrieval.records.rows import read_rows
 from retrieval.records.vector_file import VectorFile
@@ -28,12 +29,16 @@ _MAX_LISTED_ROWS = 20
 
 @dataclass(frozen=True)
 class Catalogue:
-    """A catalogue that has been read: each distinct unit vector once, and the products that share it."""
+    """A catalogue that has been read: each distinct unit vector once, and the products that share it.
+
+    `row_faults` says of the first dropped rows what is wrong with them.
+    """
 
     vectors: VectorFile
     groups: RowGroups
     norms: NDArray[np.floating]
     dropped_rows: int
+    row_faults: list[str]
     fields: FieldReport
 
     def __len__(self) -> int:
@@ -66,9 +71,9 @@ def read_catalogue(
             raise BadCatalogue(f"{path}: holds no products")
         groups = rows.groups()
         products.finish(groups)
-        report = fields.finish()
+        report, shown = fields.finish(), list(map(readable, faults[:_MAX_LISTED_ROWS]))
         on_error.pop_all()
-        return Catalogue(vectors, groups, np.concatenate(norms), len(faults), report)
+        return Catalogue(vectors, groups, np.concatenate(norms), len(faults), shown, report)
 
 
 class _BadRow(Exception):

@@ -10,7 +10,8 @@ import faiss
 from index_builder.catalogue import VECTORS, read_catalogue
 from index_builder.kinds.negation import negate
 from index_builder.kinds.training import FLAT, check_negates, store_vectors
-from index_builder.report import write_report
+from index_builder.report.facts import report_facts
+from index_builder.report.files import write_report
 from index_builder.tuning.recall import K
 from index_builder.tuning.trials import TunedIndex
 from index_builder.tuning.tuner import Tuner
@@ -81,7 +82,8 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         tuned, filtered = tuner.under_filters(tuned) if catalogue.fields.filterable else (tuned, [])
         recall = Recall(request.recall, tuned.meets_target, tuned.users_from, **tuned.recall, filtered=filtered)
         index = tuner.product_index(tuned)
-        write_report(directory, catalogue, tuned, recall, index.search(tuner.panel.users, K))
+        answers = index.search(tuner.panel.users, K)
+        write_report(directory, report_facts(catalogue, tuned, tuner.dropped, recall, answers))
         write_projection(directory, vectors, catalogue.groups)
         write_sample_users(directory, request.queries)
         golden_queries = golden.record(index.search, open_products(directory).prefixes, golden_users)

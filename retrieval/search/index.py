@@ -15,17 +15,17 @@ from retrieval.search.kinds import is_exact
 from retrieval.search.ranking import (
     NOTHING,
     SIDES,
-    SIGNS,
     SPARE_NEIGHBOURS,
     Neighbours,
     RowGroups,
     SearchPath,
+    both_sides,
+    cosines_of,
     may_tie,
     order_rows,
     positions_of,
     rank,
     rank_all,
-    scores_of,
     to_millionths,
 )
 from retrieval.search.settings import FilteredSettings, SideSettings, fewest_for_scan
@@ -88,11 +88,8 @@ class ProductIndex:
             if k
             else np.empty((2, len(unit_vectors), 0), np.int64)
         )
-        best, worst = (
-            Neighbours(positions_of(of_side), SIGNS[side] * scores_of(of_side) + 0.0, path)
-            for side, of_side in zip(SIDES, keys, strict=True)
-        )
-        return best, worst
+        best, worst = zip(positions_of(keys), cosines_of(keys), strict=True)
+        return Neighbours(*best, path), Neighbours(*worst, path)
 
     def path(self, k: int, mask: Mask | None = None) -> str:
         """Return how a search finds what it scores: "candidates" of the index, or "exact" where it scores all rows."""
@@ -131,9 +128,11 @@ class ProductIndex:
         path.take(name, *candidates.counts_for(depth, mask))
         rows = self._order(both_sides(queries), candidates.find(queries, depth, mask), depth)
         keys = rank(rows, self.groups, k, mask.holds if mask else None)
+        may_change, keys = may_tie(keys, rows), keys.reshape(2, -1, k)
+        if not may_change.any():
+            return keys
+        is_unsettled = may_change.reshape(2, -1).any(axis=0)
         is_short = (rows[:, -1] == NOTHING).reshape(2, -1).any(axis=0)
-        is_unsettled = may_tie(keys, rows).reshape(2, -1).any(axis=0)
-        keys = keys.reshape(2, -1, k)
         # More candidates are not found where there were too few, but farther ones where many tie.
         for chosen, left in ((is_short, ()), (is_unsettled & ~is_short, deeper_rows)):
             if chosen.any():
@@ -157,8 +156,9 @@ class ProductIndex:
         rows = nearest_rows(self.stored_vectors, queries, k, mask)
         ordered = self._order(both_sides(queries), rows, k)
         keys = rank(ordered, self.groups, k, mask.holds if mask else None).reshape(2, -1, k)
-        for crowded in np.flatnonzero((rows[:, 0] < 0).reshape(2, -1).any(axis=0)):
-            keys[:, crowded] = self._rank_every_row(queries[crowded], k, mask)
+        if (is_crowded := rows[:, 0] < 0).any():
+            for crowded in np.flatnonzero(is_crowded.reshape(2, -1).any(axis=0)):
+                keys[:, crowded] = self._rank_every_row(queries[crowded], k, mask)
         return keys
 
     def _rank_every_row(self, query: NDArray[np.float32], k: int, mask: Mask | None) -> NDArray[np.int64]:
@@ -178,11 +178,6 @@ class ProductIndex:
 def _scanned_at_once(k: int) -> int:
     """Return for how many queries to scan all rows at a time."""
     return max(1, min(_MAX_SCANNING_QUERIES, _MAX_SCANNED_MATCHES // k))
-
-
-def both_sides(queries: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the queries (2n, d) that score a best row highest, and then those that score a worst row highest."""
-    return np.concatenate((queries, -queries))
 
 
 def use_threads(count: int) -> None:

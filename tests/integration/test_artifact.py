@@ -23,7 +23,7 @@ from retrieval.search.kinds import exact_rows
 from retrieval.vectors import unit_vectors
 from tests.support.published import DIMENSION, PRODUCTS, current, edit_manifest, file_facts, manifest_checksum, publish
 
-REPORT = {"recall.json"}  # holds the times that searches took
+REPORT = {"recall.json", "report.html"}  # with the times that searches took
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def after_tuning(tuning: np.ndarray) -> Draw:
 
 def test_an_unlucky_start_does_not_lose_a_good_index(vectors: VectorFile, tmp_path: Path) -> None:
     easy = choose(vectors, tmp_path, after_tuning(UNITS[0]), 4 * 75, KIND)
-    assert easy.trials[0].settings.candidates < easy.settings.best.candidates
+    assert easy.trials[0].best.settings.candidates < easy.settings.best.candidates
     assert easy.meets_target
     assert min(each.lower_bound for side in easy.recall.values() for each in side) >= 0.99
 

@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 import pytest
 
-from retrieval.search.candidates import Candidates
+from retrieval.search.candidates import Candidates, CodeScan
 from retrieval.search.filters.masks import Mask
 from retrieval.search.filters.postings import complement_of
 from retrieval.search.kinds import scanned_index
@@ -40,7 +40,7 @@ def lists_of(index: faiss.Index) -> np.ndarray:
 
 
 def transformed(index: faiss.Index, vectors: np.ndarray) -> np.ndarray:
-    return Candidates(index, ONE_LIST)._transformed(vectors)
+    return CodeScan(index).transformed(vectors)
 
 
 def test_only_rows_of_the_mask_are_found_whatever_their_bit(index: faiss.Index) -> None:

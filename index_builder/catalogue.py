@@ -12,7 +12,7 @@ import orjson
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from retrieval.artifact.field_writer import FieldReport, FieldWriter
+from retrieval.artifact.fields.writer import FieldReport, FieldWriter
 from retrieval.artifact.products import ProductWriter
 from retrieval.errors import BadCatalogue
 from retrieval.records.lenient_json import BadJson

@@ -15,7 +15,7 @@ import orjson
 
 from retrieval.artifact import golden
 from retrieval.artifact.durable import AT_ONCE, EXCLUSIVE, SHARED, fsync, locked, replace_text
-from retrieval.artifact.fields import FIELD_FILES, open_filters
+from retrieval.artifact.fields.lists import FIELD_FILES, open_filters
 from retrieval.artifact.manifest import (
     MANIFEST,
     Manifest,

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from retrieval.artifact.field_writer import FieldReport, FieldWriter
-from retrieval.artifact.fields import open_filters
+from retrieval.artifact.fields.writer import FieldReport, FieldWriter
+from retrieval.artifact.fields.lists import open_filters
 from retrieval.artifact.products import ProductWriter, open_products
 from retrieval.search.filters.language import BadFilter
 from retrieval.search.filters.masks import FilterIndex

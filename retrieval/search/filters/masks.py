@@ -78,7 +78,7 @@ class MaskMaker:
         """Return a mask that does not hold the products at these positions; it takes little time where they are few."""
         products = without_members(mask.products, positions)
         matched = count_of(products)
-        if self._groups.row_count == self._groups.product_count:
+        if self._groups.is_one_to_one:
             rows, row_count = products, matched
         else:
             concerned = np.unique(self._row_of_product[positions]).astype(np.int64)
@@ -93,7 +93,7 @@ class MaskMaker:
     def _rows_of(self, products: Bitmap) -> Bitmap:
         """Return the rows of products: found one by one where they are few, or else by the first product of each."""
         groups = self._groups
-        if groups.row_count == groups.product_count:
+        if groups.is_one_to_one:
             return products
         if count_of(products) * _FEW < self.product_count:
             rows = np.zeros(groups.row_count, np.bool_)

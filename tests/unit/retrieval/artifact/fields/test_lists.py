@@ -11,8 +11,8 @@ import pytest
 
 from index_builder.catalogue import read_catalogue
 from retrieval.artifact import field_writer
-from retrieval.artifact.field_writer import FieldReport, FieldWriter
-from retrieval.artifact.fields import FIELD_FILES, open_filters
+from retrieval.artifact.fields.writer import FieldReport, FieldWriter
+from retrieval.artifact.fields.lists import FIELD_FILES, open_filters
 from retrieval.artifact.products import open_products
 from retrieval.errors import BadArtifact, BadCatalogue
 from retrieval.search.filters.facts import FieldFacts

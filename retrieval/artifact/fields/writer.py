@@ -12,8 +12,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from retrieval.artifact.field_values import Column, InexactNumbers, column_of
-from retrieval.artifact.fields import (
+from retrieval.artifact.fields.values import Column, InexactNumbers, column_of
+from retrieval.artifact.fields.lists import (
     BITMAPS,
     CONTENT,
     CONTENT_STARTS,

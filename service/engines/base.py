@@ -57,22 +57,22 @@ class SearchEngine(Protocol):
 class FieldEngine(Protocol):
     """Filters products by their fields, and shows these. May be used from many threads at once.
 
-    An engine that can do both is one; another is a `SearchEngine` alone. Filters are over the fields in `vocabulary`.
-    Both ways to search say which path they went.
+    An engine that can do both is one; another is a `SearchEngine` alone. Filters are over the fields in `vocabulary`,
+    and match some of the `shown_products`, the number of those that may be shown at all. Both ways to search say which
+    path they went.
     """
 
     vocabulary: Vocabulary
+    shown_products: int
 
     def search_matching(
         self, unit_vectors: NDArray[np.float32], k: int, query: Filter, excluded: Collection[str] = ()
-    ) -> tuple[Neighbours, Neighbours]:
-        """Do what `search` does with the products that match a filter: a side is no wider than there are of these.
+    ) -> tuple[Neighbours, Neighbours, int]:
+        """Do what `search` does with the products that match a filter, and return how many these are.
 
-        Products with `excluded` ids do not match. An id that no product has is ignored.
+        Those with `excluded` ids are counted, but not found, and a side is no wider than there are others. An id that
+        no product has is ignored.
         """
-
-    def count_matching(self, query: Filter) -> int:
-        """Return how many products match a filter."""
 
     def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Return all fields of each product (m,) as the catalogue gave them, its id and name among them."""

@@ -69,6 +69,7 @@ class FaissEngine:
         self.info = IndexInfo(
             build.id, manifest.products, manifest.dimension, manifest.index.factory, recall, filterable
         )
+        self.shown_products = self._shown_mask.matched if self._shown_mask else manifest.products
         self.concurrency = cores.count
         self.search_seconds = min(self._time_search() for _ in range(_TIMED_SEARCHES))
 
@@ -79,15 +80,12 @@ class FaissEngine:
 
     def search_matching(
         self, unit_vectors: NDArray[np.float32], k: int, query: Filter, excluded: Collection[str] = ()
-    ) -> tuple[Neighbours, Neighbours]:
+    ) -> tuple[Neighbours, Neighbours, int]:
         with self._cores.one():
             use_threads(1)
-            positions = self._products.positions([*excluded]) if excluded else None
-            mask = self._mask(query, positions if positions is None else positions[positions >= 0])
-            return self._index.search(unit_vectors, k, mask)
-
-    def count_matching(self, query: Filter) -> int:
-        return self._mask(query).matched
+            matching = self._filters.mask(every((self._shown, query)))
+            best, worst = self._index.search(unit_vectors, k, self._without(matching, excluded))
+            return best, worst, matching.matched
 
     def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
         return [self._products[position] for position in positions.tolist()]
@@ -116,9 +114,12 @@ class FaissEngine:
         positions = self._projection.positions[self._are_shown(self._projection.positions)]
         return positions, self.project(self._vectors(positions.tolist()))
 
-    def _mask(self, query: Filter, excluded: NDArray[np.integer] | None = None) -> Mask:
-        """Return the mask of the products that are shown and match a filter, but for those at `excluded` positions."""
-        return self._filters.mask(every((self._shown, query)), excluded)
+    def _without(self, mask: Mask, excluded: Collection[str]) -> Mask:
+        """Return a mask without the products with these ids."""
+        if not excluded:
+            return mask
+        positions = self._products.positions([*excluded])
+        return self._filters.without(mask, positions[positions >= 0])
 
     def _are_shown(self, positions: NDArray[np.integer]) -> NDArray[np.bool_]:
         return np.ones(len(positions), np.bool_) if self._shown_mask is None else self._shown_mask.holds(positions)

@@ -41,7 +41,10 @@ FAILED_USERS = Counter("reco_failed_users", "Users of batches that got an error.
 BEST_SCORE = Histogram("reco_best_score", "Score of a user's best match.", buckets=_SCORE_BUCKETS, registry=_registry)
 FILTERED = Counter("reco_filtered_requests", "Requests with a filter.", registry=_registry)
 MATCHED_SHARE = Histogram(
-    "reco_matched_share", "Share of products that a filter lets through.", buckets=_SHARE_BUCKETS, registry=_registry
+    "reco_matched_share",
+    "Share of the products which may be shown that a filter lets through.",
+    buckets=_SHARE_BUCKETS,
+    registry=_registry,
 )
 MASKS = Counter("reco_masks", "Uses of filters' masks, compiled for the use or cached.", ["source"], registry=_registry)
 SHED = Counter("reco_shed_requests", "Requests refused because too many were waiting.", registry=_registry)
@@ -65,8 +68,8 @@ EVENTS = {
 }
 
 
-def observe_answers(best_scores: Sequence[float | None], matched: Sequence[int | None], products: int) -> None:
-    """Count best scores, and products that filters let through, of the first users of a request that have them."""
+def observe_answers(best_scores: Sequence[float | None], matched: Sequence[int | None], shown_products: int) -> None:
+    """Count best scores, and the shares of products that filters let through, of the first users who have them."""
     for score in best_scores[:_MAX_SCORES_PER_REQUEST]:
         if score is not None:
             BEST_SCORE.observe(score)
@@ -74,7 +77,7 @@ def observe_answers(best_scores: Sequence[float | None], matched: Sequence[int |
     if filtered:
         FILTERED.inc()
     for count in filtered[:_MAX_SCORES_PER_REQUEST]:
-        MATCHED_SHARE.observe(count / products)
+        MATCHED_SHARE.observe(count / max(1, shown_products))
 
 
 def count_mask(was_cached: bool) -> None:

@@ -25,7 +25,8 @@ Convert = Callable[[list[Recommendation]], Sequence[Any]]
 class Recommender:
     """Asks an engine for the matches of users.
 
-    `last_progress` is when it last began some users or had some read, as `time.monotonic` has it.
+    `last_progress` is when it last began some users or had some read, as `time.monotonic` has it; `shown_products` is
+    how many products may be found at all.
     """
 
     def __init__(self, engine: SearchEngine):
@@ -35,6 +36,7 @@ class Recommender:
         self._field_engine = engine if isinstance(engine, FieldEngine) else None
         self._engine_excludes = self._field_engine is not None
         self.vocabulary = self._field_engine.vocabulary if self._field_engine else None
+        self.shown_products = self._field_engine.shown_products if self._field_engine else engine.info.products
         self._threads = ThreadPoolExecutor(max(1, engine.concurrency - 1), "search")  # The calling thread searches too.
 
     @property
@@ -101,15 +103,15 @@ class Recommender:
         """Return each user's index among all items, and answer."""
         self.last_progress = time.monotonic()
         vectors, request = unit_vectors(search.vectors), search.request
-        query = request.filter or EVERYTHING
-        if request.filter is None and not request.excluded:
-            found = self.engine.search(vectors, request.depth)
+        if request.filter is None and not request.excluded and not request.is_explained:
+            (best, worst), matched = self.engine.search(vectors, request.depth), self.shown_products
         else:
-            found = self.field_engine.search_matching(vectors, request.depth, query, request.excluded)
-        matched = None if request.filter is None else self.field_engine.count_matching(query)
-        explain = self._explain(search.users[0], found[0].path) if request.is_explained else None
+            query = request.filter or EVERYTHING
+            best, worst, matched = self.field_engine.search_matching(vectors, request.depth, query, request.excluded)
+        explain = self._explain(search.users[0], matched, best.path) if request.is_explained else None
+        of_filter = None if request.filter is None else matched
         answers = [
-            Recommendation(user.name, *self._select(found, i, user), matched=matched, explain=explain)
+            Recommendation(user.name, *self._select((best, worst), i, user), matched=of_filter, explain=explain)
             for i, user in enumerate(search.users)
         ]
         return [*zip(search.indices, convert(answers), strict=True)]
@@ -134,8 +136,7 @@ class Recommender:
             positions, scores, ShownFields(self.field_engine, positions, user.fields) if user.fields else None
         )
 
-    def _explain(self, user: User, path: SearchPath | None) -> dict[str, Any]:
-        matched = self.field_engine.count_matching(user.filter or EVERYTHING)
+    def _explain(self, user: User, matched: int, path: SearchPath | None) -> dict[str, Any]:
         unknown = sum(self.catalogue.find(identifier) is None for identifier in user.exclude)
         went = path or SearchPath("")
         return {"path": went.name, "matched": matched, "candidates": went.candidates, "unknown_excluded": unknown}

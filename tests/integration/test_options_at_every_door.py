@@ -178,6 +178,9 @@ def test_the_answer_names_what_looks_like_a_misspelt_option(api: Api) -> None:
     assert api.batch(array(bodies)).headers["X-Ignored-Fields"] == "exlude, filters"
     assert api.batch(b"\n".join(bodies[:1]), content_type=NDJSON).headers["X-Ignored-Fields"] == "exlude"
     assert "X-Ignored-Fields" not in api.batch(array([plain, bodies[2]])).headers
+    similar = [api.post("/similar", json.dumps({"ids": ["p0"], **more}).encode()) for more in [*misspelt, {}]]
+    assert [answer.headers.get("X-Ignored-Fields") for answer in similar] == ["exlude", "filters, exlude", None, None]
+    assert len({answer.body for answer in similar}) == 1
 
 
 def test_fields_that_would_take_more_memory_than_allowed_are_refused(

@@ -136,11 +136,8 @@ class FilterIndex:
         """Return the filter in parsed JSON. Raises BadFilter."""
         return parse_filter(value, self.vocabulary)
 
-    def mask(self, tree: Filter, excluded: NDArray[np.integer] | None = None) -> Mask:
-        """Return the mask of a filter that `parse` has returned, without the products at `excluded` positions.
-
-        No mask without products is kept, as each user has others.
-        """
+    def mask(self, tree: Filter) -> Mask:
+        """Return the mask of a filter that `parse` has returned."""
         compiled = False
 
         def compile_mask() -> Mask:
@@ -150,7 +147,11 @@ class FilterIndex:
 
         mask = self._cache.get(tree, compile_mask)
         self.on_mask(not compiled)
-        return mask if excluded is None else self._maker.without(mask, excluded)
+        return mask
+
+    def without(self, mask: Mask, positions: NDArray[np.integer]) -> Mask:
+        """Do what `MaskMaker.without` does. No such mask is kept, as each user excludes other products."""
+        return self._maker.without(mask, positions)
 
     def _compile(self, tree: Filter) -> Mask:
         return self._maker.mask_of(self._evaluate(tree))

@@ -7,9 +7,11 @@ from flask import Response, request
 
 from service.errors import UnknownProduct
 from service.http import encoding, lookups, metrics
+from service.http.requests.misspelt import find_misspelt
 from service.http.requests.schemas import load, read_digits
 from service.http.requests.text import read_json
 from service.http.routes.base import USERS, Routes, View, respond, respond_json
+from service.http.routes.recommendations import name_ignored
 from service.recommender import Recommender
 
 
@@ -40,12 +42,15 @@ class Lookups(Routes):
         return respond_json(recommender, recommender.field_engine.fields_of(np.array([position]))[0])
 
     def similar(self, recommender: Recommender) -> Response:
-        query = self._load(recommender, "SimilarRequest", read_json(self.read_body()), "the body")
+        body = read_json(self.read_body())
+        query = self._load(recommender, "SimilarRequest", body, "the body")
         request.environ[USERS] = 1
         answer = lookups.similar(recommender, **query)
-        metrics.observe_answers([], [answer.matched], recommender.info.products)
+        metrics.observe_answers([], [answer.matched], recommender.shown_products)
         written = encoding.write_similar(recommender.prefixes, query["ids"], answer, self.reserve_answer())
-        return respond(recommender, written)
+        response = respond(recommender, written)
+        name_ignored(response, find_misspelt(body))
+        return response
 
     def samples(self, recommender: Recommender) -> Response:
         return respond_json(recommender, {"users": recommender.catalogue.sample_users})

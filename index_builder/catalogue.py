@@ -12,8 +12,8 @@ import orjson
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from retrieval.artifact.field_writer import FieldReport, FieldWriter
-from retrieval.artifact.products import ProductWriter
+from retrieval.artifact.fields.writer import FieldReport, FieldWriter
+from retrieval.artifact.products import ProductWriter, write_rows
 from retrieval.errors import BadCatalogue
 from retrieval.records.console import readable
 from retrieval.records.lenient_json import BadJson
@@ -70,7 +70,8 @@ def read_catalogue(
         if not norms:
             raise BadCatalogue(f"{path}: holds no products")
         groups = rows.groups()
-        products.finish(groups)
+        products.finish()
+        write_rows(directory, groups)
         report, shown = fields.finish(), list(map(readable, faults[:_MAX_LISTED_ROWS]))
         on_error.pop_all()
         return Catalogue(vectors, groups, np.concatenate(norms), len(faults), shown, report)

@@ -20,8 +20,9 @@ from benchmarks.filters.peer import Catalogue, compare
 from benchmarks.index.contestants import Vectors
 from benchmarks.report import option_parser, print_header, print_machine, print_row
 from index_builder.pipeline import BuildRequest, build
+from retrieval.artifact.build import BEST
 from retrieval.artifact.manifest import RecallAtK
-from retrieval.artifact.store import BEST, open_current
+from retrieval.artifact.store import open_current
 from retrieval.search.candidates import Candidates
 from retrieval.search.files import open_index
 from retrieval.search.filters.masks import MaskMaker
@@ -56,8 +57,8 @@ def report(directory: Path) -> None:
     """Print the tables of a catalogue."""
     use_threads(1)
     opened = open_current(directory / "out")
-    index, facts = opened.index, opened.manifest.index
-    users, row_of = unit_vectors(draw_users(USERS, seed=3)), opened.products.row_of_product
+    index, facts = opened.base.index, opened.manifest.index
+    users, row_of = unit_vectors(draw_users(USERS, seed=3)), opened.base.rows.row_of_product
     index.warm()
     units = index.vectors(row_of.astype(np.int64))
     fields = draw_fields(units)

@@ -16,8 +16,7 @@ from retrieval.search.candidates import Candidates
 from retrieval.search.exact_scan import DENSE_SHARE, nearest_rows
 from retrieval.search.filters.masks import Mask, MaskMaker
 from retrieval.search.filters.postings import pack
-from retrieval.search.index import both_sides
-from retrieval.search.ranking import SPARE_NEIGHBOURS, RowGroups
+from retrieval.search.ranking import SPARE_NEIGHBOURS, RowGroups, both_sides
 from retrieval.search.settings import SCAN_ADVANTAGE
 from retrieval.search.stored_vectors import StoredVectors, open_vectors
 

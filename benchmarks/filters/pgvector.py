@@ -49,7 +49,7 @@ class Peer:
 
     def tune(self, case: int) -> list[dict[str, Any]]:
         """Find the least effort that reaches the target on each side, and return it with the recall of all users."""
-        sides = []
+        sides: list[dict[str, Any]] = []
         for side in range(2):
             for effort in _EFFORTS:
                 if np.mean([self._recall(case, user, side, effort) for user in range(_TUNING_USERS)]) >= _TARGET:

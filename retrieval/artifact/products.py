@@ -1,9 +1,11 @@
 """The products table: a line of JSON for each product, found by position, id or name without reading the others."""
 
 import mmap
+import os
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,8 @@ from retrieval.search.ranking import RowGroups
 LINES, LINE_STARTS, PREFIX_LENGTHS = "products.jsonl", "products.line_starts.npy", "products.head_lengths.npy"
 ROW_STARTS, ROW_PRODUCTS, ROWS = "products.row_starts.npy", "products.by_row.npy", "products.rows.npy"
 BY_ID, BY_NAME = "products.by_id.npy", "products.by_name.npy"
-_ARRAYS = (LINE_STARTS, PREFIX_LENGTHS, ROW_STARTS, ROW_PRODUCTS, ROWS, BY_ID, BY_NAME)
-TABLE_FILES = (LINES, *_ARRAYS)
+_ARRAYS = (LINE_STARTS, PREFIX_LENGTHS, BY_ID, BY_NAME)
+TABLE_FILES, ROW_FILES = (LINES, *_ARRAYS), (ROW_STARTS, ROW_PRODUCTS, ROWS)
 
 _SPARSE_STEP = 16  # One id of so many is kept in memory. It is a power of two, as ids between are found by halving.
 
@@ -28,16 +30,12 @@ Prefixes = Callable[[NDArray[np.int64]], list[bytes]]  # catalogue positions (m,
 
 
 class ProductTable:
-    """Products by catalogue position, memory-mapped; and which of them share an index row.
+    """Products by catalogue position, memory-mapped."""
 
-    `groups` has the products of each row, `row_of_product` (n,) the row of each product.
-    """
-
-    def __init__(self, lines: mmap.mmap, arrays: dict[str, NDArray[np.unsignedinteger]]):
-        """`arrays` are those of a build by file name; all but LINE_STARTS and ROW_STARTS have a number a product."""
+    def __init__(self, lines: mmap.mmap | bytes, arrays: dict[str, NDArray[np.unsignedinteger]]):
+        """`arrays` are those of a build by file name; all but LINE_STARTS have a number a product."""
         self._lines, self._line_starts, self._prefix_lengths = lines, arrays[LINE_STARTS], arrays[PREFIX_LENGTHS]
-        self.row_of_product, self._by_id, self._by_name = arrays[ROWS], arrays[BY_ID], arrays[BY_NAME]
-        self.groups = RowGroups(arrays[ROW_STARTS], arrays[ROW_PRODUCTS])
+        self._by_id, self._by_name = arrays[BY_ID], arrays[BY_NAME]
 
     def __len__(self) -> int:
         return len(self._line_starts) - 1
@@ -45,6 +43,10 @@ class ProductTable:
     def __getitem__(self, position: int) -> dict[str, Any]:
         """Return the product's `id`, `name` and further fields."""
         return orjson.loads(self._lines[self._line_starts[position] : self._line_starts[position + 1]])
+
+    def standing(self) -> NDArray[np.int64]:
+        """Return the position of each product, in catalogue order."""
+        return np.arange(len(self))
 
     def prefixes(self, positions: NDArray[np.integer]) -> list[bytes]:
         """Return each product's JSON up to its `id` and `name`, left open: `{"id":"p17","name":"Margherita pizza"`."""
@@ -63,6 +65,8 @@ class ProductTable:
 
         All ids take each step of their bisections together, as NumPy and the parser are slow for one.
         """
+        if not len(self):
+            return np.full(len(identifiers), -1)
         starts = [max(0, bisect_right(self._sparse_ids, each) - 1) for each in identifiers]
         ranks, step = np.array(starts, np.int64) * _SPARSE_STEP, _SPARSE_STEP
         while step := step // 2:
@@ -73,18 +77,14 @@ class ProductTable:
         pairs = zip(self._ids(positions), identifiers, strict=True)
         return np.where(np.fromiter((found == each for found, each in pairs), np.bool_), positions, -1)
 
-    def starting_with(self, prefix: str) -> NDArray[np.unsignedinteger]:
-        """Return the positions, in the order of names, of products whose names begin with the prefix in any case."""
+    def starting_with(self, prefix: str) -> Iterator[NDArray[np.integer]]:
+        """Yield positions, in parts and in the order of names, of products whose names begin so in any case."""
         folded = prefix.casefold()
         start = bisect_left(self._by_name, folded, key=self._folded_name)
         end = bisect_right(
             self._by_name, folded, start, key=lambda position: self._folded_name(position)[: len(folded)]
         )
-        return self._by_name[start:end]
-
-    def rows(self, positions: list[int]) -> NDArray[np.int64]:
-        """Return the index row of each position."""
-        return self.row_of_product[positions].astype(np.int64)
+        yield self._by_name[start:end]
 
     @cached_property
     def _sparse_ids(self) -> list[str]:
@@ -94,12 +94,13 @@ class ProductTable:
     def _ids(self, positions: NDArray[np.integer]) -> list[str]:
         return [label["id"] for label in parse_prefixes(self.prefixes(positions))]
 
-    def _folded_name(self, position: int) -> str:
-        return self._label(position)["name"].casefold()
+    def folded_names(self, positions: NDArray[np.integer]) -> list[str]:
+        """Return the name of each product as names are ordered."""
+        return [label["name"].casefold() for label in parse_prefixes(self.prefixes(positions))]
 
-    def _label(self, position: int) -> dict[str, str]:
-        [label] = parse_prefixes(self.prefixes(np.array([position])))
-        return label
+    def _folded_name(self, position: int) -> str:
+        [name] = self.folded_names(np.array([position]))
+        return name
 
 
 class ProductWriter:
@@ -125,18 +126,45 @@ class ProductWriter:
     def close(self) -> None:
         self._lines.close()
 
-    def finish(self, groups: RowGroups) -> None:
-        """Write the arrays that find lines and prefixes, products by row, id and name, and the row of each.
-
-        Their numbers take four bytes, or eight where they need them.
-        """
+    def finish(self) -> None:
+        """Write the arrays that find lines and prefixes, and products by id and name."""
         starts = np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)])
-        rows = groups.row_of(np.arange(groups.product_count))
-        orders = _order(self._ids), _order(self._folded_names)
-        arrays = starts, np.asarray(self._prefix_lengths), groups.starts, groups.products, rows, *orders
+        arrays = starts, np.asarray(self._prefix_lengths), _order(self._ids), _order(self._folded_names)
         for name, numbers in zip(_ARRAYS, arrays, strict=True):
-            size = np.uint32 if numbers.max(initial=0) < 2**32 else np.uint64
-            np.save(self._directory / name, numbers.astype(size))
+            write_numbers(self._directory / name, numbers)
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """Which products share an index row: the `groups` of them, and the row of each product (n,)."""
+
+    groups: RowGroups
+    row_of_product: NDArray[np.unsignedinteger]
+
+    def of(self, positions: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Return the index row of each catalogue position."""
+        return self.row_of_product[positions].astype(np.int64)
+
+
+def write_rows(directory: Path, groups: RowGroups) -> None:
+    """Write the row table of a build."""
+    rows = groups.row_of(np.arange(groups.product_count))
+    for name, numbers in zip(ROW_FILES, (groups.starts, groups.products, rows), strict=True):
+        write_numbers(directory / name, numbers)
+
+
+def open_rows(directory: Path, product_count: int) -> RowTable:
+    """Map the row table of a build. Raises BadArtifact where it is not that of so many products."""
+    starts, products, rows = (map_numbers(directory / name) for name in ROW_FILES)
+    for name, numbers in ((ROW_PRODUCTS, products), (ROWS, rows)):
+        if len(numbers) != product_count:
+            raise BadArtifact(f"{directory / name}: {len(numbers)} products, {LINE_STARTS} has {product_count}")
+    return RowTable(RowGroups(starts, products), rows)
+
+
+def write_numbers(path: Path, numbers: NDArray[np.integer]) -> None:
+    """Write numbers of no sign, in four bytes each, or in eight where they need them."""
+    np.save(path, numbers.astype(np.uint32 if numbers.max(initial=0) < 2**32 else np.uint64))
 
 
 def parse_prefixes(prefixes: list[bytes]) -> list[dict[str, str]]:
@@ -146,14 +174,12 @@ def parse_prefixes(prefixes: list[bytes]) -> list[dict[str, str]]:
 
 def open_products(directory: Path) -> ProductTable:
     """Map the table of a build. Raises BadArtifact where its files do not fit together."""
-    try:
-        with (directory / LINES).open("rb") as file:
-            lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError as error:
-        raise BadArtifact(f"{directory / LINES}: {error}") from error
-    arrays = {name: _map_array(directory / name) for name in _ARRAYS}
+    with (directory / LINES).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+    arrays = {name: map_numbers(directory / name) for name in _ARRAYS}
     table = ProductTable(lines, arrays)
-    for name in (PREFIX_LENGTHS, ROW_PRODUCTS, ROWS, BY_ID, BY_NAME):
+    for name in (PREFIX_LENGTHS, BY_ID, BY_NAME):
         if len(arrays[name]) != len(table):
             raise BadArtifact(f"{directory / name}: {len(arrays[name])} products, {LINE_STARTS} has {len(table)}")
     if len(lines) != arrays[LINE_STARTS][-1]:
@@ -166,7 +192,8 @@ def _order(keys: list[str]) -> NDArray[np.int64]:
     return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
 
 
-def _map_array(path: Path) -> NDArray[np.unsignedinteger]:
+def map_numbers(path: Path) -> NDArray[np.unsignedinteger]:
+    """Map what `write_numbers` has written. Raises BadArtifact."""
     try:
         return np.asarray(np.load(path, mmap_mode="r"))  # An np.memmap is slow to index.
     except FileNotFoundError as error:

@@ -37,6 +37,11 @@ class SearchPath:
         """Note that the search goes this way, instead of any that it went before."""
         self.name, self.candidates = name, {"best": best, "worst": worst}
 
+    def join(self, what: str, other: "SearchPath") -> None:
+        """Note that the search also goes another way, over what has this name."""
+        self.name = f"{self.name} and {what}"
+        self.candidates = {side: count + other.candidates[side] for side, count in self.candidates.items()}
+
 
 @dataclass(frozen=True)
 class Neighbours:
@@ -65,6 +70,12 @@ class RowGroups:
     @property
     def product_count(self) -> int:
         return len(self.products)
+
+    @property
+    def is_one_to_one(self) -> bool:
+        """Whether row r is that of product r, and of no other."""
+        count = self.row_count  # The first products of rows rise.
+        return count == self.product_count and (count == 0 or int(self.products[-1]) == count - 1)
 
     def row_of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the index row of each catalogue position, in the shape of `positions`."""
@@ -130,7 +141,7 @@ def rank(row_keys: NDArray[np.int64], groups: RowGroups, k: int, holds: Holds | 
 
     Where some products do not match, each of the rows has one that does.
     """
-    if groups.product_count == groups.row_count:
+    if groups.is_one_to_one:
         return row_keys[:, :k]
     found = row_keys != NOTHING
     rows, millionths = np.where(found, positions_of(row_keys), 0), UNITS - (row_keys >> _POSITION_BITS)

@@ -12,8 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from retrieval.artifact.field_values import Column, InexactNumbers, column_of
-from retrieval.artifact.fields import (
+from retrieval.artifact.fields.lists import (
     BITMAPS,
     CONTENT,
     CONTENT_STARTS,
@@ -27,6 +26,7 @@ from retrieval.artifact.fields import (
     ArrayWriter,
     Places,
 )
+from retrieval.artifact.fields.values import Column, InexactNumbers, column_of
 from retrieval.errors import BadCatalogue
 from retrieval.search.filters.facts import FieldFacts
 from retrieval.search.filters.postings import blocks_of

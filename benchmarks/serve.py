@@ -61,7 +61,7 @@ def main() -> None:
         print(f"catalogue: {options.products:,} products, {current.manifest.index.factory}; k = {K}\n")
         with baseline("empty route, stock waitress", "empty", CORES) as empty:
             singles(ours, empty, bodies)
-        batches(ours, current.index, users, bodies)
+        batches(ours, current.base.index, users, bodies)
         memory(ours)
         with baseline("naive endpoint", "naive", directory / "products.npz") as naive:
             against_naive(ours, naive, bodies)

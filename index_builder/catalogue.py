@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from retrieval.artifact.fields.writer import FieldReport, FieldWriter
-from retrieval.artifact.products import ProductWriter
+from retrieval.artifact.products import ProductWriter, write_rows
 from retrieval.errors import BadCatalogue
 from retrieval.records.lenient_json import BadJson
 from retrieval.records.rows import read_rows
@@ -65,7 +65,8 @@ def read_catalogue(
         if not norms:
             raise BadCatalogue(f"{path}: holds no products")
         groups = rows.groups()
-        products.finish(groups)
+        products.finish()
+        write_rows(directory, groups)
         report = fields.finish()
         on_error.pop_all()
         return Catalogue(vectors, groups, np.concatenate(norms), len(faults), report)

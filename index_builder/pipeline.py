@@ -16,6 +16,7 @@ from index_builder.tuning.trials import TunedIndex
 from index_builder.tuning.tuner import Tuner
 from index_builder.tuning.users import synthetic_users, user_pool
 from retrieval.artifact import golden, store
+from retrieval.artifact.build import BEST, WORST
 from retrieval.artifact.manifest import IndexFacts, Manifest, Recall, Source, file_facts
 from retrieval.artifact.products import open_products
 from retrieval.artifact.projection import write_projection
@@ -73,8 +74,8 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
             check_negates(request.index, vectors.dimension)
         users = user_pool(vectors, request.queries)
         golden_users = synthetic_users(vectors, _GOLDEN_QUERIES, _GOLDEN_SEED)
-        write_index(store_vectors(vectors, request.storage), directory / store.BEST)
-        exact = open_index(directory / store.BEST)
+        write_index(store_vectors(vectors, request.storage), directory / BEST)
+        exact = open_index(directory / BEST)
         tuner = Tuner(vectors, exact, catalogue.groups, users, request.recall, directory / _SCRATCH)
         tuned = tuner.choose(request.index)
         _check_recall(tuned, request)
@@ -86,9 +87,9 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         write_sample_users(directory, request.queries)
         golden_queries = golden.record(index.search, open_products(directory).prefixes, golden_users)
         write_index(tuned.index, directory / _SCRATCH)  # The file of the vectors is mapped, and read from here.
-        (directory / _SCRATCH).replace(directory / store.BEST)
+        (directory / _SCRATCH).replace(directory / BEST)
         if request.worst == "negated":
-            _write_negated(tuned.index, directory / store.WORST)
+            _write_negated(tuned.index, directory / WORST)
     (directory / VECTORS).unlink()
     return Manifest(
         source=Source(readable(request.products.name), file_facts(request.products).sha256),

@@ -15,7 +15,8 @@ import pytest
 
 from index_builder.pipeline import BuildRequest, build
 from index_builder.tuning import clock
-from retrieval.artifact.store import Build, open_current
+from retrieval.artifact.build import Build
+from retrieval.artifact.store import open_current
 from tests.support.milvus import MilvusServer, running_milvus
 
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp()  # before anything imports prometheus_client

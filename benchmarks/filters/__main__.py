@@ -67,7 +67,7 @@ def report(directory: Path) -> None:
     """Print the table of a catalogue."""
     use_threads(1)
     opened = open_current(directory / "out")
-    index, users = opened.index, unit_vectors(draw_users(USERS, seed=3))
+    index, users = opened.base.index, unit_vectors(draw_users(USERS, seed=3))
     index.warm()
     units = index.vectors(index.groups.row_of(np.arange(index.groups.product_count)))
     maker = MaskMaker(index.groups, index.groups.row_of(np.arange(index.groups.product_count)))

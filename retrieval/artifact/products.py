@@ -4,7 +4,7 @@ import mmap
 import os
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,10 @@ class ProductTable:
         """Return the product's `id`, `name` and further fields."""
         return orjson.loads(self.lines[self.line_starts[position] : self.line_starts[position + 1]])
 
+    def standing(self) -> NDArray[np.int64]:
+        """Return the position of each product, in catalogue order."""
+        return np.arange(len(self))
+
     def prefixes(self, positions: NDArray[np.integer]) -> list[bytes]:
         """Return each product's JSON up to its `id` and `name`, left open: `{"id":"p17","name":"Margherita pizza"`."""
         starts = self.line_starts[positions].astype(np.int64)
@@ -73,14 +77,14 @@ class ProductTable:
         pairs = zip(self._ids(positions), identifiers, strict=True)
         return np.where(np.fromiter((found == each for found, each in pairs), np.bool_), positions, -1)
 
-    def starting_with(self, prefix: str) -> NDArray[np.unsignedinteger]:
-        """Return the positions, in the order of names, of products whose names begin with the prefix in any case."""
+    def starting_with(self, prefix: str) -> Iterator[NDArray[np.integer]]:
+        """Yield positions, in parts and in the order of names, of products whose names begin so in any case."""
         folded = prefix.casefold()
         start = bisect_left(self.by_name, folded, key=self._folded_name)
         end = bisect_right(
             self.by_name, folded, start, key=lambda position: self._folded_name(position)[: len(folded)]
         )
-        return self.by_name[start:end]
+        yield self.by_name[start:end]
 
     @cached_property
     def _sparse_ids(self) -> list[str]:
@@ -90,12 +94,13 @@ class ProductTable:
     def _ids(self, positions: NDArray[np.integer]) -> list[str]:
         return [label["id"] for label in parse_prefixes(self.prefixes(positions))]
 
-    def _folded_name(self, position: int) -> str:
-        return self._label(position)["name"].casefold()
+    def folded_names(self, positions: NDArray[np.integer]) -> list[str]:
+        """Return the name of each product as names are ordered."""
+        return [label["name"].casefold() for label in parse_prefixes(self.prefixes(positions))]
 
-    def _label(self, position: int) -> dict[str, str]:
-        [label] = parse_prefixes(self.prefixes(np.array([position])))
-        return label
+    def _folded_name(self, position: int) -> str:
+        [name] = self.folded_names(np.array([position]))
+        return name
 
 
 class ProductWriter:

@@ -80,19 +80,17 @@ class ProductIndex:
 
         With a mask, they are those of the products that it holds. Each side has the path of the search.
         """
+        path = SearchPath("nothing matches")
+        return neighbours_of(self.keys(unit_vectors, k, mask, path), path)
+
+    def keys(self, unit_vectors: NDArray[np.float32], k: int, mask: Mask | None, path: SearchPath) -> NDArray[np.int64]:
+        """Do what `search` does, and return sort keys (2, n, k). `path` is told the way."""
         if mask and mask.matched == self.groups.product_count:
             mask = None
-        k, path = min(k, mask.matched if mask else self.groups.product_count), SearchPath("nothing matches")
-        keys = (
-            self._search(unit_vectors, k, k + SPARE_NEIGHBOURS, _DEEPER_ROWS, mask, path)
-            if k
-            else np.empty((2, len(unit_vectors), 0), np.int64)
-        )
-        best, worst = (
-            Neighbours(positions_of(of_side), SIGNS[side] * scores_of(of_side) + 0.0, path)
-            for side, of_side in zip(SIDES, keys, strict=True)
-        )
-        return best, worst
+        k = min(k, mask.matched if mask else self.groups.product_count)
+        if not k:
+            return np.empty((2, len(unit_vectors), 0), np.int64)
+        return self._search(unit_vectors, k, k + SPARE_NEIGHBOURS, _DEEPER_ROWS, mask, path)
 
     def path(self, k: int, mask: Mask | None = None) -> str:
         """Return how a search finds what it scores: "candidates" of the index, or "exact" where it scores all rows."""
@@ -173,6 +171,15 @@ class ProductIndex:
     def _order(self, signed: NDArray[np.float32], rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """Return the first `count` rows of each query (n, d), of its own rows (n, m), as sort keys in order."""
         return order_rows(rows, self.stored_vectors.score(signed, rows), count)
+
+
+def neighbours_of(keys: NDArray[np.int64], path: SearchPath) -> tuple[Neighbours, Neighbours]:
+    """Return what sort keys (2, n, k) stand for, the k best and the k worst products of n queries."""
+    best, worst = (
+        Neighbours(positions_of(of_side), SIGNS[side] * scores_of(of_side) + 0.0, path)
+        for side, of_side in zip(SIDES, keys, strict=True)
+    )
+    return best, worst
 
 
 def _scanned_at_once(k: int) -> int:

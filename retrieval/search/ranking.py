@@ -36,6 +36,11 @@ class SearchPath:
         """Note that the search goes this way, instead of any that it went before."""
         self.name, self.candidates = name, {"best": best, "worst": worst}
 
+    def join(self, what: str, other: "SearchPath") -> None:
+        """Note that the search also goes another way, over what has this name."""
+        self.name = f"{self.name} and {what}"
+        self.candidates = {side: count + other.candidates[side] for side, count in self.candidates.items()}
+
 
 @dataclass(frozen=True)
 class Neighbours:

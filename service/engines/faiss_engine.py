@@ -11,9 +11,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from retrieval.artifact.store import Build, open_build
+from retrieval.artifact.build import Build, open_build
 from retrieval.search.filters.language import EVERYTHING, BadFilter
-from retrieval.search.filters.masks import FilterIndex, Mask
+from retrieval.search.filters.masks import FilterIndex
 from retrieval.search.filters.tree import Filter, every
 from retrieval.search.index import use_threads
 from retrieval.search.ranking import Neighbours
@@ -43,7 +43,7 @@ def open_engine(
     return FaissEngine(build, cores, read_shown(build.filters, shown))
 
 
-def read_shown(filters: FilterIndex, text: str) -> Filter:
+def read_shown(filters: FilterIndex[Any], text: str) -> Filter:
     """Return the filter of `RECO_FILTER`, of which an empty text lets all through. Raises BadSetting."""
     try:
         return filters.parse(orjson.loads(text)) if text else EVERYTHING
@@ -57,7 +57,7 @@ class FaissEngine:
     is_available = True
 
     def __init__(self, build: Build, cores: Cores, shown: Filter = EVERYTHING):
-        self._index, self._products, self._cores = build.index, build.products, cores
+        self._build, self._index, self._products, self._cores = build, build.index, build.products, cores
         self._projection, self._filters = build.projection, build.filters
         self._shown, self._shown_mask = shown, None if shown == EVERYTHING else build.filters.mask(shown)
         self.vocabulary = build.filters.vocabulary
@@ -100,8 +100,13 @@ class FaissEngine:
         return time.perf_counter() - began
 
     def starting_with(self, prefix: str, limit: int) -> NDArray[np.int64]:
-        positions = self._products.starting_with(prefix)
-        return positions[self._are_shown(positions)][:limit].astype(np.int64)
+        found, count = [np.empty(0, np.int64)], 0
+        for positions in self._products.starting_with(prefix):
+            found.append(positions[self._are_shown(positions)].astype(np.int64))
+            count += len(found[-1])
+            if count >= limit:
+                break
+        return np.concatenate(found)[:limit]
 
     def unit_vectors_of(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
         positions = [self.find(identifier) for identifier in ids]
@@ -114,7 +119,7 @@ class FaissEngine:
         positions = self._projection.positions[self._are_shown(self._projection.positions)]
         return positions, self.project(self._vectors(positions.tolist()))
 
-    def _without(self, mask: Mask, excluded: Collection[str]) -> Mask:
+    def _without(self, mask: Any, excluded: Collection[str]) -> Any:
         """Return a mask without the products with these ids."""
         if not excluded:
             return mask
@@ -126,4 +131,4 @@ class FaissEngine:
 
     def _vectors(self, positions: list[int]) -> NDArray[np.float32]:
         use_threads(1)
-        return self._index.vectors(self._products.rows(positions))
+        return self._build.vectors(np.array(positions))

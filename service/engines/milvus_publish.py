@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from retrieval.artifact import golden
-from retrieval.artifact.store import Build, open_current
+from retrieval.artifact.build import Build
+from retrieval.artifact.store import open_current
 from retrieval.errors import BadArtifact
 from service.engines.milvus_cluster import MAX_PREFIX_BYTES, Cluster, build_id_of, collection_of
 from service.engines.milvus_engine import MilvusEngine
@@ -79,10 +80,10 @@ def _load(cluster: Cluster, collection: str, build: Build, layout: Layout) -> No
 
 def product_blocks(build: Build, size: int) -> Iterator[tuple[int, list[bytes], NDArray[np.float32]]]:
     """Yield all products in catalogue order, `size` at a time: first position, JSON prefixes, unit vectors (n, d)."""
-    row_of_product = build.products.groups.row_of(np.arange(len(build.products)))
-    for start in tqdm(range(0, len(row_of_product), size), desc="products", disable=None, leave=False):
-        rows = row_of_product[start : start + size]
-        yield start, build.products.prefixes(np.arange(start, start + len(rows))), build.index.vectors(rows)
+    positions = build.products.standing()
+    for start in tqdm(range(0, len(positions), size), desc="products", disable=None, leave=False):
+        part = positions[start : start + size]
+        yield start, build.products.prefixes(part), build.vectors(part)
 
 
 def _verify(cluster: Cluster, collection: str, build: Build) -> None:

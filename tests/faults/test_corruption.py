@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from retrieval.artifact.store import open_build, open_current
+from retrieval.artifact.build import open_build
+from retrieval.artifact.store import open_current
 from retrieval.errors import BadArtifact
 from tests.support.figures import record
 from tests.support.published import current, edit_manifest, publish

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from index_builder.tuning.recall import summarise
-from retrieval.artifact.store import Build
+from retrieval.artifact.build import Build
 from service.recommender import Recommender
 from tests.integration.conftest import ApiOver
 from tests.support.api import JSON, Api, array, check_problem, user_json

@@ -12,8 +12,9 @@ import pytest
 
 from index_builder.pipeline import BuildRequest, build
 from index_builder.tuning.recall import summarise
+from retrieval.artifact.build import Build
 from retrieval.artifact.manifest import Source
-from retrieval.artifact.store import Build, open_current
+from retrieval.artifact.store import open_current
 from retrieval.errors import BadCatalogue, BadQueries, RetrievalError
 from retrieval.vectors import unit_vectors
 from tests.support.catalogues import products_of, write_lines

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval.artifact.store import Build
+from retrieval.artifact.build import Build
 from retrieval.vectors import unit_vectors
 from service.engines.base import SearchEngine
 from service.errors import EngineUnavailable, TooLarge

@@ -2,35 +2,53 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cached_property, partial, reduce
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.search.filters.language import Vocabulary, parse_filter
-from retrieval.search.filters.postings import Bitmap, Postings, complement_of, members_of, pack
-from retrieval.search.filters.tree import Compare, Every, Exists, Filter, Not, OneOf, Some
+from retrieval.search.filters.postings import Bitmap, members_of, pack
+from retrieval.search.filters.tree import Filter
 from retrieval.search.ranking import RowGroups
 
 MAX_LISTED_ROWS = 2**15  # More rows are not scored one by one, and need no list.
 _MAX_CACHE_BYTES = 32 * 2**20
+M = TypeVar("M", bound="ProductMask")
 _FEW = 16  # A product looked up on its own takes about so many times as long as one of all.
 
 
 @dataclass(frozen=True, eq=False)
-class Mask:
-    """The products that a filter lets through, `matched` of them.
-
-    `products` is their bitmap, and `rows` that of the index rows that any of them has, `row_count` of them. `row_ids`
-    (row_count,) are these rows in rising order where they are few, or None.
-    """
+class ProductMask:
+    """The products that a filter lets through, `matched` of them; `products` is their bitmap."""
 
     matched: int
     products: Bitmap
+
+    @property
+    def size_bytes(self) -> int:
+        return self.products.nbytes
+
+    def holds(self, positions: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Tell which products match, in the shape of `positions`."""
+        return holds(self.products, positions)
+
+    def positions(self) -> NDArray[np.int64]:
+        """Return the products (matched,) in catalogue order."""
+        return members_of(self.products)
+
+
+@dataclass(frozen=True, eq=False)
+class Mask(ProductMask):
+    """The mask of an index: `rows` is the bitmap of the rows that any of the products has, `row_count` of them.
+
+    `row_ids` (row_count,) are these rows in rising order where they are few, or None.
+    """
+
     row_count: int
     rows: Bitmap
     row_ids: NDArray[np.int64] | None
@@ -39,10 +57,6 @@ class Mask:
     def size_bytes(self) -> int:
         own_rows = 0 if self.rows is self.products else self.rows.nbytes
         return self.products.nbytes + own_rows + (0 if self.row_ids is None else self.row_ids.nbytes)
-
-    def holds(self, positions: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """Tell which products match, in the shape of `positions`."""
-        return holds(self.products, positions)
 
     def row_blocks(self, size: int) -> Iterator[NDArray[np.int64]]:
         """Yield its rows in rising order, about `size` of them at a time at most."""
@@ -54,10 +68,6 @@ class Mask:
             rows = members_of(self.rows[start : start + step]) + 8 * start
             if len(rows):
                 yield rows
-
-    def positions(self) -> NDArray[np.int64]:
-        """Return the products (matched,) in catalogue order."""
-        return members_of(self.products)
 
 
 class MaskMaker:
@@ -113,81 +123,66 @@ class MaskMaker:
         return self._groups.products[self._groups.starts[:-1]], self._groups.products[is_other]
 
 
-class FilterIndex:
+class MaskMakes(Protocol[M]):
+    """Makes masks of some kind."""
+
+    def mask_of(self, products: Bitmap) -> M:
+        """Return the mask that holds the products of a bitmap."""
+
+    def without(self, mask: M, positions: NDArray[np.integer]) -> M:
+        """Return a mask that does not hold the products at these positions; it takes little time where they are few."""
+
+
+class FilterIndex(Generic[M]):
     """Reads filters over the products of one build, and compiles them. Safe to use from many threads.
 
     `on_mask` is told with each mask that is wanted whether it was cached.
     """
 
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        postings: Mapping[str, Postings],
-        groups: RowGroups,
-        row_of_product: NDArray[np.integer],
-    ):
-        """`postings` are those of each filterable field."""
-        self.vocabulary, self._postings = vocabulary, postings
-        self._maker, self._count = MaskMaker(groups, row_of_product), groups.product_count
-        self._cache = MaskCache(_MAX_CACHE_BYTES)
+    def __init__(self, vocabulary: Vocabulary, evaluate: Callable[[Filter], Bitmap], maker: MaskMakes[M]):
+        """`evaluate` returns the products that a filter over the vocabulary lets through."""
+        self.vocabulary, self.evaluate, self.maker = vocabulary, evaluate, maker
+        self._cache = MaskCache[M](_MAX_CACHE_BYTES)
         self.on_mask: Callable[[bool], object] = lambda _was_cached: None
 
     def parse(self, value: Any) -> Filter:
         """Return the filter in parsed JSON. Raises BadFilter."""
         return parse_filter(value, self.vocabulary)
 
-    def mask(self, tree: Filter) -> Mask:
+    def mask(self, tree: Filter) -> M:
         """Return the mask of a filter that `parse` has returned."""
         compiled = False
 
-        def compile_mask() -> Mask:
+        def compile_mask() -> M:
             nonlocal compiled
             compiled = True
-            return self._compile(tree)
+            return self.maker.mask_of(self.evaluate(tree))
 
         mask = self._cache.get(tree, compile_mask)
         self.on_mask(not compiled)
         return mask
 
-    def without(self, mask: Mask, positions: NDArray[np.integer]) -> Mask:
+    def without(self, mask: M, positions: NDArray[np.integer]) -> M:
         """Do what `MaskMaker.without` does. No such mask is kept, as each user excludes other products."""
-        return self._maker.without(mask, positions)
-
-    def _compile(self, tree: Filter) -> Mask:
-        return self._maker.mask_of(self._evaluate(tree))
-
-    def _evaluate(self, tree: Filter) -> Bitmap:
-        match tree:
-            case OneOf(field, values):
-                return self._postings[field].one_of(values)
-            case Compare(field, order, operand):
-                return self._postings[field].compare(order, operand)
-            case Exists(field):
-                return self._postings[field].all()
-            case Not(inner):
-                return complement_of(self._evaluate(inner), self._count)
-            case Some(members):
-                return reduce(np.bitwise_or, map(self._evaluate, members))
-            case Every(members):
-                return reduce(np.bitwise_and, map(self._evaluate, members), pack(np.ones(self._count, np.bool_)))
+        return self.maker.without(mask, positions)
 
 
-class MaskCache:
+class MaskCache(Generic[M]):
     """The masks used last, up to `max_bytes` of them. What two threads want at once is compiled by one of them."""
 
     def __init__(self, max_bytes: int):
         self._max_bytes, self._bytes = max_bytes, 0
-        self._masks: OrderedDict[Hashable, Future[Mask]] = OrderedDict()
+        self._masks: OrderedDict[Hashable, Future[M]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, compile_mask: Callable[[], Mask]) -> Mask:
+    def get(self, key: Hashable, compile_mask: Callable[[], M]) -> M:
         """Return the mask of a key; what compiling raises is raised in every thread that waits, and forgotten."""
         with self._lock:
             cached = self._masks.get(key)
             if cached:
                 self._masks.move_to_end(key)
             else:
-                self._masks[key] = pending = Future[Mask]()
+                self._masks[key] = pending = Future[M]()
         if cached:
             return cached.result()
         try:

@@ -37,9 +37,9 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     verified: list[str] = []
     verify = watch._verify
 
-    def count(root: Path, build_id: str) -> PinnedBuild:
+    def count(root: Path, build_id: str, verified_base: str | None) -> PinnedBuild:
         verified.append(build_id)
-        return verify(root, build_id)
+        return verify(root, build_id, verified_base)
 
     monkeypatch.setattr(watch, "_verify", count)
     return verified
@@ -83,7 +83,7 @@ def test_a_file_that_cannot_be_read_for_a_while(root: Path, builds: list[str], m
     old, new = builds
     watching = BuildWatch(root, 0.01)
     with monkeypatch.context() as patch:
-        patch.setattr(watch, "open_build", stale)
+        patch.setattr(watch, "check_build", stale)
         found, refusals = polled(watching, old, 0.3)
         assert (found, len(refusals)) == (None, 1)
     assert polled(watching, old) == (new, [])

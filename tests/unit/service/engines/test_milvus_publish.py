@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from retrieval.artifact.store import Build
+from retrieval.artifact.build import Build
 from retrieval.vectors import unit_vectors
 from tests.support.catalogues import products_of
 

@@ -45,7 +45,7 @@ def test_a_build_that_fails_in_an_unforeseen_way_is_a_failed_reload(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(tmp_path / "a")
-    monkeypatch.setattr(watch, "open_build", broken)
+    monkeypatch.setattr(watch, "check_build", broken)
     signals = supervisor._Signals()
     workers = FakePool(signals)
     served = watch.PinnedBuild("another", lambda: None)

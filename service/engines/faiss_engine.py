@@ -31,13 +31,14 @@ def open_engine(
     shown: str = "",
     verified: bool = True,
     on_mask: Callable[[bool], object] | None = None,
+    reuse: Build | None = None,
 ) -> "FaissEngine":
     """Open a build of an artifacts root, of which the filter `shown` (JSON text) lets products through, or all.
 
-    It is verified unless it was `verified` before. `on_mask` is that of a `FilterIndex`. Raises BadArtifact, or
-    BadSetting where the filter does not fit it.
+    It is verified unless it was `verified` before, and shares the base of the build to `reuse`, if it is a delta on it.
+    `on_mask` is that of a `FilterIndex`. Raises BadArtifact, or BadSetting where the filter does not fit it.
     """
-    build = open_build(root, build_id, verified)
+    build = open_build(root, build_id, verified, reuse)
     build.index.warm()
     build.filters.on_mask = on_mask or build.filters.on_mask
     return FaissEngine(build, cores, read_shown(build.filters, shown))
@@ -57,9 +58,11 @@ class FaissEngine:
     is_available = True
 
     def __init__(self, build: Build, cores: Cores, shown: Filter = EVERYTHING):
-        self._build, self._index, self._products, self._cores = build, build.index, build.products, cores
+        self.build, self._cores = build, cores
+        self._index, self._products = build.index, build.products
         self._projection, self._filters = build.projection, build.filters
-        self._shown, self._shown_mask = shown, None if shown == EVERYTHING else build.filters.mask(shown)
+        all_are_shown = shown == EVERYTHING and build.base is build  # Of a delta's base, some are no more.
+        self._shown, self._shown_mask = shown, None if all_are_shown else build.filters.mask(shown)
         self.vocabulary = build.filters.vocabulary
         self.prefixes, self.project = build.products.prefixes, build.projection.project
         self.sample_users: list[dict[str, Any]] = build.sample_users
@@ -131,4 +134,4 @@ class FaissEngine:
 
     def _vectors(self, positions: list[int]) -> NDArray[np.float32]:
         use_threads(1)
-        return self._build.vectors(np.array(positions))
+        return self.build.vectors(np.array(positions))

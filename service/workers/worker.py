@@ -16,7 +16,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from service.cores import Cores
-from service.engines.faiss_engine import open_engine
+from service.engines.faiss_engine import FaissEngine, open_engine
 from service.errors import BadSetting
 from service.http import metrics
 from service.recommender import Recommender, Serving
@@ -34,6 +34,7 @@ _FOLLOW_SECONDS = 1.0  # between two looks at the cluster
 _THREAD_SWITCH_SECONDS = 0.0005
 
 MakeServer = Callable[[Serving], Server]
+OpenRecommender = Callable[[str, Recommender | None], Recommender]  # of a build, beside the one in use
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +75,7 @@ class _CommandRunner:
     build id) or ("refused", build id, message), and ("serving", build id). At most two builds are open at a time.
     """
 
-    def __init__(
-        self, supervisor: Connection, open_recommender: Callable[[str], Recommender], make_server: MakeServer
-    ) -> None:
+    def __init__(self, supervisor: Connection, open_recommender: OpenRecommender, make_server: MakeServer) -> None:
         self.servers: SimpleQueue[Server | None] = SimpleQueue()
         self._supervisor, self._open_recommender, self._make_server = supervisor, open_recommender, make_server
         self._serving: Serving | None = None
@@ -116,7 +115,8 @@ class _CommandRunner:
             if self._serving and build_id == self._served_id:
                 self._prepared = self._serving.recommender
             else:
-                self._prepared = self._open_recommender(build_id)
+                in_use = self._serving.recommender if self._serving else None
+                self._prepared = self._open_recommender(build_id, in_use)
         except Exception as error:  # noqa: BLE001 (whatever is wrong with a build, the one before answers on)
             self._supervisor.send(("refused", build_id, str(error)))
         else:
@@ -161,10 +161,13 @@ def _follow_alias(serving: Serving) -> None:
             log.info("serving build %s", engine.info.build_id)
 
 
-def _open_recommender(settings: Settings, cores: Cores, build_id: str) -> Recommender:
+def _open_recommender(settings: Settings, cores: Cores, build_id: str, in_use: Recommender | None) -> Recommender:
+    """Open a build, and share what it has in common with the one in use."""
     if settings.milvus:
         return Recommender(_milvus_engine(settings.milvus))
-    return Recommender(open_engine(settings.artifacts, build_id, cores, settings.filter, on_mask=metrics.count_mask))
+    reuse = in_use.engine.build if in_use and isinstance(in_use.engine, FaissEngine) else None
+    engine = open_engine(settings.artifacts, build_id, cores, settings.filter, on_mask=metrics.count_mask, reuse=reuse)
+    return Recommender(engine)
 
 
 def _milvus_engine(settings: MilvusSettings) -> "MilvusEngine":

@@ -51,7 +51,7 @@ def test_the_manifest_tells_the_truth(root: Path) -> None:
     returned = publish(root, embedding_model="glove")
     directory = current(root)
     manifest = json.loads((directory / "manifest.json").read_text())
-    facts = asdict(returned, dict_factory=lambda pairs: {key: value for key, value in pairs if value != []})
+    facts = asdict(returned, dict_factory=lambda pairs: {key: value for key, value in pairs if value not in ([], None)})
     assert {key: manifest[key] for key in facts} == facts
     assert manifest.keys() - facts.keys() == {"format", "checksum"}
 

@@ -15,7 +15,8 @@ from retrieval.search.settings import SearchSettings, fewest_for_scan
 
 @standard_streams()
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = vars(parser.parse_args(arguments))
     # Threads that wait would spin, and take cores from those that work. OpenMP knows no quota of a container, and would
     # start a thread for each core of the machine. FAISS reads both as it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

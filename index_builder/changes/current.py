@@ -3,13 +3,10 @@
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from index_builder.changes.tables import Part
 from retrieval.artifact.delta.files import Delta, open_delta
 from retrieval.artifact.delta.table import PairTable
 from retrieval.artifact.fields.lists import FIELD_FILES, open_fields
@@ -17,9 +14,10 @@ from retrieval.artifact.fields.writer import members
 from retrieval.artifact.manifest import Manifest, check_contents, check_size, read_checksum, read_manifest
 from retrieval.artifact.products import TABLE_FILES, ProductTable, open_products
 from retrieval.errors import BadArtifact
+from retrieval.search.filters.facts import FieldType
 from retrieval.search.filters.language import Vocabulary
 from retrieval.search.filters.lists import InvertedLists
-from retrieval.search.filters.postings import Postings
+from retrieval.search.filters.postings import Postings, Texts
 from retrieval.search.pair import PairLayout
 
 _HASHED_AT_ONCE = 2  # Each on a thread of its own, which hashing leaves the others to.
@@ -61,15 +59,21 @@ class CurrentProducts:
         return None
 
     @property
-    def names(self) -> list[str]:
-        """The names of all fields."""
-        names = self.vocabulary.names
-        return [] if names == () else [names[i].decode() for i in range(len(names))]  # type: ignore[arg-type, index]
+    def types(self) -> dict[str, FieldType]:
+        """The types of the filterable fields, but for those that only the delta had and no product has any more."""
+        facts = self.manifest.filterable
+        return {each.name: each.type for each in facts if each.values or each.name in self.base_lists.postings}
 
     @property
     def takes_new_fields(self) -> bool:
         """Whether fields that come new can be filtered by: not where the base was built with some chosen ones alone."""
-        return {*self.names} <= {*self.vocabulary.filterable, *self.vocabulary.reasons}
+        return names_of(self.vocabulary) <= {*self.vocabulary.filterable, *self.vocabulary.reasons}
+
+
+def names_of(vocabulary: Vocabulary) -> set[str]:
+    """Return the names of all fields of a build, which has none, or has them in its file."""
+    names = vocabulary.names
+    return {names[i].decode() for i in range(len(names))} if isinstance(names, Texts) else set()
 
 
 def open_current_products(root: Path, build_id: str) -> CurrentProducts:

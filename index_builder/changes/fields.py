@@ -1,6 +1,6 @@
 """Combines the inverted lists of products into those of one table, without looking at the products themselves."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,37 +13,37 @@ from index_builder.changes.tables import Part
 from retrieval.artifact.fields.lists import DIRECTORY, FILTERABLE, NAMES, NOT_FILTERABLE, ArrayWriter
 from retrieval.artifact.fields.values import Column, InexactNumbers
 from retrieval.artifact.fields.writer import INEXACT, posting_arrays, text_arrays
-from retrieval.search.filters.facts import FieldFacts, FieldType
 from retrieval.search.filters.postings import Numbers, Postings
 
 _MIN_INTEGER, _MAX_FLOAT_INTEGER = -(2.0**63), 2.0**63  # The first is an integer of 64 bits, the second is none.
 
 
 def write_fields(
-    directory: Path, parts: Sequence[Part], types: Mapping[str, FieldType], names: Collection[str], reasons: dict[str, str]
-) -> list[FieldFacts]:
-    """Write the lists of the fields of these types, and return the facts of those that some product has a value of.
+    directory: Path, parts: Sequence[Part], types: Iterable[str], names: Collection[str], reasons: dict[str, str]
+) -> dict[str, Column]:
+    """Write the lists of the `types`, the filterable fields, and return the values of those that some product has.
 
-    `names` are those of all fields; `reasons` say why some are not filterable, and are told of fields whose numbers do
-    not go together. Nothing is written where there are no names.
+    `names` are those of all fields; `reasons` say why others are not filterable, and are told of fields whose numbers
+    do not go together. Nothing is written where there are no names.
     """
     if not names:
-        return []
-    count, facts, filterable = sum(part.count for part in parts), [], {}
+        return {}
+    count, columns = sum(part.count for part in parts), dict[str, Column]()
     with closing(ArrayWriter(directory)) as arrays:
         written_names = arrays.append(**text_arrays(sorted(name.encode() for name in names)))
-        for name, field_type in types.items():
+        filterable = {}
+        for name in types:
             try:
                 column = column_of(name, parts)
             except InexactNumbers:
                 reasons[name] = INEXACT
                 continue
             if column is not None:
+                columns[name] = column
                 filterable[name] = arrays.append(**posting_arrays(column, count))
-                facts.append(FieldFacts(name, field_type, len(column.values), covered(column, count) / count))
     found = {NAMES: written_names, FILTERABLE: filterable, NOT_FILTERABLE: reasons}
     (directory / DIRECTORY).write_bytes(orjson.dumps(found))
-    return facts
+    return columns
 
 
 def column_of(name: str, parts: Sequence[Part]) -> Column | None:
@@ -56,19 +56,6 @@ def column_of(name: str, parts: Sequence[Part]) -> Column | None:
     ranks = np.concatenate([new[column.ranks] for new, column in zip(new_ranks, columns, strict=True)])
     order = np.lexsort((products, ranks))  # The products of a value have to rise.
     return Column(values, products[order], ranks[order])
-
-
-def covered(column: Column, count: int) -> int:
-    """Return how many of `count` products have a value."""
-    has_value = np.zeros(count, np.bool_)
-    has_value[column.products] = True
-    return int(np.count_nonzero(has_value))
-
-
-def counts_among(postings: Postings, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return how many of the chosen products (n,) have each value of a field."""
-    starts = np.asarray(postings.starts)[:-1].astype(np.int64)
-    return np.add.reduceat(chosen[postings.products].view(np.uint8), starts, dtype=np.int64)
 
 
 def _columns(name: str, parts: Sequence[Part]) -> Iterator[Column]:
@@ -109,7 +96,9 @@ def _united(several: list[Any]) -> tuple[Any, list[NDArray[np.int64]]]:
 
 def _exact_floats(numbers: NDArray[Any]) -> NDArray[np.float64]:
     floats = numbers.astype(np.float64)
-    if numbers.dtype.kind == "i" and ((floats >= _MAX_FLOAT_INTEGER).any() or (floats.astype(np.int64) != numbers).any()):
+    if numbers.dtype.kind == "i" and (
+        (floats >= _MAX_FLOAT_INTEGER).any() or (floats.astype(np.int64) != numbers).any()
+    ):
         raise InexactNumbers
     return floats
 

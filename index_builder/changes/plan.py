@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_builder.changes.current import CurrentProducts
-from index_builder.changes.reading import Change, ChangeFile, Delete, SetFields, Upsert
+from index_builder.changes.reading import ChangeFile, Delete, SetFields, Upsert
 from retrieval.search.pair import PairLayout
 
 
@@ -14,9 +14,10 @@ from retrieval.search.pair import PairLayout
 class Plan:
     """The records of the next delta.
 
-    `changes` are those that make a record, in the order of their records, with the position in use now of each product
-    in `changed` (c,), which is -1 for a new one. `kept_targets` (m,) and `new_targets` (c,) say which record each record
-    of the last delta becomes, -1 for none, and each change. `positions` of the next records rise, as do those `deleted`.
+    `changes` are those that make a record, in the order of their records, by their number in the file. `changed` (c,)
+    has the position in use now of each one's product, -1 for a new one. `kept_targets` (m,) say which record each of the
+    last delta becomes, -1 for none, and `new_targets` (c,) which each change makes. The `positions` of the next records
+    rise, as do those of `deleted` products of the base.
     """
 
     changes: list[tuple[int, Upsert | SetFields]]
@@ -47,19 +48,13 @@ def plan_records(file: ChangeFile, current: CurrentProducts) -> Plan:
     kept_targets[is_kept] = rank[: np.count_nonzero(is_kept)]
     deleted = np.union1d(layout.deleted, gone[gone < layout.base_count])
     return Plan(
-        [_record(changes[i]) for i in order.tolist()],
+        [(number, change) for number, change in map(changes.__getitem__, order) if not isinstance(change, Delete)],
         positions[order],
         kept_targets,
         rank[np.count_nonzero(is_kept) :],
         _closed_up(np.sort(all_places), layout),
         deleted,
     )
-
-
-def _record(numbered: tuple[int, Change]) -> tuple[int, Upsert | SetFields]:
-    number, change = numbered
-    assert not isinstance(change, Delete)
-    return number, change
 
 
 def _closed_up(places: NDArray[np.int64], layout: PairLayout) -> NDArray[np.int64]:

@@ -56,7 +56,9 @@ class ChangeFile:
         self.path, self.changes, self.faults = path, dict[int, Change](), dict[int, str]()
         self.locations: list[str] = []
         number_of: dict[str, int] = {}
-        for location, row in tqdm(read_rows(path, needs_vectors=False), desc="reading changes", disable=None, leave=False):
+        for location, row in tqdm(
+            read_rows(path, needs_vectors=False), desc="reading changes", disable=None, leave=False
+        ):
             number = len(self.locations)
             self.locations.append(location)
             try:

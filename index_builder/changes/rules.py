@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from index_builder.catalogue import BadRow
-from retrieval.artifact.fields.writer import NO_VALUE, NotFilterable, members, type_of
+from retrieval.artifact.fields.writer import INEXACT, NO_VALUE, NotFilterable, members, type_of
 from retrieval.search.filters.facts import FieldType
 from retrieval.search.filters.postings import Numbers, Postings
 
@@ -69,10 +69,11 @@ class FieldRules:
         if rule is None:
             rule = self._numbers[name] = _NumberRule()
             for postings in self._postings(name):
-                rule.learn(postings)
+                if isinstance(postings.values, Numbers):
+                    rule.learn(postings.values)
         for value in values:
             if value is not None and not rule.takes(value):
-                raise BadRow(f"{name} holds integers that 64 bits do not hold, or not together with its fractions")
+                raise BadRow(f"{name} is a field to filter by, and {INEXACT}")
 
     def _add_field(self, name: str, path: KeyPath, value: Any) -> None:
         """Take the first value of a new field, which decides whether it can be filtered by, and its type."""
@@ -95,10 +96,9 @@ class _NumberRule:
     def __init__(self) -> None:
         self._are_whole = self._are_exact_floats = True
 
-    def learn(self, postings: Postings) -> None:
+    def learn(self, values: Numbers) -> None:
         """Take the numbers that products have already."""
-        assert isinstance(postings.values, Numbers)
-        numbers = np.asarray(postings.values.numbers)
+        numbers = np.asarray(values.numbers)
         if numbers.dtype.kind == "f":
             self._are_whole = False
         elif len(numbers) and max(-int(numbers[0]), int(numbers[-1])) > _MAX_EXACT_INTEGER:
@@ -106,7 +106,6 @@ class _NumberRule:
 
     def takes(self, number: int | float) -> bool:
         """Take a number, and return whether all so far can be compared exactly."""
-        is_whole = type(number) is int or number.is_integer()
-        self._are_whole &= is_whole and _MIN_INTEGER <= number <= _MAX_INTEGER
+        self._are_whole &= int(number) == number and _MIN_INTEGER <= number <= _MAX_INTEGER
         self._are_exact_floats &= float(number) == number
         return self._are_whole or self._are_exact_floats

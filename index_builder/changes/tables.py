@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from retrieval.artifact.products import (
     LINES,
     PREFIX_LENGTHS,
     ProductTable,
-    parse_prefixes,
     write_numbers,
 )
 from retrieval.search.filters.lists import InvertedLists
@@ -38,12 +38,13 @@ class Part:
         return int(np.count_nonzero(self.targets >= 0))
 
 
-def write_table(directory: Path, first: Part, second: Part) -> None:
-    """Write the table of the products of two parts. The second may well be small: its keys are looked up in the first.
+def write_table(directory: Path, first: Part, second: Part | None = None) -> None:
+    """Write the table of the products of a part or two.
 
-    Raises OSError where the disk does not take it.
+    The second may well be the smaller one: its keys are looked up in the first. Raises OSError where the disk does not take it.
     """
-    parts, count = (first, second), first.count + second.count
+    parts = [first, second] if second else [first]
+    count = sum(part.count for part in parts)
     part_of, record_of, lengths, prefix_lengths = (np.empty(count, np.int64) for _ in range(4))
     for number, part in enumerate(parts):
         records = np.flatnonzero(part.targets >= 0)
@@ -54,22 +55,18 @@ def write_table(directory: Path, first: Part, second: Part) -> None:
     _copy_lines(directory / LINES, parts, part_of, record_of)
     write_numbers(directory / LINE_STARTS, np.concatenate([[0], lengths.cumsum()]))
     write_numbers(directory / PREFIX_LENGTHS, prefix_lengths)
-    by_id = _merged_order(first, second, lambda part: part.table.by_id, _ids)
-    by_name = _merged_order(first, second, lambda part: part.table.by_name, _names)
-    write_numbers(directory / BY_ID, by_id)
-    write_numbers(directory / BY_NAME, by_name)
+    write_numbers(directory / BY_ID, _merged_order(parts, lambda part: part.table.by_id, _ids))
+    write_numbers(directory / BY_NAME, _merged_order(parts, lambda part: part.table.by_name, _names))
 
 
-def _copy_lines(
-    path: Path, parts: Sequence[Part], part_of: NDArray[np.int64], record_of: NDArray[np.int64]
-) -> None:
+def _copy_lines(path: Path, parts: Sequence[Part], part_of: NDArray[np.int64], record_of: NDArray[np.int64]) -> None:
     """Copy lines in runs: the lines of records that stand side by side in their part do so in its file."""
     is_break = (np.diff(part_of) != 0) | (np.diff(record_of) != 1)
     bounds = [0, *(np.flatnonzero(is_break) + 1).tolist(), len(part_of)] if len(part_of) else [0]
     texts = [memoryview(part.table.lines) for part in parts]
     starts = [part.table.line_starts for part in parts]
     with path.open("wb") as file:
-        for begin, end in zip(bounds, bounds[1:], strict=False):
+        for begin, end in pairwise(bounds):
             part = part_of[begin]
             file.write(texts[part][starts[part][record_of[begin]] : starts[part][record_of[end - 1] + 1]])
 
@@ -78,29 +75,29 @@ Keys = Callable[[Part, NDArray[np.int64]], list[Any]]
 
 
 def _ids(part: Part, records: NDArray[np.int64]) -> list[str]:
-    return [label["id"] for label in parse_prefixes(part.table.prefixes(records))]
+    return part.table.ids(records)
 
 
 def _names(part: Part, records: NDArray[np.int64]) -> list[tuple[str, int]]:
     """Return what the order of names goes by: the name in any case, and among equal ones the position."""
     places = np.maximum.accumulate(part.targets)[records].tolist()
-    labels = parse_prefixes(part.table.prefixes(records))
-    return [(label["name"].casefold(), place) for label, place in zip(labels, places, strict=True)]
+    return [*zip(part.table.folded_names(records), places, strict=True)]
 
 
 def _merged_order(
-    first: Part, second: Part, order_of: Callable[[Part], NDArray[np.integer]], keys_of: Keys
+    parts: Sequence[Part], order_of: Callable[[Part], NDArray[np.integer]], keys_of: Keys
 ) -> NDArray[np.int64]:
     """Return the positions of all products in an order, in which those of each part stand already."""
-    ordered = [order_of(part).astype(np.int64) for part in (first, second)]
-    kept = [part.targets[order] >= 0 for part, order in zip((first, second), ordered, strict=True)]
-    ranks = _ranks(first, ordered[0], keys_of(second, ordered[1][kept[1]]), keys_of)
-    kept_before = np.concatenate([[0], kept[0].cumsum()])[ranks]
-    of_first, of_second = (
-        part.targets[order[is_kept]]
-        for part, order, is_kept in zip((first, second), ordered, kept, strict=True)
-    )
-    return np.insert(of_first, kept_before, of_second)
+    first, *others = parts
+    order = order_of(first).astype(np.int64)
+    is_kept = first.targets[order] >= 0
+    merged = first.targets[order[is_kept]]
+    for part in others:
+        added = order_of(part).astype(np.int64)
+        added = added[part.targets[added] >= 0]
+        ranks = _ranks(first, order, keys_of(part, added), keys_of)
+        merged = np.insert(merged, np.concatenate([[0], is_kept.cumsum()])[ranks], part.targets[added])
+    return merged
 
 
 def _ranks(part: Part, order: NDArray[np.int64], keys: list[Any], keys_of: Keys) -> NDArray[np.int64]:

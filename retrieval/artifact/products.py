@@ -71,27 +71,26 @@ class ProductTable:
         ranks, step = np.array(starts, np.int64) * _SPARSE_STEP, _SPARSE_STEP
         while step := step // 2:
             further = np.minimum(ranks + step, len(self) - 1)
-            pairs = zip(self._ids(self.by_id[further]), identifiers, strict=True)
+            pairs = zip(self.ids(self.by_id[further]), identifiers, strict=True)
             ranks = np.where(np.fromiter((found <= each for found, each in pairs), np.bool_), further, ranks)
         positions = self.by_id[ranks].astype(np.int64)
-        pairs = zip(self._ids(positions), identifiers, strict=True)
+        pairs = zip(self.ids(positions), identifiers, strict=True)
         return np.where(np.fromiter((found == each for found, each in pairs), np.bool_), positions, -1)
 
     def starting_with(self, prefix: str) -> Iterator[NDArray[np.integer]]:
         """Yield positions, in parts and in the order of names, of products whose names begin so in any case."""
         folded = prefix.casefold()
         start = bisect_left(self.by_name, folded, key=self._folded_name)
-        end = bisect_right(
-            self.by_name, folded, start, key=lambda position: self._folded_name(position)[: len(folded)]
-        )
+        end = bisect_right(self.by_name, folded, start, key=lambda position: self._folded_name(position)[: len(folded)])
         yield self.by_name[start:end]
 
     @cached_property
     def _sparse_ids(self) -> list[str]:
         """Every so manieth id in their order."""
-        return self._ids(self.by_id[::_SPARSE_STEP])
+        return self.ids(self.by_id[::_SPARSE_STEP])
 
-    def _ids(self, positions: NDArray[np.integer]) -> list[str]:
+    def ids(self, positions: NDArray[np.integer]) -> list[str]:
+        """Return the id of each product."""
         return [label["id"] for label in parse_prefixes(self.prefixes(positions))]
 
     def folded_names(self, positions: NDArray[np.integer]) -> list[str]:

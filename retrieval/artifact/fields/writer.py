@@ -64,7 +64,7 @@ class FieldWriter:
 
     def append(self, identifier: str, fields: dict[str, Any]) -> None:
         """Add the further fields of the next product, as parsed JSON."""
-        for path, value in members(fields, ()):
+        for path, value in members(fields):
             name = ".".join(path)
             self._names.add(name)
             field = self._fields.get(name) or self._new_field(name, path)
@@ -181,7 +181,7 @@ class _Field:
             yield products, values
 
 
-def members(fields: dict[str, Any], above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+def members(fields: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield the keys that lead to each member that is not null, and to those of objects in it, and its value."""
     for key, value in fields.items():
         if value is None or (type(value) is float and not math.isfinite(value)):
@@ -193,7 +193,10 @@ def members(fields: dict[str, Any], above: tuple[str, ...]) -> Iterator[tuple[tu
 
 
 def type_of(value: Any) -> str:
-    """Return the type of a value as filters see it; "" for an empty list, which is no value."""
+    """Return the type of a value as filters see it; "" for an empty list, which is no value.
+
+    Raises NotFilterable.
+    """
     kind = _TYPES[type(value)]
     if kind == "list":
         elements = [each for each in value if each is not None and (type(each) is not float or math.isfinite(each))]
@@ -226,6 +229,7 @@ def _check_length(text: str) -> None:
 
 
 def text_arrays(texts: list[bytes]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of texts, one behind the other."""
     ends = np.cumsum([0, *map(len, texts)], dtype=np.int64)
     return {CONTENT: np.frombuffer(b"".join(texts), np.uint8), CONTENT_STARTS: _smallest(ends)}
 

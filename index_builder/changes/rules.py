@@ -1,5 +1,6 @@
 """The rules that the fields of changed products keep: a field has values of one type, as filters compare them."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -72,7 +73,7 @@ class FieldRules:
                 if isinstance(postings.values, Numbers):
                     rule.learn(postings.values)
         for value in values:
-            if value is not None and not rule.takes(value):
+            if value is not None and math.isfinite(value) and not rule.takes(value):
                 raise BadRow(f"{name} is a field to filter by, and {INEXACT}")
 
     def _add_field(self, name: str, path: KeyPath, value: Any) -> None:

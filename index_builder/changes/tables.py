@@ -41,7 +41,7 @@ class Part:
 def write_table(directory: Path, first: Part, second: Part | None = None) -> None:
     """Write the table of the products of a part or two.
 
-    The second may well be the smaller one: its keys are looked up in the first. Raises OSError where the disk does not take it.
+    The second may well be the smaller one: its keys are looked up in the first. Raises OSError.
     """
     parts = [first, second] if second else [first]
     count = sum(part.count for part in parts)

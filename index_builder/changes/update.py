@@ -108,8 +108,8 @@ def _check_size(directory: Path, base: Manifest, root: Path) -> None:
     limit = max(base.size_bytes // _SHARE_OF_BASE, _ALWAYS_ALLOWED_BYTES)
     if size > limit:
         raise BadCatalogue(
-            f"{root}: with these changes the delta takes {size / 1e6:.1f} MB, more than {limit / 1e6:.1f} MB, a fifth of "
-            f"its base; merge first: python -m index_builder --merge --out {root}"
+            f"{root}: with these changes the delta takes {size / 1e6:.1f} MB, more than {limit / 1e6:.1f} MB, a fifth "
+            f"of its base; merge first: python -m index_builder --merge --out {root}"
         )
 
 

@@ -1,6 +1,5 @@
 """Deltas: a base and the changes since answer as a build of the same products does, byte for byte."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Tells whether it is time to merge a delta into its base: what a search of the two takes, and what the base has lost."""
+"""Tells whether it is time to merge a delta into its base: what a search takes, and what the base has lost."""
 
 from dataclasses import dataclass
 

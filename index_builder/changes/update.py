@@ -16,9 +16,9 @@ from index_builder.changes.plan import Plan, plan_records
 from index_builder.changes.reading import ChangeFile, SetFields
 from index_builder.changes.records import RecordFields, write_changed, write_records, write_vectors
 from index_builder.changes.rules import FieldRules
-from retrieval.artifact import store
-from retrieval.artifact.build import open_build
-from retrieval.artifact.manifest import DeltaFacts, Manifest, Source, file_facts
+from retrieval.artifact import golden, store
+from retrieval.artifact.build import open_build, open_pair
+from retrieval.artifact.manifest import DeltaFacts, GoldenQuery, Manifest, Source, file_facts
 from retrieval.errors import BadCatalogue
 from retrieval.records.console import readable
 from retrieval.search.filters.facts import FieldFacts
@@ -124,7 +124,18 @@ def _fill(directory: Path, request: UpdateRequest, current: CurrentProducts) -> 
         delta=delta,
         files={},
     )
+    if not manifest.golden_queries:
+        manifest = replace(manifest, golden_queries=_searched_answers(directory, manifest, request.out, base))
     return Updated(manifest, delta, _counts(file, plan), max_bytes)
+
+
+def _searched_answers(directory: Path, manifest: Manifest, root: Path, base: Manifest) -> list[GoldenQuery]:
+    """Return the golden queries of a pair by opening it, which takes longer."""
+    files = {path.name: file_facts(path) for path in directory.iterdir()}
+    whole = open_build(root, base.build_id, verified=True)
+    pair = open_pair(directory, replace(manifest, files=files), whole)
+    users = np.array([query.vector for query in base.golden_queries], np.float32)
+    return golden.record(pair.index.search, pair.products.prefixes, users)
 
 
 def _counts(file: ChangeFile, plan: Plan) -> FileCounts:

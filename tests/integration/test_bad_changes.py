@@ -15,8 +15,15 @@ from tests.support.catalogues import products_of, write_lines
 from tests.support.published import current, edit_manifest
 
 VECTOR = [1.0, 2.0, 3.0]
-FIELDS = {"brand": "a", "price": 1.5, "count": 2**53 + 1, "stock": True, "tags": ["x"], "shop": {"city": "Roma"}}
-MIXED = [{"mixed": "a"}, {"mixed": 1}]
+FIELDS: dict[str, Any] = {
+    "brand": "a",
+    "price": 1.5,
+    "count": 2**53 + 1,
+    "stock": True,
+    "tags": ["x"],
+    "shop": {"city": "Roma"},
+}
+MIXED: list[dict[str, Any]] = [{"mixed": "a"}, {"mixed": 1}]
 ANY = {"id": "p1", "name": "a", "vector": VECTOR}
 
 FILTERED = "is a field to filter by"

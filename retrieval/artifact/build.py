@@ -110,7 +110,7 @@ def open_build(root: Path, build_id: str, verified: bool = False, reuse: Build |
         base = reuse.base if reuse and is_open else open_build(root, manifest.delta.base, verified)
     _check_files(directory, manifest, verified)
     try:
-        build = _open_whole(directory, manifest) if base is None else _open_pair(directory, manifest, base)
+        build = _open_whole(directory, manifest) if base is None else open_pair(directory, manifest, base)
         for subject, count, found in (
             ("products", manifest.products, len(build.products)),
             ("dimension", manifest.dimension, build.index.dimension),
@@ -165,8 +165,11 @@ def _open_whole(directory: Path, manifest: Manifest) -> WholeBuild:
     )
 
 
-def _open_pair(directory: Path, manifest: Manifest, base: Build) -> PairBuild:
-    """Open a delta on its base. Raises BadArtifact, also where the search does not find its products."""
+def open_pair(directory: Path, manifest: Manifest, base: Build) -> PairBuild:
+    """Open a delta on its base, and nothing of its golden queries.
+
+    Raises BadArtifact, also where the search does not find its products.
+    """
     if not isinstance(base, WholeBuild):
         raise BadArtifact(f"{MANIFEST}: names a delta, {base.id}, as the base")
     delta = open_delta(directory, manifest, len(base.products))
@@ -216,7 +219,7 @@ def _check_found(delta: Delta, index: PairIndex) -> None:
     rows = np.unique(np.linspace(0, delta.groups.row_count - 1, _CHECKED_PRODUCTS).round().astype(np.int64))
     vectors, expected = delta.index.vectors(rows), delta.groups.products[delta.groups.starts[rows]]
     best, _ = index.search(vectors, 1)
-    own = np.einsum("ij,ij->i", vectors, vectors)
+    own = np.minimum(np.einsum("ij,ij->i", vectors, vectors), 1)  # Half-precision vectors may be longer than 1.
     is_found = (best.positions[:, 0] == expected) | (best.scores[:, 0] >= own - 1 / UNITS)
     if not is_found.all():
         raise BadArtifact(f"{VECTORS}: row {rows[np.argmin(is_found)]} is not found by its own vector")

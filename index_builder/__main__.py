@@ -1,10 +1,12 @@
-"""Command line: `python -m index_builder --products FILE --out ARTIFACTS_ROOT`."""
+"""Command line: `python -m index_builder --products FILE --out ARTIFACTS_ROOT`, or `--update CHANGES`, or `--merge`."""
 
 import argparse
 import os
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from retrieval.artifact.manifest import Manifest, Recall, RecallAtK
 from retrieval.cores import available_cores
@@ -15,32 +17,57 @@ from retrieval.search.settings import SearchSettings, fewest_for_scan
 
 @standard_streams()
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = vars(parser.parse_args(arguments))
     # Threads that wait would spin, and take cores from those that work. OpenMP knows no quota of a container, and would
     # start a thread for each core of the machine. FAISS reads both as it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
-    from index_builder.pipeline import BuildRequest, build
+    from index_builder.changes.update import UpdateRequest
+    from index_builder.pipeline import BuildRequest
 
-    started = time.perf_counter()
+    commands = {"products": (BuildRequest, _build), "update": (UpdateRequest, _update)}
+    name = next(name for name in commands if name in options)
+    request_type, run = commands[name]
+    if foreign := options.keys() - {field.name for field in fields(request_type)}:
+        parser.error(f"--{min(foreign).replace('_', '-')} does not go with --{name}")
     try:
-        manifest = build(BuildRequest(**vars(options)))
+        run(request_type(**options))
     except (RetrievalError, OSError) as error:
         print_message(f"error: {error}\nnothing was published")
         return 1
-    print_result(_summary(options.out, manifest, time.perf_counter() - started))
     return 0
 
 
+def _build(request: Any) -> None:
+    from index_builder.pipeline import build
+
+    started = time.perf_counter()
+    manifest = build(request)
+    print_result(_summary(request.out, manifest, time.perf_counter() - started))
+
+
+def _update(request: Any) -> None:
+    from index_builder.changes.update import update
+
+    started = time.perf_counter()
+    manifest = update(request)
+    print_result(_update_summary(request.out, manifest, time.perf_counter() - started))
+
+
 def _parser() -> argparse.ArgumentParser:
-    """Return the parser of a BuildRequest, which has the defaults."""
+    """Return the parser of the requests, which have the defaults."""
     parser = argparse.ArgumentParser(
         prog="python -m index_builder",
         description=sys.modules["index_builder"].__doc__,
         argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
-    add("--products", type=Path, required=True, metavar="FILE", help="JSON lines, JSON array or NPZ; may be .gz")
+    what = parser.add_mutually_exclusive_group(required=True).add_argument
+    what(
+        "--products", type=Path, metavar="FILE", help="build these: JSON lines, JSON array, NPZ or Parquet; may be .gz"
+    )
+    what("--update", type=Path, metavar="CHANGES", help="publish these changes as a delta on the current build")
     add("--out", type=Path, required=True, metavar="ARTIFACTS_ROOT", help="where builds and CURRENT live")
     add("--queries", type=Path, metavar="FILE", help="users to measure recall with (default: synthetic users)")
     add("--recall", type=_share, help="share of the ten and of the hundred best, and worst, to find (default: 0.99)")
@@ -89,6 +116,15 @@ index       {index.factory}, {index.storage}, worst side {index.worst}, {manifes
 promise     {"kept" if recall.kept else "NOT KEPT"}: recall@10 and @100 of at least {recall.target} on each side, \
 measured on {recall.users_from}{fields}
 size        {manifest.size_bytes / 1e6:.1f} MB, built in {seconds:.1f} s"""
+
+
+def _update_summary(root: Path, manifest: Manifest, seconds: float) -> str:
+    delta: Any = manifest.delta
+    return f"""\
+published   {root / manifest.build_id}
+products    {manifest.products:,}, of which changes since {delta.base} have added {delta.added:,}, replaced \
+{delta.replaced:,} and changed {delta.changed:,} and deleted {delta.deleted:,} others
+size        {manifest.size_bytes / 1e6:.1f} MB, published in {seconds:.2f} s"""
 
 
 def _filtered_line(recall: Recall) -> str:

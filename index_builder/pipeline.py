@@ -10,8 +10,8 @@ import faiss
 from index_builder.catalogue import VECTORS, read_catalogue
 from index_builder.kinds.negation import negate
 from index_builder.kinds.training import FLAT, check_negates, store_vectors
-from index_builder.report import write_report
 from index_builder.tuning.recall import K
+from index_builder.tuning.report import write_report
 from index_builder.tuning.trials import TunedIndex
 from index_builder.tuning.tuner import Tuner
 from index_builder.tuning.users import synthetic_users, user_pool

@@ -216,7 +216,7 @@ def _check_found(delta: Delta, index: PairIndex) -> None:
     rows = np.unique(np.linspace(0, delta.groups.row_count - 1, _CHECKED_PRODUCTS).round().astype(np.int64))
     vectors, expected = delta.index.vectors(rows), delta.groups.products[delta.groups.starts[rows]]
     best, _ = index.search(vectors, 1)
-    own = np.einsum("ij,ij->i", vectors, vectors)
+    own = np.minimum(np.einsum("ij,ij->i", vectors, vectors), 1)  # Half-precision vectors may be longer than 1.
     is_found = (best.positions[:, 0] == expected) | (best.scores[:, 0] >= own - 1 / UNITS)
     if not is_found.all():
         raise BadArtifact(f"{VECTORS}: row {rows[np.argmin(is_found)]} is not found by its own vector")

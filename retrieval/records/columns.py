@@ -60,7 +60,7 @@ def npy_rows(path: Path, stream: BinaryIO) -> Rows:
         raise BadRows(f"{path}: not a readable NPY file: {error}") from error
 
 
-def parquet_rows(path: Path) -> Rows:
+def parquet_rows(path: Path, needs_vectors: bool = True) -> Rows:
     """Yield a row of all columns; `vector` holds lists of numbers, and `id` or `name` must be there."""
     try:
         import pyarrow as pa
@@ -69,35 +69,49 @@ def parquet_rows(path: Path) -> Rows:
         raise BadRows(f"{path}: reading Parquet needs pyarrow: pip install 'jetmlett[parquet]'") from error
     try:
         with pq.ParquetFile(path) as file:
-            columns = _parquet_columns(path, file.schema_arrow)
-            for batch in file.iter_batches(_BLOCK_ROWS, columns=[*columns, "vector"]):
-                others = [_column_values(batch.column(name)) for name in columns]
-                for *values, vector in zip(*others, batch.column("vector"), strict=True):
-                    numbers = vector.values.to_numpy(zero_copy_only=False) if vector.is_valid else None
-                    yield {**dict(zip(columns, values, strict=True)), "vector": numbers}
+            columns = _parquet_columns(path, file.schema_arrow, needs_vectors)
+            for batch in file.iter_batches(_BLOCK_ROWS, columns=columns):
+                values = [
+                    _vectors(batch.column(name)) if name == "vector" else _column_values(batch.column(name))
+                    for name in columns
+                ]
+                yield from (dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
     except (pa.ArrowException, OSError) as error:
         raise BadRows(f"{path}: not a readable Parquet file: {error}") from error
 
 
-def _parquet_columns(path: Path, schema: Any) -> list[str]:
-    """Return the columns to read besides `vector`.
+def _parquet_columns(path: Path, schema: Any, needs_vectors: bool) -> list[str]:
+    """Return the columns to read, the vector's last.
 
-    Raises BadRows where there is no vector of numbers, nothing to name it by, or two columns of one name.
+    Raises BadRows where there is no vector of numbers and one is needed, nothing to name it by, or two columns of one
+    name.
     """
-    from pyarrow import types
-
-    if "vector" not in schema.names or not {"id", "name"} & {*schema.names}:
+    if (needs_vectors and "vector" not in schema.names) or not {"id", "name"} & {*schema.names}:
         found = ", ".join(schema.names) or "none"
-        raise BadRows(f"{path}: needs columns 'vector' and 'id' or 'name', has {found}")
+        needed = "columns 'vector' and 'id' or 'name'" if needs_vectors else "a column 'id' or 'name'"
+        raise BadRows(f"{path}: needs {needed}, has {found}")
     [(name, count)] = Counter(schema.names).most_common(1)
     if count > 1:
         raise BadRows(f"{path}: has {count} columns {name!r}")
-    kind = schema.field("vector").type
+    labels = [name for name in ("id", "name", "vector") if name in schema.names]
+    further = [each.name for each in schema if each.name not in labels and _has_json_form(each.type)]
+    if "vector" not in labels:
+        return labels + further
+    _check_vectors(path, schema.field("vector").type)
+    return [*labels[:-1], *further, "vector"]
+
+
+def _check_vectors(path: Path, kind: Any) -> None:
+    """Raise BadRows where a type of column holds no lists of numbers."""
+    from pyarrow import types
+
     is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
     if not is_list or not (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)):
         raise BadRows(f"{path}: column 'vector' must hold lists of numbers, not {kind}")
-    labels = [name for name in ("id", "name") if name in schema.names]
-    return labels + [each.name for each in schema if each.name not in (*labels, "vector") and _has_json_form(each.type)]
+
+
+def _vectors(column: Any) -> Iterable[NDArray | None]:
+    return (each.values.to_numpy(zero_copy_only=False) if each.is_valid else None for each in column)
 
 
 def _has_json_form(kind: Any) -> bool:

@@ -14,26 +14,28 @@ from retrieval.errors import BadRows
 from retrieval.records import lenient_json
 from retrieval.records.columns import npy_rows, npz_rows, parquet_rows
 
+COLUMNS_UNIT = "row"  # Locations in files that hold columns begin with it.
 _GZIP, _ZIP, _NPY, PARQUET = b"\x1f\x8b", b"PK", b"\x93NUMPY", b"PAR1"
 
 Row = tuple[str, Any]
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path, needs_vectors: bool = True) -> Iterator[Row]:
     """Yield (location, value) for each row: "line 3" and what the line held, or the `lenient_json.BadJson` met there.
 
-    Blank lines are skipped. Rows of files that hold columns are objects whose vectors are arrays (d,).
+    Blank lines are skipped. Rows of files that hold columns are objects whose vectors are arrays (d,); a Parquet file
+    that `needs_vectors` has a column of them.
     Raises BadRows where the file as a whole cannot be read.
     """
     try:
         with path.open("rb") as file, closing(open_decompressed(file)) as stream:
             start = peek(stream, 6)
             if start.startswith(_ZIP):
-                yield from _numbered("row", npz_rows(path, stream))
+                yield from _numbered(COLUMNS_UNIT, npz_rows(path, stream))
             elif start.startswith(_NPY):
-                yield from _numbered("row", npy_rows(path, stream))
+                yield from _numbered(COLUMNS_UNIT, npy_rows(path, stream))
             elif start.startswith(PARQUET):
-                yield from _numbered("row", parquet_rows(path))
+                yield from _numbered(COLUMNS_UNIT, parquet_rows(path, needs_vectors))
             elif first_character(stream) == b"[":
                 yield from _numbered("item", _array(path, stream))
             else:

@@ -13,17 +13,17 @@ class InvertedLists:
     """Those of each filterable field of some products. A field without lists has a value in none of them."""
 
     def __init__(self, postings: Mapping[str, Postings], product_count: int):
-        self._postings, self._count = postings, product_count
+        self.postings, self._count = postings, product_count
 
     def evaluate(self, tree: Filter) -> Bitmap:
         """Return the products that a filter lets through."""
         match tree:
             case OneOf(field, values):
-                return self._postings[field].one_of(values) if field in self._postings else self._nothing()
+                return self.postings[field].one_of(values) if field in self.postings else self._nothing()
             case Compare(field, order, operand):
-                return self._postings[field].compare(order, operand) if field in self._postings else self._nothing()
+                return self.postings[field].compare(order, operand) if field in self.postings else self._nothing()
             case Exists(field):
-                return self._postings[field].all() if field in self._postings else self._nothing()
+                return self.postings[field].all() if field in self.postings else self._nothing()
             case Not(inner):
                 return complement_of(self.evaluate(inner), self._count)
             case Some(members):

@@ -62,13 +62,13 @@ class Numbers:
     """Numbers in rising order, as Python's, which compare exactly whatever their size."""
 
     def __init__(self, numbers: NDArray[Any]):
-        self._numbers = numbers.data
+        self.numbers = numbers.data
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self.numbers)
 
     def __getitem__(self, i: int) -> Any:
-        return self._numbers[i]
+        return self.numbers[i]
 
 
 class Postings:
@@ -87,35 +87,35 @@ class Postings:
         bitmaps: NDArray[np.uint8],
         product_count: int,
     ):
-        self._values, self._starts, self._products, self._bitmaps = values, starts.data, products, bitmaps
+        self.values, self.starts, self.products, self._bitmaps = values, starts.data, products, bitmaps
         self._product_count, self._block = product_count, block_size(product_count)
 
     def one_of(self, values: Iterable[Value]) -> Bitmap:
         """Return the products with one of the values; one that no product has is ignored."""
-        ranks = (rank_of(self._values, encode(value) if isinstance(value, str) else value) for value in values)
+        ranks = (rank_of(self.values, encode(value) if isinstance(value, str) else value) for value in values)
         return self._bitmap([(rank, rank + 1) for rank in sorted(rank for rank in ranks if rank is not None)])
 
     def compare(self, order: Order, operand: int | float) -> Bitmap:
         """Return the products with a number so ordered to the operand."""
         bisect: Any = bisect_left if order in ("$gte", "$lt") else bisect_right
-        rank = bisect(self._values, operand)
-        return self._bitmap([(rank, len(self._values)) if order in ("$gt", "$gte") else (0, rank)])
+        rank = bisect(self.values, operand)
+        return self._bitmap([(rank, len(self.values)) if order in ("$gt", "$gte") else (0, rank)])
 
     def all(self) -> Bitmap:
         """Return the products with any value."""
-        return self._bitmap([(0, len(self._values))])
+        return self._bitmap([(0, len(self.values))])
 
     def _bitmap(self, ranks: list[tuple[int, int]]) -> Bitmap:
         """Return the products of ranges of ranks, which rise and do not overlap."""
-        found, loose = np.zeros(-(-self._product_count // 8), np.uint8), [self._products[:0]]
+        found, loose = np.zeros(-(-self._product_count // 8), np.uint8), [self.products[:0]]
         for first, last in _merged(ranks):
-            start, end = self._starts[first], self._starts[last]
+            start, end = self.starts[first], self.starts[last]
             first_block, last_block = -(-start // self._block), end // self._block
             if first_block < last_block:
                 found |= np.bitwise_or.reduce(self._bitmaps[first_block:last_block], axis=0)
-                loose.append(self._products[start : first_block * self._block])
+                loose.append(self.products[start : first_block * self._block])
                 start = last_block * self._block
-            loose.append(self._products[start:end])
+            loose.append(self.products[start:end])
         chosen = np.zeros(self._product_count, np.bool_)
         chosen[np.concatenate(loose)] = True
         return found | pack(chosen)

@@ -90,7 +90,9 @@ def publish(root: Path, directory: Path, manifest: Manifest, instead_of: str | N
 
 def open_current(root: Path) -> Build:
     """Verify and open the build that CURRENT names. Raises BadArtifact naming the file at fault."""
-    return open_build(root, current_build_id(root))
+    build_id = current_build_id(root)
+    with pin(root, build_id):  # Verifying a large base takes longer than many deltas on it stay.
+        return open_build(root, build_id)
 
 
 def roll_back(root: Path) -> str:

@@ -192,7 +192,8 @@ def test_a_delta_is_not_pruned_while_it_is_opened_though_newer_ones_come(
     newer = []
 
     def open_late(*arguments: Any, **options: Any) -> Build:
-        newer.append(catalogue.update(random_changes(draw, catalogue, 1, DIMENSION), keep=1).build_id)
+        newer.append(catalogue.update(random_changes(draw, catalogue, 1, DIMENSION)).build_id)
+        prune(root, keep=1)
         return open_build(*arguments, **options)
 
     module, run_opener = {

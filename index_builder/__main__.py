@@ -48,11 +48,17 @@ def _build(request: Any) -> None:
 
 
 def _update(request: Any) -> None:
-    from index_builder.changes.update import update
+    from index_builder.changes.update import advise_on, update
 
     started = time.perf_counter()
-    manifest = update(request)
-    print_result(_update_summary(request.out, manifest, time.perf_counter() - started))
+    updated = update(request)
+    print_result(_update_summary(request.out, updated, time.perf_counter() - started))
+    try:
+        findings = advise_on(request.out, updated)
+    except (RetrievalError, OSError) as error:  # The delta is published for all that.
+        print_message(f"merge       cannot be advised on: {error}")
+        return
+    print_result(_merge_line(request.out, findings))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -118,13 +124,27 @@ measured on {recall.users_from}{fields}
 size        {manifest.size_bytes / 1e6:.1f} MB, built in {seconds:.1f} s"""
 
 
-def _update_summary(root: Path, manifest: Manifest, seconds: float) -> str:
-    delta: Any = manifest.delta
+def _update_summary(root: Path, updated: Any, seconds: float) -> str:
+    manifest, counts, delta = updated.manifest, updated.counts, updated.delta
     return f"""\
 published   {root / manifest.build_id}
-products    {manifest.products:,}, of which changes since {delta.base} have added {delta.added:,}, replaced \
-{delta.replaced:,} and changed {delta.changed:,} and deleted {delta.deleted:,} others
+changes     {_counts(counts)} by {manifest.source.file}
+delta       {_counts(delta)} since {delta.base}
+products    {manifest.products:,}
 size        {manifest.size_bytes / 1e6:.1f} MB, published in {seconds:.2f} s"""
+
+
+def _counts(counts: Any) -> str:
+    return (
+        f"{counts.added:,} added, {counts.replaced:,} replaced, {counts.changed:,} changed, {counts.deleted:,} deleted"
+    )
+
+
+def _merge_line(root: Path, findings: list[Any]) -> str:
+    reasons = [finding.text for finding in findings if finding.is_due]
+    if not reasons:
+        return f"merge       not due: {'; '.join(finding.text for finding in findings)}"
+    return f"merge       due, as {'; '.join(reasons)}: python -m index_builder --merge --out {root}"
 
 
 def _filtered_line(recall: Recall) -> str:

@@ -1,6 +1,7 @@
 """Works out which records the next delta has: those of the last one that still hold, and new ones."""
 
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,9 @@ class Plan:
     """The records of the next delta.
 
     `changes` are those that make a record, in the order of their records, by their number in the file. `changed` (c,)
-    has the position in use now of each one's product, -1 for a new one. `kept_targets` (m,) say which record each of the
-    last delta becomes, -1 for none, and `new_targets` (c,) which each change makes. The `positions` of the next records
-    rise, as do those of `deleted` products of the base.
+    has the position in use now of each one's product, -1 for a new one. `kept_targets` (m,) say which record each of
+    the last delta becomes, -1 for none, and `new_targets` (c,) which each change makes. The `positions` of the next
+    records rise, as do those of `deleted` products of the base.
     """
 
     changes: list[tuple[int, Upsert | SetFields]]
@@ -32,9 +33,13 @@ def plan_records(file: ChangeFile, current: CurrentProducts) -> Plan:
     """Return the records of the next delta, and add to the file's faults what is to change and does not exist."""
     layout, changes = current.layout, sorted(file.changes.items())
     positions = current.table.positions([change.identifier for _, change in changes])
-    for (number, change), position in zip(changes, positions.tolist(), strict=True):
-        if position < 0 and not isinstance(change, Upsert):
+    is_possible = positions >= 0
+    for i, (number, change) in enumerate(changes):
+        if isinstance(change, Upsert):
+            is_possible[i] = True
+        elif not is_possible[i]:
             file.faults[number] = f"no product has the id {change.identifier!r}"
+    changes, positions = [*compress(changes, is_possible)], positions[is_possible]
     is_record = np.array([not isinstance(change, Delete) for _, change in changes], np.bool_)
     touched, gone = positions[positions >= 0], positions[~is_record & (positions >= 0)]
     # New products follow all others, in the order of the file.

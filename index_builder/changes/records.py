@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -45,25 +46,42 @@ def write_changed(
     directory: Path, file: ChangeFile, plan: Plan, current: CurrentProducts, rules: FieldRules
 ) -> FieldReport:
     """Write the table and the lists of the products that a file brings, and add to its faults what is wrong there."""
+    products_of = _checked_products(file, plan, current, rules)
     with closing(ProductWriter(directory)) as products, closing(FieldWriter(directory)) as lists:
-        for (number, change), position in zip(plan.changes, plan.changed.tolist(), strict=True):
-            if isinstance(change, Upsert):
-                name, fields = change.name, change.fields
-            else:
-                name, fields = _edited(current, position, change)
+        for number, change in plan.changes:
+            name, fields = products_of[number]
             try:
                 products.append(change.identifier, name, fields)
-                rules.check(fields)
-                lists.append(change.identifier, fields)
-            except BadRow as reason:
-                file.faults[number] = str(reason)
             except orjson.JSONEncodeError as error:  # a lone surrogate, an integer beyond 64 bits
                 file.faults[number] = f"cannot be stored as JSON: {error}"
+            else:
+                lists.append(change.identifier, fields)
         products.finish()
         return lists.finish()
 
 
-def _edited(current: CurrentProducts, position: int, change: SetFields) -> tuple[str, dict[str, object]]:
+def _checked_products(
+    file: ChangeFile, plan: Plan, current: CurrentProducts, rules: FieldRules
+) -> dict[int, tuple[str, dict[str, Any]]]:
+    """Return the name and the further fields of each changed product, by the number of its change in the file.
+
+    They are checked in the order of the file: the first one with a new field decides its type.
+    """
+    products = {}
+    changed = zip(plan.changes, plan.changed.tolist(), strict=True)
+    for (number, change), position in sorted(changed, key=lambda pair: pair[0][0]):
+        if isinstance(change, Upsert):
+            products[number] = change.name, change.fields
+        else:
+            products[number] = _edited(current, position, change)
+        try:
+            rules.check(products[number][1])
+        except BadRow as reason:
+            file.faults[number] = str(reason)
+    return products
+
+
+def _edited(current: CurrentProducts, position: int, change: SetFields) -> tuple[str, dict[str, Any]]:
     """Return the name and the further fields of a product in use, with the changes made."""
     members = {**current.table[position], **change.members}
     fields = {name: value for name, value in members.items() if name not in change.members or value is not None}

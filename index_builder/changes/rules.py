@@ -1,6 +1,7 @@
 """The rules that the fields of changed products keep: a field has values of one type, as filters compare them."""
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -106,7 +107,9 @@ class _NumberRule:
             self._are_exact_floats &= all(float(number) == number for number in numbers.tolist())
 
     def takes(self, number: int | float) -> bool:
-        """Take a number, and return whether all so far can be compared exactly."""
-        self._are_whole &= int(number) == number and _MIN_INTEGER <= number <= _MAX_INTEGER
-        self._are_exact_floats &= float(number) == number
-        return self._are_whole or self._are_exact_floats
+        """Return whether a number can be compared exactly with all so far, and take it if so."""
+        are_whole = self._are_whole and int(number) == number and _MIN_INTEGER <= number <= _MAX_INTEGER
+        are_exact_floats = self._are_exact_floats and abs(number) <= sys.float_info.max and float(number) == number
+        if are_whole or are_exact_floats:
+            self._are_whole, self._are_exact_floats = are_whole, are_exact_floats
+        return are_whole or are_exact_floats

@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from index_builder.catalogue import list_faults
+from index_builder.changes.advice import Finding, advise
 from index_builder.changes.answers import golden_answers
 from index_builder.changes.current import CurrentProducts, open_current_products
 from index_builder.changes.facts import pair_facts
 from index_builder.changes.plan import Plan, plan_records
-from index_builder.changes.reading import ChangeFile
+from index_builder.changes.reading import ChangeFile, SetFields
 from index_builder.changes.records import RecordFields, write_changed, write_records, write_vectors
 from index_builder.changes.rules import FieldRules
-from retrieval.artifact import store
-from retrieval.artifact.manifest import DeltaFacts, Manifest, Source, file_facts
+from retrieval.artifact import golden, store
+from retrieval.artifact.build import open_build, open_pair
+from retrieval.artifact.manifest import DeltaFacts, GoldenQuery, Manifest, Source, file_facts
 from retrieval.errors import BadCatalogue
 from retrieval.records.console import readable
 from retrieval.search.filters.facts import FieldFacts
@@ -24,6 +26,7 @@ from retrieval.search.filters.facts import FieldFacts
 _CHANGED = "changed"  # A scratch directory, which is not published, for the table of what the file brings.
 _SHARE_OF_BASE = 5  # A delta takes at most this part of the bytes of its base,
 _ALWAYS_ALLOWED_BYTES = 2**16  # unless it is so small that this says nothing of the time that a search takes.
+_MAX_SHARE_OF_LIMIT = 0.5  # From there on it is time to merge, before an update is refused.
 
 
 @dataclass(frozen=True)
@@ -39,22 +42,56 @@ class UpdateRequest:
     keep: int = 5
 
 
-def update(request: UpdateRequest) -> Manifest:
-    """Publish a delta on the current build, and return the manifest of the two.
+@dataclass(frozen=True)
+class FileCounts:
+    """How many products a file of changes has added, replaced, changed and deleted."""
+
+    added: int
+    replaced: int
+    changed: int
+    deleted: int
+
+
+@dataclass(frozen=True)
+class Updated:
+    """What an update has published: the manifest of base and delta, and what the file changed.
+
+    `max_bytes` is the size from which on no delta on this base is published.
+    """
+
+    manifest: Manifest
+    delta: DeltaFacts
+    counts: FileCounts
+    max_bytes: int
+
+
+def update(request: UpdateRequest) -> Updated:
+    """Publish a delta on the current build.
 
     Other updates and merges wait meanwhile. Raises a RetrievalError, and leaves the build in use alone, where anything
     is wrong with a line, with the base, or with the size that the delta would have.
     """
     with store.updating(request.out) as build_id, store.draft(request.out) as directory:
         current = open_current_products(request.out, build_id)
-        manifest = store.publish(request.out, directory, _fill(directory, request, current), instead_of=build_id)
+        drafted = _fill(directory, request, current)
+        manifest = store.publish(request.out, directory, drafted.manifest, instead_of=build_id)
         with suppress(OSError):  # The delta is published, even where older builds cannot be found or removed.
             store.prune(request.out, request.keep)
-        return manifest
+        return replace(drafted, manifest=manifest)
 
 
-def _fill(directory: Path, request: UpdateRequest, current: CurrentProducts) -> Manifest:
-    """Write all files of a delta into a directory, and return the facts for its manifest."""
+def advise_on(root: Path, updated: Updated) -> list[Finding]:
+    """Return whether it is time to merge a delta that has been published. Raises BadArtifact where it is gone."""
+    build_id = updated.manifest.build_id
+    with store.pin(root, build_id):
+        findings = advise(open_build(root, build_id, verified=True), updated.delta)
+    size = updated.manifest.size_bytes
+    text = f"the delta has {size / 1e6:.1f} MB of the {updated.max_bytes / 1e6:.1f} MB that it may have"
+    return [*findings, Finding(text, size > _MAX_SHARE_OF_LIMIT * updated.max_bytes)]
+
+
+def _fill(directory: Path, request: UpdateRequest, current: CurrentProducts) -> Updated:
+    """Write all files of a delta into a directory, and return the facts for its manifest, and of the file."""
     base, path = current.base, request.update
     if request.embedding_model not in (None, base.embedding_model):
         raise BadCatalogue(
@@ -70,11 +107,12 @@ def _fill(directory: Path, request: UpdateRequest, current: CurrentProducts) -> 
     if base.products + added == deleted:
         raise BadCatalogue(f"{path}: leaves no product")
     vectors = write_vectors(directory, plan, current)
-    _check_size(directory, base, request.out)
+    max_bytes = _check_size(directory, base, request.out)
     replaced = plan.positions[vectors.groups.products]
     replaced = replaced[replaced < base.products]
     changed = len(plan.positions) - added - len(replaced)
-    return replace(
+    delta = DeltaFacts(base.build_id, current.base_checksum, added, len(replaced), changed, deleted)
+    manifest = replace(
         base,
         build_id="",
         created="",
@@ -83,9 +121,28 @@ def _fill(directory: Path, request: UpdateRequest, current: CurrentProducts) -> 
         distinct_vectors=base.distinct_vectors + vectors.groups.row_count,
         filterable=_facts(current, plan, fields),
         golden_queries=golden_answers(current, np.concatenate((replaced, plan.deleted)), vectors),
-        delta=DeltaFacts(base.build_id, current.base_checksum, added, len(replaced), changed, deleted),
+        delta=delta,
         files={},
     )
+    if not manifest.golden_queries:
+        manifest = replace(manifest, golden_queries=_searched_answers(directory, manifest, request.out, base))
+    return Updated(manifest, delta, _counts(file, plan), max_bytes)
+
+
+def _searched_answers(directory: Path, manifest: Manifest, root: Path, base: Manifest) -> list[GoldenQuery]:
+    """Return the golden queries of a pair by opening it, which takes longer."""
+    files = {path.name: file_facts(path) for path in directory.iterdir()}
+    whole = open_build(root, base.build_id, verified=True)
+    pair = open_pair(directory, replace(manifest, files=files), whole)
+    users = np.array([query.vector for query in base.golden_queries], np.float32)
+    return golden.record(pair.index.search, pair.products.prefixes, users)
+
+
+def _counts(file: ChangeFile, plan: Plan) -> FileCounts:
+    are_sets = np.array([isinstance(change, SetFields) for _, change in plan.changes], np.bool_)
+    added = int(np.count_nonzero(plan.changed < 0))
+    changed, deleted = int(np.count_nonzero(are_sets)), len(file.changes) - len(plan.changes)
+    return FileCounts(added, len(plan.changes) - added - changed, changed, deleted)
 
 
 def _write_fields(directory: Path, file: ChangeFile, plan: Plan, current: CurrentProducts) -> RecordFields:
@@ -103,7 +160,8 @@ def _write_fields(directory: Path, file: ChangeFile, plan: Plan, current: Curren
     return fields
 
 
-def _check_size(directory: Path, base: Manifest, root: Path) -> None:
+def _check_size(directory: Path, base: Manifest, root: Path) -> int:
+    """Return the size that a delta may have. Raises BadCatalogue where it has more."""
     size = sum(path.stat().st_size for path in directory.iterdir())
     limit = max(base.size_bytes // _SHARE_OF_BASE, _ALWAYS_ALLOWED_BYTES)
     if size > limit:
@@ -111,6 +169,7 @@ def _check_size(directory: Path, base: Manifest, root: Path) -> None:
             f"{root}: with these changes the delta takes {size / 1e6:.1f} MB, more than {limit / 1e6:.1f} MB, a fifth "
             f"of its base; merge first: python -m index_builder --merge --out {root}"
         )
+    return limit
 
 
 def _facts(current: CurrentProducts, plan: Plan, fields: RecordFields) -> list[FieldFacts]:

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from retrieval.search.settings import SideSettings
 
 _MAX_TIMED_CALLS, _MIN_TIMED_CALLS, _MAX_TIMED_SECONDS = 60, 7, 3.0
 BATCH_USERS = 64
+
+Search = Callable[[NDArray[np.float32]], object]  # of users (u, d)
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class TimedSearch:
         return self.index.search(users, K)
 
 
-def median_seconds(searches: Sequence[TimedSearch], users: NDArray[np.float32], at_once: int = 1) -> list[float]:
+def median_seconds(searches: Sequence[Search], users: NDArray[np.float32], at_once: int = 1) -> list[float]:
     """Return the median CPU seconds that each search takes for one call with so many of the users (u, d).
 
     They are timed in turns, call by call, so that whatever else the machine does meets them all. Slow ones get fewer
@@ -46,7 +48,7 @@ def median_seconds(searches: Sequence[TimedSearch], users: NDArray[np.float32], 
     return [statistics.median(taken) for taken in times]
 
 
-def _seconds(search: TimedSearch, users: NDArray[np.float32]) -> float:
+def _seconds(search: Search, users: NDArray[np.float32]) -> float:
     started = time.thread_time()
     search(users)
     return time.thread_time() - started

@@ -110,7 +110,7 @@ def open_build(root: Path, build_id: str, verified: bool = False, reuse: Build |
         base = reuse.base if reuse and is_open else open_build(root, manifest.delta.base, verified)
     _check_files(directory, manifest, verified)
     try:
-        build = _open_whole(directory, manifest) if base is None else _open_pair(directory, manifest, base)
+        build = _open_whole(directory, manifest) if base is None else open_pair(directory, manifest, base)
         for subject, count, found in (
             ("products", manifest.products, len(build.products)),
             ("dimension", manifest.dimension, build.index.dimension),
@@ -165,8 +165,11 @@ def _open_whole(directory: Path, manifest: Manifest) -> WholeBuild:
     )
 
 
-def _open_pair(directory: Path, manifest: Manifest, base: Build) -> PairBuild:
-    """Open a delta on its base. Raises BadArtifact, also where the search does not find its products."""
+def open_pair(directory: Path, manifest: Manifest, base: Build) -> PairBuild:
+    """Open a delta on its base, and nothing of its golden queries.
+
+    Raises BadArtifact, also where the search does not find its products.
+    """
     if not isinstance(base, WholeBuild):
         raise BadArtifact(f"{MANIFEST}: names a delta, {base.id}, as the base")
     delta = open_delta(directory, manifest, len(base.products))

@@ -61,7 +61,7 @@ class ProductIndex:
         """
         if index.ntotal != groups.row_count:
             raise BadArtifact(f"holds {index.ntotal} vectors, the products table {groups.row_count}")
-        self.stored_vectors = open_vectors(index, otherwise=vectors)
+        self.index, self.stored_vectors = index, open_vectors(index, otherwise=vectors)
         self.groups, self.dimension = groups, int(index.d)
         self._candidates = None if is_exact(index) else Candidates(index, settings, filtered)
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
+from retrieval.artifact.build import Build
 from retrieval.artifact.store import current_build_id, open_current, roll_back
 from retrieval.errors import BadArtifact
 from retrieval.records.console import print_message, print_result, standard_streams
@@ -48,11 +49,24 @@ def _check(options: argparse.Namespace) -> None:
     found = f"best {recall.best[0].mean:.4f}, worst {recall.worst[0].mean:.4f}"
     lines = [
         f"build      {settings.artifacts / build.id}",
+        *_delta_lines(build),
         f"products   {manifest.products:,} x {manifest.dimension} dimensions from {manifest.source.file}",
         f"index      {index.factory}, {index.storage}, worst side {index.worst}; recall@10 {found}",
         *(f"{setting.name:19} {setting.show(options.environment)}".rstrip() for setting in SCHEMA),
     ]
     print_result("\n".join(lines))
+
+
+def _delta_lines(build: Build) -> list[str]:
+    """Say what a delta changes on its base, if it is one."""
+    delta = build.manifest.delta
+    if delta is None:
+        return []
+    counts = (
+        f"{delta.added:,} products added, {delta.replaced:,} replaced, {delta.changed:,} changed, {delta.deleted:,}"
+    )
+    size, base_size = (each.manifest.size_bytes / 1e6 for each in (build, build.base))
+    return [f"delta      {counts} deleted; {size:.1f} MB on {base_size:.1f} MB of {delta.base}"]
 
 
 def _roll_back(options: argparse.Namespace) -> None:

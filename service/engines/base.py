@@ -13,11 +13,28 @@ from retrieval.search.ranking import Neighbours
 
 
 @dataclass(frozen=True)
+class DeltaInfo:
+    """A delta, when it was `created`, the build that it is on, its `base`, and how many of its products it changes.
+
+    `replaced` ones have another vector, `changed` ones other fields alone. Both have sizes, `bytes` and `base_bytes`.
+    """
+
+    base: str
+    created: str
+    added: int
+    replaced: int
+    changed: int
+    deleted: int
+    bytes: int
+    base_bytes: int
+
+
+@dataclass(frozen=True)
 class IndexInfo:
     """What an engine serves.
 
     `recall` is the share of exact matches found on each side, as the builder measured it; `filterable` are the facts of
-    each field to filter by.
+    each field to filter by; `delta` is None where a build of all products is served.
     """
 
     build_id: str
@@ -26,6 +43,7 @@ class IndexInfo:
     index: str
     recall: dict[str, Any]
     filterable: list[dict[str, Any]] = field(default_factory=list)
+    delta: DeltaInfo | None = None
 
 
 class SearchEngine(Protocol):

@@ -18,7 +18,7 @@ from retrieval.search.filters.tree import Filter, every
 from retrieval.search.index import use_threads
 from retrieval.search.ranking import Neighbours
 from service.cores import Cores
-from service.engines.base import IndexInfo
+from service.engines.base import DeltaInfo, IndexInfo
 from service.errors import BadSetting
 
 _TIMED_SEARCHES, _TIMED_MATCHES = 3, 10  # to learn how long one takes
@@ -52,6 +52,28 @@ def read_shown(filters: FilterIndex[Any], text: str) -> Filter:
         raise BadSetting(f"RECO_FILTER={text!r} does not fit the build: {error}") from error
 
 
+def info_of(build: Build) -> IndexInfo:
+    """Return what is served of a build."""
+    manifest = build.manifest
+    return IndexInfo(
+        build.id,
+        manifest.products,
+        manifest.dimension,
+        manifest.index.factory,
+        asdict(manifest.recall),
+        [asdict(each) for each in manifest.filterable],
+        _delta_info(build),
+    )
+
+
+def _delta_info(build: Build) -> DeltaInfo | None:
+    manifest, delta = build.manifest, build.manifest.delta
+    if delta is None:
+        return None
+    counts = delta.added, delta.replaced, delta.changed, delta.deleted
+    return DeltaInfo(delta.base, manifest.created, *counts, manifest.size_bytes, build.base.manifest.size_bytes)
+
+
 class FaissEngine:
     """Serves the products of one open build that a filter lets through. A search takes a core, and waits for one."""
 
@@ -67,11 +89,7 @@ class FaissEngine:
         self.prefixes, self.project = build.products.prefixes, build.projection.project
         self.sample_users: list[dict[str, Any]] = build.sample_users
         manifest = build.manifest
-        recall = asdict(manifest.recall)
-        filterable = [asdict(each) for each in manifest.filterable]
-        self.info = IndexInfo(
-            build.id, manifest.products, manifest.dimension, manifest.index.factory, recall, filterable
-        )
+        self.info = info_of(build)
         self.shown_products = self._shown_mask.matched if self._shown_mask else manifest.products
         self.concurrency = cores.count
         self.search_seconds = min(self._time_search() for _ in range(_TIMED_SEARCHES))

@@ -71,8 +71,9 @@ class _CommandRunner:
     """Does what the supervisor commands, and puts the server to run into `servers`, or None if there is none.
 
     The server comes with the first build once connections may be accepted. The supervisor sends ("prepare", build id),
-    ("drop",), ("serve", build id), ("accept",), ("count", event, times), ("drain",) and ("end",). It gets ("prepared",
-    build id) or ("refused", build id, message), and ("serving", build id). At most two builds are open at a time.
+    ("drop",), ("serve", build id), ("accept",), ("record", event, amount), ("drain",) and ("end",). It gets
+    ("prepared", build id) or ("refused", build id, message), and ("serving", build id). At most two builds are open at
+    a time.
     """
 
     def __init__(self, supervisor: Connection, open_recommender: OpenRecommender, make_server: MakeServer) -> None:
@@ -91,7 +92,7 @@ class _CommandRunner:
             "drop": self._drop,
             "serve": self._serve,
             "accept": self._accept,
-            "count": lambda event, times: metrics.EVENTS[event].inc(times),
+            "record": lambda event, amount: metrics.RECORD_EVENT[event](amount),
             "drain": self._drain,
         }
         try:

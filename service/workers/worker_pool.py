@@ -118,10 +118,10 @@ class WorkerPool:
         for worker in self._workers.values():
             worker.command(self._commands[command])
 
-    def count(self, event: str, times: int = 1) -> None:
-        """Have one worker count events of the supervisor's."""
+    def record(self, event: str, amount: float = 1) -> None:
+        """Have one worker add an event of the supervisor's, or so much of it, to the metrics."""
         for worker in list(self._workers.values())[:1]:
-            worker.send(("count", event, times))
+            worker.send(("record", event, amount))
 
     def all_prepared(self, build_id: str) -> bool:
         """Whether no worker is left that would have to open a build first; those that are not running will."""
@@ -176,7 +176,7 @@ class WorkerPool:
             log.error("worker %d cannot be started: %s", number, error)
             self._schedule_restart(number, time.monotonic(), failures + 1)
         else:
-            self.count("worker restart")
+            self.record("worker restart")
 
     def _schedule_restart(self, number: int, started: float, failures: int) -> float:
         """Plan the next start of a worker that was `started` before, and return in how many seconds it is due."""

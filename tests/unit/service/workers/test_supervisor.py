@@ -30,8 +30,8 @@ class FakePool:
 
     any_serve = True
 
-    def count(self, event: str, times: int = 1) -> None:
-        self.messages.append((event, times))
+    def record(self, event: str, amount: float = 1) -> None:
+        self.messages.append((event, amount))
 
     def send(self, message: tuple[Any, ...]) -> None:
         self.messages.append(message)

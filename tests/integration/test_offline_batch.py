@@ -235,7 +235,7 @@ def test_a_gap_in_a_column_of_k_is_the_default(tmp_path: Path, artifacts: Path) 
     plain = [{name: user[name] for name in ("name", "vector")} for user in small_users(3)]
     users = [{**user, "k": k} for user, k in zip(plain, (2.0, None, 3.0), strict=True)]
     pq.write_table(pa.Table.from_pylist(users), tmp_path / "users.parquet")
-    assert run_command(artifacts, tmp_path / "users.parquet", tmp_path / "m.jsonl")[0] == 0
+    run(artifacts, tmp_path / "users.parquet", tmp_path / "m.jsonl", 1, PART_ROWS)
     answers = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
     ks = [{"k": 2}, {}, {"k": 3}]
     expected = answers_of(tmp_path, artifacts, [{**user, **k} for user, k in zip(plain, ks, strict=True)])

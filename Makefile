@@ -20,7 +20,7 @@ IMAGE ?= jetmlett
 BUILD_INDEX = $(BIN)/python -m index_builder --products $(PRODUCTS) --out $(OUT) --recall $(RECALL) $(if $(QUERIES),--queries $(QUERIES)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve build-index test test-faults test-milvus coverage soak audit check format bench bench-serve bench-index bench-search bench-filter bench-storage bench-offline bench-oip lock sample-data docker docker-run clean
+.PHONY: help install install-parquet install-milvus serve build-index test test-faults test-milvus coverage soak audit check format bench bench-serve bench-index bench-search bench-filter bench-storage bench-offline bench-oip lock sample-data docker docker-run clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,6 +29,12 @@ serve: $(VENV)/.runtime artifacts/CURRENT ## fresh checkout to a running service
 	RECO_HOST=$(HOST) RECO_PORT=$(PORT) RECO_ARTIFACTS=artifacts $(BIN)/python -m service serve
 
 install: $(VENV)/.dev ## the virtual environment with everything that development needs
+
+install-parquet: $(VENV)/.runtime ## what reads and writes Parquet, beside what the service runs on
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements-dev.txt pyarrow
+
+install-milvus: $(VENV)/.runtime ## what talks to Milvus, beside what the service runs on
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements-dev.txt pymilvus
 
 build-index: $(VENV)/.runtime ## build and publish an index (PRODUCTS=, QUERIES=, RECALL=, OUT=, ARGS=)
 	$(BUILD_INDEX)

@@ -12,7 +12,7 @@ from retrieval.artifact.store import current_build_id, open_current, roll_back
 from retrieval.errors import BadArtifact
 from retrieval.records.console import print_message, print_result, standard_streams
 from service.engines.faiss_engine import read_shown
-from service.errors import ServiceError
+from service.errors import INSTALL_MILVUS, ServiceError
 from service.offline.job import PART_ROWS, run_batch
 from service.settings import MILVUS_INDEXES, SCHEMA, environment_with, read_milvus, read_settings
 from service.workers.logs import set_up_logs
@@ -85,7 +85,7 @@ def _publish(options: argparse.Namespace) -> None:
     try:
         from service.engines.milvus_publish import Layout, publish
     except ModuleNotFoundError as error:
-        raise ServiceError(f"{error}; pip install 'jetmlett[milvus]'") from error
+        raise ServiceError(f"{error}; {INSTALL_MILVUS}") from error
     artifacts = read_settings({**options.environment, "RECO_ENGINE": ""}).artifacts
     layout = Layout(options.index, options.shards, options.replicas)
     print_result(publish(artifacts, read_milvus(options.environment), layout))

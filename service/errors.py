@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+INSTALL_MILVUS = "`pip install pymilvus`, or `make install-milvus` in a checkout"
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:

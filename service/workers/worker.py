@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from service.cores import Cores
 from service.engines.faiss_engine import FaissEngine, open_engine
-from service.errors import BadSetting
+from service.errors import INSTALL_MILVUS, BadSetting
 from service.http import metrics
 from service.recommender import Recommender, Serving
 from service.settings import MilvusSettings, Settings
@@ -175,7 +175,7 @@ def _milvus_engine(settings: MilvusSettings) -> "MilvusEngine":
     try:
         from service.engines import milvus_engine
     except ModuleNotFoundError as error:
-        raise BadSetting(f"RECO_ENGINE='milvus': {error}; pip install 'jetmlett[milvus]'") from error
+        raise BadSetting(f"RECO_ENGINE='milvus': {error}; {INSTALL_MILVUS}") from error
     return milvus_engine.open_engine(settings)
 
 

@@ -9,7 +9,11 @@ import pytest
 from index_builder.__main__ import main
 from index_builder.changes.merge import Merged, MergeRequest, merge
 from index_builder.pipeline import BuildRequest, build
+from retrieval.artifact.manifest import RecallAtK
 from retrieval.artifact.store import open_current
+from retrieval.search.index import ProductIndex
+from retrieval.search.kinds import is_exact
+from retrieval.search.ranking import SIDES
 from tests.support.catalogues import products_of, write_lines
 from tests.support.changes import ChangedProducts, RandomChanges, answers, build_whole, change
 from tests.support.filter_oracle import RandomFilters
@@ -94,7 +98,24 @@ def test_a_merged_approximate_build_has_the_codes_of_the_base(
     assert answers(opened, 400) == answers(whole, 400)
 
 
-def test_a_merge_that_misses_the_recall_builds_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None: ...
+def test_a_merge_that_misses_the_recall_builds_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = products_of(np.random.default_rng(1).normal(size=(400, DIMENSION)))
+    root = tmp_path / "artifacts"
+    build(BuildRequest(write_lines(tmp_path / "f", rows), root, index="Tiers4x1", recall=0.5))
+    change(tmp_path, [{"id": "p5", "delete": True}])
+    monkeypatch.setattr("index_builder.tuning.tuner.measure", found_by_none_but_an_exact_scan)
+    done = merged(tmp_path)
+    assert done.manifest.index.factory == "Flat"
+    assert done.rebuilt_because.startswith(
+        "with the base's codes and settings it misses the recall of 0.5: best 0.4000 (at least "
+    )
+    whole = build_whole(tmp_path, [row for row in rows if row["id"] != "p5"])
+    assert answers(open_current(root), 400) == answers(whole, 400)
+
+
+def found_by_none_but_an_exact_scan(index: ProductIndex, *_: Any) -> dict[str, list[RecallAtK]]:
+    share = 1.0 if index.path(10) == "exact" and is_exact(index.index) else 0.4
+    return {side: [RecallAtK(k, 300, share, share) for k in (10, 100)] for side in SIDES}
 
 
 def test_there_is_nothing_to_merge_in_a_whole_build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

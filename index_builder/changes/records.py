@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from index_builder.catalogue import VECTORS, BadRow
 from index_builder.changes.answers import DeltaVectors
+from index_builder.changes.combining.fields import columns_of, write_fields
+from index_builder.changes.combining.tables import Part, write_table
 from index_builder.changes.current import CurrentProducts, names_of
-from index_builder.changes.fields import columns_of, write_fields
 from index_builder.changes.plan import Plan
 from index_builder.changes.reading import ChangeFile, SetFields, Upsert
 from index_builder.changes.rules import FieldRules
-from index_builder.changes.tables import Part, write_table
 from index_builder.kinds.training import store_vectors
 from retrieval.artifact.delta import files as delta_files
 from retrieval.artifact.fields.lists import open_fields

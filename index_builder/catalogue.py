@@ -31,12 +31,13 @@ _MAX_LISTED_ROWS = 20
 class Catalogue:
     """A catalogue that has been read: each distinct unit vector once, and the products that share it.
 
+    `norms` (n,) are the lengths that the vectors came with; None where they come from builds, which do not keep these.
     `row_faults` says of the first dropped rows what is wrong with them.
     """
 
     vectors: VectorFile
     groups: RowGroups
-    norms: NDArray[np.floating]
+    norms: NDArray[np.floating] | None
     dropped_rows: int
     row_faults: list[str]
     fields: FieldReport

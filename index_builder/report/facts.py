@@ -26,7 +26,7 @@ def report_facts(
 
     `dropped` says why kinds of index were.
     """
-    sizes = np.diff(catalogue.groups.starts)
+    sizes, norms = np.diff(catalogue.groups.starts), catalogue.norms
     scores = {side: each.scores.ravel() for side, each in zip(SIDES, answers, strict=True)}
     return {
         "recall": recall,
@@ -43,12 +43,12 @@ def report_facts(
             "groups_of_identical_vectors": int((sizes > 1).sum()),
             "products_in_such_groups": int(sizes[sizes > 1].sum()),
             "largest_group": int(sizes.max()),
-            "norms": _quantiles(catalogue.norms),
+            **({} if norms is None else {"norms": _quantiles(norms)}),
         },
         "fields": catalogue.fields,
         "histograms": {
             "scores": _histogram(scores),
-            "norms_log10": _histogram({"products": _logarithms(catalogue.norms)}),
+            **({} if norms is None else {"norms_log10": _histogram({"products": _logarithms(norms)})}),
         },
     }
 

@@ -139,7 +139,10 @@ def _catalogue(facts: Facts) -> str:
     catalogue = facts["catalogue"]
     scores = histogram(facts, "scores", "Scores of the users' matches", "cosine similarity", "matches")
     sides = '<span class="swatch kind0"></span> the ten best, <span class="swatch kind1"></span> the ten worst.'
-    norms = histogram(facts, "norms_log10", "Lengths of vectors", "decimal logarithm of the length", "products")
+    figures = [_figure(scores, sides)]
+    if "norms_log10" in facts["histograms"]:
+        norms = histogram(facts, "norms_log10", "Lengths of vectors", "decimal logarithm of the length", "products")
+        figures.append(_figure(norms, "Before they were scaled to length 1."))
     faults = "".join(f"<li>{escape(fault)}</li>" for fault in catalogue["row_faults"])
     faults = faults and f"<ul>{faults}</ul>"
     return f"""<h2>Catalogue</h2>
@@ -147,8 +150,7 @@ def _catalogue(facts: Facts) -> str:
 {catalogue["products_in_such_groups"]:,} of them share their vector with another.
 {catalogue["dropped_rows"]:,} bad rows were dropped{":" if catalogue["row_faults"] else "."}</p>
 {faults}
-<div class="charts">{_figure(scores, sides)}
-{_figure(norms, "Before they were scaled to length 1.")}</div>"""
+<div class="charts">{"".join(figures)}</div>"""
 
 
 def _figure(chart: Chart, caption: str) -> str:

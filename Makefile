@@ -10,6 +10,7 @@ HOST ?= 0.0.0.0
 PORT ?= 5000
 
 PRODUCTS ?= data/products.jsonl.gz
+CHANGES  ?= changes.jsonl
 QUERIES  ?= $(if $(filter data/products.jsonl.gz,$(PRODUCTS)),data/users_batch.json)
 OUT      ?= artifacts
 RECALL   ?= 0.99
@@ -20,7 +21,7 @@ IMAGE ?= jetmlett
 BUILD_INDEX = $(BIN)/python -m index_builder --products $(PRODUCTS) --out $(OUT) --recall $(RECALL) $(if $(QUERIES),--queries $(QUERIES)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve build-index test test-faults test-milvus coverage soak audit check format bench bench-serve bench-index bench-search bench-filter bench-storage bench-offline bench-oip lock sample-data docker docker-run clean
+.PHONY: help install serve build-index update-index merge-index test test-faults test-milvus coverage soak audit check format bench bench-serve bench-index bench-search bench-filter bench-storage bench-offline bench-oip lock sample-data docker docker-run clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,6 +33,12 @@ install: $(VENV)/.dev ## the virtual environment with everything that developmen
 
 build-index: $(VENV)/.runtime ## build and publish an index (PRODUCTS=, QUERIES=, RECALL=, OUT=, ARGS=)
 	$(BUILD_INDEX)
+
+update-index: $(VENV)/.runtime ## publish changes of products on the current index (CHANGES=, OUT=, ARGS=)
+	$(BIN)/python -m index_builder --update $(CHANGES) --out $(OUT) $(ARGS)
+
+merge-index: $(VENV)/.runtime ## publish the current index and its changes as one (OUT=, ARGS=)
+	$(BIN)/python -m index_builder --merge --out $(OUT) $(ARGS)
 
 # Some environments forbid compiled files, without which each of the suite's many processes compiles the code anew.
 test: export PYTHONDONTWRITEBYTECODE =

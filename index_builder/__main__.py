@@ -23,10 +23,15 @@ def main(arguments: list[str] | None = None) -> int:
     # start a thread for each core of the machine. FAISS reads both as it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
+    from index_builder.changes.merge import MergeRequest
     from index_builder.changes.update import UpdateRequest
     from index_builder.pipeline import BuildRequest
 
-    commands = {"products": (BuildRequest, _build), "update": (UpdateRequest, _update)}
+    commands = {
+        "products": (BuildRequest, _build),
+        "update": (UpdateRequest, _update),
+        "merge": (MergeRequest, _merge),
+    }
     name = next(name for name in commands if name in options)
     request_type, run = commands[name]
     if foreign := options.keys() - {field.name for field in fields(request_type)}:
@@ -61,6 +66,19 @@ def _update(request: Any) -> None:
     print_result(_merge_line(request.out, findings))
 
 
+def _merge(request: Any) -> None:
+    from index_builder.changes.merge import merge
+
+    started = time.perf_counter()
+    merged = merge(request)
+    if merged is None:
+        print_result(f"nothing to merge: the current build of {request.out} is no delta")
+        return
+    print_result(_summary(request.out, merged.manifest, time.perf_counter() - started))
+    if merged.rebuilt_because:
+        print_result(f"rebuilt     with training and tuning, as {merged.rebuilt_because}")
+
+
 def _parser() -> argparse.ArgumentParser:
     """Return the parser of the requests, which have the defaults."""
     parser = argparse.ArgumentParser(
@@ -74,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         "--products", type=Path, metavar="FILE", help="build these: JSON lines, JSON array, NPZ or Parquet; may be .gz"
     )
     what("--update", type=Path, metavar="CHANGES", help="publish these changes as a delta on the current build")
+    what("--merge", action="store_true", help="publish the current build's base and delta as one build")
     add("--out", type=Path, required=True, metavar="ARTIFACTS_ROOT", help="where builds and CURRENT live")
     add("--queries", type=Path, metavar="FILE", help="users to measure recall with (default: synthetic users)")
     add("--recall", type=_share, help="share of the ten and of the hundred best, and worst, to find (default: 0.99)")

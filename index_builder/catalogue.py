@@ -28,11 +28,14 @@ _MAX_LISTED_ROWS = 20
 
 @dataclass(frozen=True)
 class Catalogue:
-    """A catalogue that has been read: each distinct unit vector once, and the products that share it."""
+    """A catalogue that has been read: each distinct unit vector once, and the products that share it.
+
+    `norms` (n,) are the lengths that the vectors came with; None where they come from builds, which do not keep these.
+    """
 
     vectors: VectorFile
     groups: RowGroups
-    norms: NDArray[np.floating]
+    norms: NDArray[np.floating] | None
     dropped_rows: int
     fields: FieldReport
 

@@ -1,6 +1,6 @@
 """The products in use as an update sees them: their tables and fields, without the index over them."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,10 +76,10 @@ def names_of(vocabulary: Vocabulary) -> set[str]:
     return {names[i].decode() for i in range(len(names))} if isinstance(names, Texts) else set()
 
 
-def open_current_products(root: Path, build_id: str) -> CurrentProducts:
+def open_current_products(root: Path, build_id: str, also_read: Collection[str] = ()) -> CurrentProducts:
     """Verify and open what a build has but its index. Raises BadArtifact naming the file at fault.
 
-    The sizes of all files are checked, and the contents of those that are read.
+    The sizes of all files are checked, and the contents of those that are read, here or, of the base's, later.
     """
     manifest = read_manifest(root / build_id)
     base_id = manifest.delta.base if manifest.delta else build_id
@@ -87,7 +87,7 @@ def open_current_products(root: Path, build_id: str) -> CurrentProducts:
     base, checksum = read_manifest(directory), read_checksum(directory)
     if manifest.delta and checksum != manifest.delta.base_checksum:
         raise BadArtifact(f"{root / build_id}: is a delta on another build {base_id} than {directory}")
-    _check_files(directory, base, [name for name in (*TABLE_FILES, *FIELD_FILES) if name in base.files])
+    _check_files(directory, base, [name for name in (*TABLE_FILES, *FIELD_FILES, *also_read) if name in base.files])
     table = open_products(directory)
     vocabulary, lists = open_fields(directory, base.filterable, len(table))
     delta, layout = None, PairLayout(len(table), *(np.empty(0, np.int64) for _ in range(3)))

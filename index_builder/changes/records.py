@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from index_builder.catalogue import VECTORS, BadRow
 from index_builder.changes.answers import DeltaVectors
+from index_builder.changes.combining.fields import columns_of, write_fields
+from index_builder.changes.combining.tables import Part, write_table
 from index_builder.changes.current import CurrentProducts, names_of
-from index_builder.changes.fields import write_fields
 from index_builder.changes.plan import Plan
 from index_builder.changes.reading import ChangeFile, SetFields, Upsert
 from index_builder.changes.rules import FieldRules
-from index_builder.changes.tables import Part, write_table
 from index_builder.kinds.training import store_vectors
 from retrieval.artifact.delta import files as delta_files
 from retrieval.artifact.fields.lists import open_fields
@@ -109,7 +109,8 @@ def write_records(
     vanished = dict.fromkeys(current.vocabulary.filterable, NO_VALUE)
     reasons = {name: reason for name, reason in {**vanished, **found, **known}.items() if name not in rules.types}
     names = names_of(current.vocabulary) | names_of(vocabulary)
-    columns = write_fields(directory, parts, rules.types, names, reasons)
+    columns = columns_of(rules.types, parts, reasons)
+    write_fields(directory, columns, len(plan.positions), names, reasons)
     return RecordFields(rules.types, reasons, columns)
 
 

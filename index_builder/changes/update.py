@@ -10,8 +10,8 @@ import numpy as np
 from index_builder.catalogue import list_faults
 from index_builder.changes.advice import Finding, advise
 from index_builder.changes.answers import golden_answers
+from index_builder.changes.combining.facts import pair_facts
 from index_builder.changes.current import CurrentProducts, open_current_products
-from index_builder.changes.facts import pair_facts
 from index_builder.changes.plan import Plan, plan_records
 from index_builder.changes.reading import ChangeFile, SetFields
 from index_builder.changes.records import RecordFields, write_changed, write_records, write_vectors

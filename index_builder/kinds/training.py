@@ -14,7 +14,7 @@ from index_builder.kinds.negation import negate
 from index_builder.kinds.tiers import PREFIX, TieredKind, parse_tiers
 from retrieval.errors import BadIndexKind
 from retrieval.records.vector_file import BLOCK_ROWS, VectorFile
-from retrieval.search.kinds import exact_rows, scanned_index
+from retrieval.search.kinds import candidate_index, exact_rows, scanned_index
 
 FLAT = "Flat"
 STORAGES = {"fp32": "Flat", "fp16": "SQfp16"}
@@ -58,6 +58,18 @@ def check_negates(factory: str, dimension: int) -> None:
         negate(index)
 
 
+def refill(index: faiss.Index, vectors: VectorFile, store: faiss.Index) -> faiss.Index:
+    """Return a trained index with other vectors in it, those of `store`, by which it re-ranks unless it keeps them."""
+    index.reset()
+    inner = candidate_index(index)
+    _fill(inner, vectors)
+    if exact_rows(inner) is not None:
+        return index
+    refined = faiss.IndexRefine(inner, store)
+    refined.referenced_objects.append(index)  # What is inside it is gone with it.
+    return refined
+
+
 class Trainer:
     """Builds indexes of any kind over one catalogue; what kinds share is computed once."""
 
@@ -75,11 +87,7 @@ class Trainer:
             return self.store
         index = self.train(factory)
         with _explained(factory):
-            blocks = -(-self._vectors.rows // BLOCK_ROWS)
-            for block in tqdm(
-                self._vectors.blocks(), desc=f"filling {factory}", total=blocks, disable=None, leave=False
-            ):
-                index.add(block)
+            _fill(index, self._vectors)
         return index if exact_rows(index) is not None else faiss.IndexRefine(index, self.store)
 
     def train(self, factory: str) -> faiss.Index:
@@ -145,6 +153,12 @@ class Trainer:
         )
         means.train(self._sample)
         return means.centroids
+
+
+def _fill(index: faiss.Index, vectors: VectorFile) -> None:
+    blocks = -(-vectors.rows // BLOCK_ROWS)
+    for block in tqdm(vectors.blocks(), desc="filling the index", total=blocks, disable=None, leave=False):
+        index.add(block)
 
 
 def _untrained(kind: str, dimension: int) -> faiss.Index:

@@ -33,7 +33,7 @@ def write_report(
             "groups_of_identical_vectors": int((sizes > 1).sum()),
             "products_in_such_groups": int(sizes[sizes > 1].sum()),
             "largest_group": int(sizes.max()),
-            "norms": _quantiles(catalogue.norms),
+            "norms": None if catalogue.norms is None else _quantiles(catalogue.norms),
         },
         "fields": catalogue.fields,
     }
@@ -62,7 +62,7 @@ def _draw(path: Path, catalogue: Catalogue, tuned: TunedIndex, answers: tuple[Ne
         scores.hist(each.scores.ravel(), bins=50, alpha=0.6, label=f"{side} ten")
     scores.set(xlabel="cosine similarity", ylabel="matches", title="scores of sample users' matches")
     scores.legend()
-    norms.hist(catalogue.norms, bins=50)
+    norms.hist(() if catalogue.norms is None else catalogue.norms, bins=50)
     title = f"{catalogue.dropped_rows:,} rows dropped, {shared[shared > 1].sum():,} products share a vector"
     norms.set(xlabel="length of a product's vector before normalising", ylabel="products", title=title)
     figure.suptitle(f"{tuned.factory} over {len(catalogue):,} products")

@@ -24,7 +24,7 @@ from index_builder.tuning.plan import Screening, plausible_kinds
 from index_builder.tuning.recall import K, Panel, measure, summarise
 from index_builder.tuning.trials import Trial, TunedIndex
 from index_builder.tuning.users import UserPool
-from retrieval.artifact.manifest import FilteredRecall
+from retrieval.artifact.manifest import FilteredRecall, IndexFacts, RecallAtK
 from retrieval.records.vector_file import VectorFile
 from retrieval.search.files import open_index, write_index
 from retrieval.search.index import ProductIndex
@@ -50,7 +50,7 @@ class Tuner:
 
         The file `scratch` is written and removed again. `panel` are the users that indexes are tuned with.
         """
-        self._vectors, self._store, self._groups, self._pool, self._target = vectors, store, groups, pool, target
+        self._vectors, self.store, self._groups, self._pool, self.target = vectors, store, groups, pool, target
         self._scratch, self._trainer = scratch, Trainer(vectors, store)
         self.panel = self._seen = Panel.of(vectors, pool.tuning())
         self._tuned_with = pool.source
@@ -74,13 +74,30 @@ class Tuner:
                 return confirmed
         return self._confirmed(exact)
 
+    def measured(self, index: faiss.Index, facts: IndexFacts) -> TunedIndex:
+        """Return an approximate index of these vectors, with settings that were found for others, and its recall.
+
+        Where few users do not show that it meets the target, more are asked.
+        """
+        product_index = ProductIndex(index, self._groups, facts.search)
+        recall = measure(product_index, self._groups, self.panel)
+        if not _reach(recall, self.target) and self._pool.has_more:
+            self.panel = self._seen = self.panel + Panel.of(self._vectors, self._pool.confirming())
+            recall = measure(product_index, self._groups, self.panel)
+        efforts = {
+            side: Effort(getattr(facts.search, side), recall[side][0], _reach({side: recall[side]}, self.target))
+            for side in SIDES
+        }
+        [chosen] = self._timed(facts.factory, index, [efforts])
+        return TunedIndex(facts.factory, index, chosen, recall, self._users_from(self.panel, self._pool.source))
+
     def under_filters(self, tuned: TunedIndex) -> tuple[TunedIndex, list[FilteredRecall]]:
         """Return an index with the settings with which it meets the target under filters too, and their recall.
 
         It is measured on users whom nothing was chosen with, while there are some.
         """
         users = self._pool.confirming() if self._pool.has_more else self.panel.users
-        grid = FilterGrid(ProductIndex(self._store, self._groups, SideSettings()), users, self._target)
+        grid = FilterGrid(ProductIndex(self.store, self._groups, SideSettings()), users, self.target)
 
         def make(settings: SideSettings) -> ProductIndex:
             return ProductIndex(tuned.index, self._groups, tuned.settings, filtered=[FilteredSettings(1.0, settings)])
@@ -96,7 +113,7 @@ class Tuner:
         """Yield the kinds that reach the target before an exact scan does, the fastest first."""
         plausible = plausible_kinds(self._vectors.rows, self._vectors.dimension)
         if plausible:
-            contenders = Screening(self._vectors, self._trainer, self.panel, self._target).contenders(plausible)
+            contenders = Screening(self._vectors, self._trainer, self.panel, self.target).contenders(plausible)
             # The kind with most codes is left for when a sample has promised too much of all others.
             for kinds in (contenders, [kind for kind in plausible[-1:] if kind not in contenders]):
                 shown = tqdm(kinds, desc="trying index kinds", disable=None, leave=False)
@@ -134,7 +151,7 @@ class Tuner:
 
     def _reopened(self, built: faiss.Index) -> faiss.Index:
         """Return an index as it is opened from its file, but for the vectors, which are read from the store's."""
-        if built.this == self._store.this:
+        if built.this == self.store.this:
             return built
         base = built.base_index if isinstance(built, faiss.IndexRefine) else built
         try:
@@ -142,16 +159,16 @@ class Tuner:
             opened = open_index(self._scratch)
         finally:
             self._scratch.unlink(missing_ok=True)
-        return opened if base is built else faiss.IndexRefine(opened, self._store)
+        return opened if base is built else faiss.IndexRefine(opened, self.store)
 
     def _efforts(self, index: faiss.Index, side: str) -> list[Effort]:
         """Return the least effort with each number of lists that reaches the target, or else what finds the most."""
-        if index.this == self._store.this:
+        if index.this == self.store.this:
             return [exact_effort(len(self.panel.users))]
         efforts: list[Effort] = []
         for nprobe in reversed(list_counts(index)):
             curve = recall_curve(index, self.panel, side, nprobe)
-            efforts.append(least_effort(curve, nprobe, self._target, _RESERVE))
+            efforts.append(least_effort(curve, nprobe, self.target, _RESERVE))
             if not efforts[-1].reaches:  # Fewer lists have fewer of the nearest rows.
                 break
         return [each for each in efforts if each.reaches] or [max(efforts, key=attrgetter("recall.mean"))]
@@ -172,18 +189,18 @@ class Tuner:
 
     def _confirmed(self, tuned: TunedIndex) -> TunedIndex:
         """Measure the settings on fresh users; raise those of a side that misses the target, and measure again."""
-        index, is_exact = tuned.index, tuned.index.this == self._store.this
+        index, is_exact = tuned.index, tuned.index.this == self.store.this
         settings = {side: self._known_settings(index, side, trial.settings) for side, trial in tuned.chosen.items()}
         for attempt in range(1, _CONFIRMATIONS + 1):
             # Nothing of an exact scan was chosen with the tuning users.
             fresh = self.panel if is_exact else Panel.of(self._vectors, self._pool.confirming())
             recall = measure(ProductIndex(index, self._groups, SideSettings(**settings)), self._groups, fresh)
-            missed = [side for side in SIDES if any(each.lower_bound < self._target for each in recall[side])]
+            missed = [side for side in SIDES if any(each.lower_bound < self.target for each in recall[side])]
             if is_exact or not missed or attempt == _CONFIRMATIONS or not self._pool.has_more:
                 break
             self._seen, reserve = self._seen + fresh, _RESERVE + attempt * _MORE_RESERVE
             for side in missed:
-                settings[side] = raised_effort(index, self._seen, side, settings[side], self._target, reserve)
+                settings[side] = raised_effort(index, self._seen, side, settings[side], self.target, reserve)
         met = not missed or (is_exact and isinstance(index, faiss.IndexFlat))
         efforts = {side: Effort(settings[side], recall[side][0], met) for side in SIDES}
         chosen, *around = self._timed(tuned.factory, index, [efforts, *self._neighbouring(index, efforts)])
@@ -193,28 +210,32 @@ class Tuner:
 
     def _known_settings(self, index: faiss.Index, side: str, settings: SearchSettings) -> SearchSettings:
         """Return settings of a kind that reach the target for those users too whom earlier kinds failed."""
-        if self._seen is self.panel or index.this == self._store.this:
+        if self._seen is self.panel or index.this == self.store.this:
             return settings
         curve = recall_curve(index, self._seen, side, settings.nprobe)
-        return least_effort(curve, settings.nprobe, self._target, _RESERVE).settings
+        return least_effort(curve, settings.nprobe, self.target, _RESERVE).settings
 
     def _users_from(self, panel: Panel, source: str) -> str:
         most = summarise(np.ones(len(panel.users)), K).lower_bound
-        if most >= self._target:
+        if most >= self.target:
             return source
         return f"{source}, of which {len(panel.users)} users cannot show more than {most:.4f}"
 
     def _neighbouring(self, index: faiss.Index, efforts: dict[str, Effort]) -> list[dict[str, Effort]]:
         """Return efforts of fewer and more candidates than chosen, for the report."""
-        if index.this == self._store.this:
+        if index.this == self.store.this:
             return []
         curves = [recall_curve(index, self.panel, side, efforts[side].settings.nprobe).items() for side in SIDES]
         return [
             {
                 side: Effort(
-                    replace(efforts[side].settings, candidates=count), at_k[K], at_k[K].lower_bound >= self._target
+                    replace(efforts[side].settings, candidates=count), at_k[K], at_k[K].lower_bound >= self.target
                 )
                 for side, (count, at_k) in zip(SIDES, points, strict=True)
             }
             for points in list(zip(*curves, strict=True))[::_CURVE_STEP]
         ]
+
+
+def _reach(recall: dict[str, list[RecallAtK]], target: float) -> bool:
+    return all(each.lower_bound >= target for side in recall.values() for each in side)

@@ -10,38 +10,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index_builder.changes.update import FileCounts, Updated, UpdateRequest, update
+from index_builder.changes.update import FileCounts, UpdateRequest, update
 from index_builder.pipeline import BuildRequest, build
 from retrieval.artifact import golden
-from retrieval.artifact.build import Build
 from retrieval.artifact.manifest import DeltaFacts, GoldenQuery, read_checksum
 from retrieval.artifact.store import current_build_id, open_current, updating
 from retrieval.search.filters.facts import FieldFacts
-from retrieval.vectors import unit_vectors
 from tests.support.catalogues import products_of, write_lines
-from tests.support.changes import ChangedProducts, RandomChanges
+from tests.support.changes import ChangedProducts, RandomChanges, answers, build_whole, change
 from tests.support.filter_oracle import RandomFilters
 from tests.support.filtered import DIMENSION, FilteredProducts
 
 TOP = Path(__file__).parent.parent.parent
-USERS = unit_vectors(np.random.default_rng(7).normal(size=(6, DIMENSION)))
-
-
-def answers(build: Build, k: int, query: dict[str, Any] | None = None, exclude: list[str] | None = None) -> list[Any]:
-    """Return all that each user is answered on both sides, behind the number of products that match."""
-    mask = None if query is None and exclude is None else build.filters.mask(build.filters.parse(query or {}))
-    matched = mask and mask.matched
-    if mask and exclude:
-        mask = build.filters.without(mask, build.products.positions(exclude))
-    sides = build.index.search(USERS, k, mask)
-    return [
-        matched,
-        *([matches(build, *user) for user in zip(side.positions, side.scores, strict=True)] for side in sides),
-    ]
-
-
-def matches(build: Build, positions: NDArray[np.int64], scores: NDArray[np.float64]) -> list[Any]:
-    return [(build.products[place], score) for place, score in zip(positions.tolist(), scores.tolist(), strict=True)]
 
 
 @pytest.mark.parametrize(("seed", "storage"), [(0, "fp32"), (1, "fp16")])
@@ -62,18 +42,6 @@ def test_a_pair_answers_what_a_build_of_the_same_products_does(tmp_path: Path, s
             assert answers(pair, 10, query) == answers(whole, 10, query)
         excluded = [product["id"] for product in expected.products[::3]]
         assert answers(pair, 10, None, excluded) == answers(whole, 10, None, excluded)
-
-
-def change(directory: Path, lines: list[dict[str, Any]]) -> Updated:
-    """Update the artifacts in a directory with the lines of a file."""
-    return update(UpdateRequest(update=write_lines(directory / "changes.jsonl", lines), out=directory / "artifacts"))
-
-
-def build_whole(directory: Path, products: list[dict[str, Any]], **options: Any) -> Build:
-    """Build all products beside the artifacts in a directory."""
-    source, root = write_lines(directory / "whole.jsonl", products), directory / "whole"
-    build(BuildRequest(products=source, out=root, index="Flat", allow_low_recall=True, **options))
-    return open_current(root)
 
 
 def name_of(field: FieldFacts) -> str:

@@ -1,13 +1,22 @@
-"""Random changes of a catalogue, and what is left of one after them: in plain Python, product by product."""
+"""Random changes of a catalogue, what is left of one after them, product by product, and what builds answer."""
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from index_builder.changes.update import Updated, UpdateRequest, update
+from index_builder.pipeline import BuildRequest, build
+from retrieval.artifact.build import Build
+from retrieval.artifact.store import open_current
+from retrieval.vectors import unit_vectors
+from tests.support.catalogues import write_lines
 from tests.support.filter_oracle import RandomFilters
 
 Product = dict[str, Any]
+_USERS, _SEED = 6, 7
 
 
 class ChangedProducts:
@@ -73,3 +82,33 @@ class RandomChanges:
         if self._draw.random() < 0.5:
             return self._draw.choice(products)["vector"]
         return self._vectors.normal(size=self._dimension).tolist()
+
+
+def change(directory: Path, lines: list[dict[str, Any]]) -> Updated:
+    """Update the artifacts in a directory with the lines of a file."""
+    return update(UpdateRequest(update=write_lines(directory / "changes.jsonl", lines), out=directory / "artifacts"))
+
+
+def build_whole(directory: Path, products: list[dict[str, Any]], **options: Any) -> Build:
+    """Build all products beside the artifacts in a directory."""
+    source, root = write_lines(directory / "whole.jsonl", products), directory / "whole"
+    build(BuildRequest(products=source, out=root, index="Flat", allow_low_recall=True, **options))
+    return open_current(root)
+
+
+def answers(build: Build, k: int, query: dict[str, Any] | None = None, exclude: list[str] | None = None) -> list[Any]:
+    """Return all that each user is answered on both sides, behind the number of products that match."""
+    mask = None if query is None and exclude is None else build.filters.mask(build.filters.parse(query or {}))
+    matched = mask and mask.matched
+    if mask and exclude:
+        mask = build.filters.without(mask, build.products.positions(exclude))
+    users = np.random.default_rng(_SEED).normal(size=(_USERS, build.manifest.dimension))
+    sides = build.index.search(unit_vectors(users), k, mask)
+    return [
+        matched,
+        *([matches(build, *user) for user in zip(side.positions, side.scores, strict=True)] for side in sides),
+    ]
+
+
+def matches(build: Build, positions: NDArray[np.int64], scores: NDArray[np.float64]) -> list[Any]:
+    return [(build.products[place], score) for place, score in zip(positions.tolist(), scores.tolist(), strict=True)]

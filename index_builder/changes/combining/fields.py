@@ -1,6 +1,6 @@
 """Combines the inverted lists of products into those of one table, without looking at the products themselves."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from index_builder.changes.tables import Part
+from index_builder.changes.combining.tables import Part
 from retrieval.artifact.fields.lists import DIRECTORY, FILTERABLE, NAMES, NOT_FILTERABLE, ArrayWriter
 from retrieval.artifact.fields.values import Column, InexactNumbers
 from retrieval.artifact.fields.writer import INEXACT, posting_arrays, text_arrays
@@ -18,32 +18,37 @@ from retrieval.search.filters.postings import Numbers, Postings
 _MIN_INTEGER, _MAX_FLOAT_INTEGER = -(2.0**63), 2.0**63  # The first is an integer of 64 bits, the second is none.
 
 
-def write_fields(
-    directory: Path, parts: Sequence[Part], types: Iterable[str], names: Collection[str], reasons: dict[str, str]
-) -> dict[str, Column]:
-    """Write the lists of the `types`, the filterable fields, and return the values of those that some product has.
+def columns_of(types: Iterable[str], parts: Sequence[Part], reasons: dict[str, str]) -> dict[str, Column]:
+    """Return the values of each field that some product has one of.
 
-    `names` are those of all fields; `reasons` say why others are not filterable, and are told of fields whose numbers
-    do not go together. Nothing is written where there are no names.
+    `reasons` are told of fields whose numbers do not go together.
+    """
+    columns = {}
+    for name in types:
+        try:
+            column = column_of(name, parts)
+        except InexactNumbers:
+            reasons[name] = INEXACT
+            continue
+        if column is not None:
+            columns[name] = column
+    return columns
+
+
+def write_fields(
+    directory: Path, columns: Mapping[str, Column], count: int, names: Collection[str], reasons: Mapping[str, str]
+) -> None:
+    """Write the lists of the fields of `count` products; nothing where there are no names.
+
+    `names` are those of all fields; `reasons` say why some are not filterable.
     """
     if not names:
-        return {}
-    count, columns = sum(part.count for part in parts), dict[str, Column]()
+        return
     with closing(ArrayWriter(directory)) as arrays:
         written_names = arrays.append(**text_arrays(sorted(name.encode() for name in names)))
-        filterable = {}
-        for name in types:
-            try:
-                column = column_of(name, parts)
-            except InexactNumbers:
-                reasons[name] = INEXACT
-                continue
-            if column is not None:
-                columns[name] = column
-                filterable[name] = arrays.append(**posting_arrays(column, count))
+        filterable = {name: arrays.append(**posting_arrays(column, count)) for name, column in columns.items()}
     found = {NAMES: written_names, FILTERABLE: filterable, NOT_FILTERABLE: reasons}
     (directory / DIRECTORY).write_bytes(orjson.dumps(found))
-    return columns
 
 
 def column_of(name: str, parts: Sequence[Part]) -> Column | None:

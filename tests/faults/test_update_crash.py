@@ -1,6 +1,6 @@
 """An update or a merge that is killed, or whose disk is full, at any moment leaves the old pair or the new in use."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -16,12 +16,18 @@ from tests.support.crash_harness import (
 )
 from tests.support.fault_injection import READING
 
+Kill = Callable[[CrashHarness, int], bool]
 
-@pytest.fixture(scope="module")
-def harnesses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrashHarnesses]:
-    """On a base and a delta."""
-    with crash_harnesses(tmp_path_factory.mktemp("update"), make_baseline=UpdatedBaseline) as harnesses:
+
+@pytest.fixture(scope="module", params=["update"])
+def harnesses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrashHarnesses]:
+    """On a base and a delta, for builders that make the next delta or merge the two, as the parameter says."""
+    make_baseline = partial(UpdatedBaseline, merges=request.param == "merge")
+    with crash_harnesses(tmp_path_factory.mktemp(request.param), make_baseline=make_baseline) as harnesses:
         yield harnesses
+
+
+either = pytest.mark.parametrize("harnesses", ["update", "merge"], indirect=True)
 
 
 def operations_of(harness: CrashHarness) -> list[str]:
@@ -63,6 +69,12 @@ def settled(harness: CrashHarness) -> bool:
     return is_new
 
 
+def check_killed(harnesses: CrashHarnesses, operations: list[str], chosen: list[int], kill: Kill = kill) -> None:
+    tally = harnesses.try_all(chosen, kill)
+    settle(f"{harnesses.command}: {kill.__name__} at a file operation", tally)
+    assert tally.new_in_use == len([at for at in chosen if at > last_rename(operations)])
+
+
 def fail(synced: int, harness: CrashHarness, at: int) -> bool:
     """Fail one operation as a full disk would; the builder does without those that come after CURRENT is `synced`."""
     outcome = harness.build(effect="fail", at=at)
@@ -73,36 +85,31 @@ def fail(synced: int, harness: CrashHarness, at: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("begins", ["os.rename", pytest.param("fcntl.flock", marks=pytest.mark.slow)])
-def test_an_update_killed_at_any_change_to_files(harnesses: CrashHarnesses, begins: str) -> None:
-    """From the rename that gives a delta its name on; as a slow test, from the beginning on."""
+def test_an_update_killed_at_any_change_to_files_while_it_is_published(harnesses: CrashHarnesses) -> None:
     operations = operations_of(harnesses.first)
-    changes = [at for at in changes_among(operations) if at >= operations.index(begins)]
-    tally = harnesses.try_all(changes, kill)
-    settle("update killed at a change to files", tally)
-    assert tally.new_in_use == len([at for at in changes if at > last_rename(operations)])
+    published = operations.index("os.rename")
+    check_killed(harnesses, operations, [at for at in changes_among(operations) if at >= published])
+
+
+@pytest.mark.slow
+@either
+def test_an_update_or_a_merge_killed_at_any_change_to_files(harnesses: CrashHarnesses) -> None:
+    operations = operations_of(harnesses.first)
+    check_killed(harnesses, operations, changes_among(operations))
 
 
 @pytest.mark.soak
-def test_an_update_killed_at_any_file_operation(harnesses: CrashHarnesses) -> None:
+@either
+@pytest.mark.parametrize("kill", [kill, lose_power])
+def test_an_update_or_a_merge_killed_at_any_file_operation(harnesses: CrashHarnesses, kill: Kill) -> None:
     operations = operations_of(harnesses.first)
-    tally = harnesses.try_all(range(len(operations)), kill)
-    settle("update killed at a file operation", tally)
-    assert tally.new_in_use == len(operations) - 1 - last_rename(operations)
+    check_killed(harnesses, operations, [*range(len(operations))], kill)
 
 
 @pytest.mark.soak
-def test_the_power_fails_at_any_file_operation_of_an_update(harnesses: CrashHarnesses) -> None:
-    operations = operations_of(harnesses.first)
-    tally = harnesses.try_all(range(len(operations)), lose_power)
-    settle("power lost at a file operation of an update", tally)
-    assert tally.new_in_use == len(operations) - 1 - last_rename(operations)
-
-
-@pytest.mark.soak
-def test_a_disk_that_fails_at_any_file_operation_of_an_update(harnesses: CrashHarnesses) -> None:
+@either
+def test_a_disk_that_fails_at_any_file_operation_of_an_update_or_a_merge(harnesses: CrashHarnesses) -> None:
     operations = operations_of(harnesses.first)
     synced = operations.index("os.fsync", last_rename(operations))
-    settle(
-        "disk full at a file operation of an update", harnesses.try_all(range(len(operations)), partial(fail, synced))
-    )
+    tally = harnesses.try_all(range(len(operations)), partial(fail, synced))
+    settle(f"disk full at a file operation, {harnesses.command}", tally)

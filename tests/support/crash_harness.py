@@ -33,12 +33,13 @@ POINTERS = ("CURRENT", "HISTORY")
 class Baseline:
     """A root with the old build, what that serves, and what comes instead of it.
 
-    `command` are the arguments of a builder that makes the new build, and `again` those of one that follows, where that
-    is another one. `new_answers` are by storage.
+    `command` are the arguments of a builder that makes the new build, which gives the `new_answers`, by storage. The
+    builder that follows it has the arguments `next_command`, and its build gives the `next_answers`.
     """
 
     command: list[object]
     new_answers: dict[str, list[bytes]]
+    next_answers: list[bytes]
 
     def __init__(self, root: Path):
         self.root, self.old = root, current_build_id(root)
@@ -46,7 +47,8 @@ class Baseline:
         self.old_entries = sorted(path.name for path in root.iterdir())
         self.old_answers = answers_of(open_current(root))
 
-    def again(self, _is_new: bool) -> list[object]:
+    def next_command(self, _is_new: bool) -> list[object]:
+        """Return the command of the builder that comes after one that has made the new build, or has failed."""
         return self.command
 
 
@@ -60,6 +62,7 @@ class FullBaseline(Baseline):
         for storage in STORAGES:
             publish(directory / storage, seed=1, storage=storage)
             self.new_answers[storage] = answers_of(open_current(directory / storage))
+        self.next_answers = self.new_answers["fp32"]
         users = np.random.default_rng(3).normal(size=(MIN_USERS, DIMENSION))
         users_file = write_lines(directory / "users.jsonl", [{"vector": user} for user in users.tolist()])
         self.command = ["--products", directory / "products 1.jsonl", "--queries", users_file]
@@ -74,22 +77,18 @@ class UpdatedBaseline(Baseline):
         catalogue.update(random_changes(draw, catalogue, 2, DIMENSION))
         super().__init__(root)
         changes = random_changes(draw, catalogue, 2, DIMENSION)
-        changed = directory / "changes.jsonl", directory / "changes again.jsonl"
-        for path, lines in zip(changed, (changes, [line for line in changes if "delete" not in line]), strict=True):
-            write_lines(path, lines)
-        self._merges, self._again = merges, ["--update", changed[1]]
-        self.command = ["--merge"] if merges else ["--update", changed[0]]
-        if merges:
-            self.new_answers = {"fp32": self.old_answers}
-            return
-        shutil.copytree(root, directory / "updated")
-        catalogue.root = directory / "updated"
+        update = ["--update", write_lines(directory / "changes.jsonl", changes)]
+        # Products that are deleted cannot be deleted again.
+        left = [line for line in changes if merges or "delete" not in line]
+        self._next_commands = {False: update, True: ["--update", write_lines(directory / "changes left.jsonl", left)]}
+        self.command = ["--merge"] if merges else update
+        catalogue.root = Path(shutil.copytree(root, directory / "updated"))
         catalogue.update(changes)
-        self.new_answers = {"fp32": answers_of(open_current(catalogue.root))}
+        self.next_answers = answers_of(open_current(catalogue.root))
+        self.new_answers = {"fp32": self.old_answers if merges else self.next_answers}
 
-    def again(self, is_new: bool) -> list[object]:
-        """Return the command, without the deletions that were made, and not of a merge where nothing is left."""
-        return self._again if is_new and not self._merges else self.command
+    def next_command(self, is_new: bool) -> list[object]:
+        return self._next_commands[is_new]
 
 
 @dataclass
@@ -139,11 +138,11 @@ class CrashHarness:
         """It publishes, and leaves nothing but complete builds."""
         builds = {name for name in self.entries() if not name.startswith((".draft-", *POINTERS))}
         is_new = not self.empty and (self.root / "CURRENT").read_text().strip() != self.baseline.old
-        outcome = self._run(self.baseline.again(is_new))
+        outcome = self._run(self.baseline.next_command(is_new))
         assert outcome.code == 0, outcome.stderr
         newest = open_current(self.root)
         assert newest.id not in builds
-        assert answers_of(newest) == self.baseline.new_answers["fp32"]
+        assert answers_of(newest) == self.baseline.next_answers
         assert self.entries() == sorted({*builds, newest.id, *POINTERS})
 
     def entries(self) -> list[str]:
@@ -176,6 +175,11 @@ class CrashHarnesses:
     @property
     def first(self) -> CrashHarness:
         return self._members[0]
+
+    @property
+    def command(self) -> str:
+        """The first word of what the builders are told."""
+        return str(self.first.baseline.command[0]).strip("-")
 
     def try_all(self, cases: Iterable[Case], try_one: Callable[[CrashHarness, Case], bool]) -> Tally:
         """Try every case; `try_one` tells whether the new build came into use, and raises where anything is wrong."""

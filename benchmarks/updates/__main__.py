@@ -33,7 +33,7 @@ _RECORD_BYTES = 200  # of a product in a delta, besides its vector
 _BODIES = 1000
 _REPORT = Path(__file__).parent.parent / "UPDATES.md"
 
-Table = tuple[Sequence[str], list[Sequence[str]]]
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
 @dataclass(frozen=True)

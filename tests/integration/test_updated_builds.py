@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -76,10 +77,10 @@ def counts(catalogue: ChangingCatalogue, pair: Build) -> dict[str, int]:
         else "changed"
         if old != new
         else "same"
-        for old, new in ((before.get(identifier), row) for identifier, row in catalogue.rows.items())
+        for old, new in ((before.get(identifier), row) for identifier, row in catalogue.by_id.items())
     )
     counts = {kind: kinds[kind] for kind in ("added", "replaced", "changed")}
-    return {**counts, "deleted": len({*before} - {*catalogue.rows})}
+    return {**counts, "deleted": len({*before} - {*catalogue.by_id})}
 
 
 def same_answer(apis: list[Api], method: str, path: str, body: Any = None) -> Any:
@@ -102,14 +103,14 @@ def test_names_are_completed_in_one_order(apis: list[Api], prefix: str) -> None:
 def test_products_are_found_by_their_ids_with_all_fields(catalogue: ChangingCatalogue, apis: list[Api]) -> None:
     for number in range(PRODUCTS + 4 * CHANGES):
         answer = apis[0].get(f"/products/p{number}")
-        if expected := catalogue.rows.get(f"p{number}"):
+        if expected := catalogue.by_id.get(f"p{number}"):
             assert answer.json == {name: value for name, value in expected.items() if name != "vector"}
         else:
             assert answer.status == 404
 
 
 def test_products_like_others_are_those_of_a_full_build(catalogue: ChangingCatalogue, apis: list[Api]) -> None:
-    ids = [*catalogue.rows]
+    ids = [*catalogue.by_id]
     answer = same_answer(apis, "POST", "/similar", {"ids": [*ids[:3], *ids[-3:]], "k": 100})
     assert {match["id"] for match in answer["best"]} == {*ids[3:-3]}
 
@@ -118,15 +119,15 @@ def test_the_map_has_no_deleted_product_and_the_new_place_of_replaced_ones(
     catalogue: ChangingCatalogue, apis: list[Api], pair: Build
 ) -> None:
     of_pair, _, of_base = (api.get("/map").json["products"] for api in apis)
-    standing = [row["id"] for row in of_base if row["id"] in catalogue.rows]
+    standing = [row["id"] for row in of_base if row["id"] in catalogue.by_id]
     assert [row["id"] for row in of_pair] == standing != [row["id"] for row in of_base]
-    vectors = np.array([catalogue.rows[identifier]["vector"] for identifier in catalogue.rows])
+    vectors = np.array([catalogue.by_id[identifier]["vector"] for identifier in catalogue.by_id])
     points = pair.projection.project(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
-    expected = dict(zip(catalogue.rows, points.tolist(), strict=True))
+    expected = dict(zip(catalogue.by_id, points.tolist(), strict=True))
     np.testing.assert_allclose(
         [[row["x"], row["y"]] for row in of_pair], [expected[identifier] for identifier in standing], atol=2e-4
     )
-    placed = apis[0].post("/map", json.dumps({"ids": [*catalogue.rows]}).encode()).json["products"]
+    placed = apis[0].post("/map", json.dumps({"ids": [*catalogue.by_id]}).encode()).json["products"]
     np.testing.assert_allclose(placed, points, atol=2e-4)
 
 
@@ -146,14 +147,14 @@ def test_a_matcher_answers_from_the_delta_that_it_is_given(
     full_root: Path, catalogue: ChangingCatalogue, pair: Build, capsys: pytest.CaptureFixture[str]
 ) -> None:
     users = pa.Table.from_pylist([{**user, "filter": json.dumps(user["filter"])} for user in USERS])
-    expected, rows = BatchMatcher(str(full_root))(users), {**catalogue.rows}
+    expected, rows = BatchMatcher(str(full_root))(users), {**catalogue.by_id}
     newer = catalogue.update(random_changes(np.random.default_rng(5), catalogue, CHANGES, DIMENSION)).build_id
     assert BatchMatcher(str(catalogue.root), build_id=pair.id)(users) == expected
     assert BatchMatcher(str(catalogue.root), build_id=newer)(users) != expected
     assert main(["rollback", "--artifact", str(catalogue.root)]) == 0
     assert capsys.readouterr().out == f"rolled back from build {newer} to {pair.id}\n"
     assert BatchMatcher(str(catalogue.root))(users) == expected
-    catalogue.rows = rows
+    catalogue.by_id = rows
 
 
 def test_index_and_metrics_say_what_the_delta_changes(pair: Build, apis: list[Api], counts: dict[str, int]) -> None:
@@ -196,11 +197,12 @@ def test_a_delta_is_not_pruned_while_it_is_opened_though_newer_ones_come(
         prune(root, keep=1)
         return open_build(*arguments, **options)
 
-    module, run_opener = {
+    openers: dict[str, tuple[Any, Callable[[], object]]] = {
         "check": (store, lambda: open_current(root)),
         "batch": (job, lambda: run(root, users, tmp_path / "answers.jsonl")),
         "matcher": (faiss_engine, lambda: Answerer(root, Limits())),
-    }[opener]
+    }
+    module, run_opener = openers[opener]
     monkeypatch.setattr(module, "open_build", open_late)
     run_opener()
     [last] = newer

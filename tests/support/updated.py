@@ -10,44 +10,32 @@ from index_builder.changes.update import UpdateRequest, update
 from index_builder.pipeline import BuildRequest, build
 from retrieval.artifact.manifest import Manifest
 from tests.support.catalogues import write_lines
+from tests.support.changes import ChangedProducts
 
 Row = dict[str, Any]
 
 
-class ChangingCatalogue:
-    """An artifacts root, and the products that its current build has, in catalogue order.
-
-    A replaced product keeps its place, and one that is new, or was deleted before, follows the last.
-    """
+class ChangingCatalogue(ChangedProducts):
+    """An artifacts root, and the products of its current build."""
 
     def __init__(self, root: Path, rows: list[Row], **options: Any):
         """Build the products; the options are those of a `BuildRequest`."""
-        self.root, self.rows = root, {row["id"]: row for row in rows}
+        super().__init__(rows)
+        self.root = root
         self._numbers = itertools.count()
         self._options = options
         self.full_build(root)
 
     def full_build(self, root: Path) -> Manifest:
         """Build all products of now."""
-        return build(BuildRequest(self._write(self.rows.values()), root, **self._options))
+        return build(BuildRequest(self._write(self.products), root, **self._options))
 
     def update(self, changes: list[Row], keep: int = 100) -> Manifest:
         """Publish changes as a delta."""
-        for change in changes:
-            self._apply(change)
-        return update(UpdateRequest(self._write(changes), self.root, keep=keep))
+        self.apply(changes)
+        return update(UpdateRequest(self._write(changes), self.root, keep=keep)).manifest
 
-    def _apply(self, change: Row) -> None:
-        identifier = change["id"]
-        if change.get("delete"):
-            del self.rows[identifier]
-        elif "set" in change:
-            changed = {**self.rows[identifier], **change["set"]}
-            self.rows[identifier] = {name: value for name, value in changed.items() if value is not None}
-        else:
-            self.rows[identifier] = change
-
-    def _write(self, rows: Any) -> Path:
+    def _write(self, rows: list[Row]) -> Path:
         return write_lines(self.root.parent / f"{self.root.name} {next(self._numbers)}.jsonl", rows)
 
 
@@ -68,9 +56,9 @@ def random_rows(draw: np.random.Generator, first: int, count: int, dimension: in
 
 def random_changes(draw: np.random.Generator, catalogue: ChangingCatalogue, count: int, dimension: int) -> list[Row]:
     """As many deletions, changes of fields, replaced products and new ones each."""
-    chosen = draw.permutation([*catalogue.rows])[: 3 * count].tolist()
+    chosen = draw.permutation([*catalogue.by_id])[: 3 * count].tolist()
     deleted, changed, replaced = (chosen[i::3] for i in range(3))
-    free = 1 + max(int(identifier.removeprefix("p")) for identifier in catalogue.rows)
+    free = 1 + max(int(identifier.removeprefix("p")) for identifier in catalogue.by_id)
     new = random_rows(draw, free, 2 * count, dimension)
     return [
         *({"id": identifier, "delete": True} for identifier in deleted),

@@ -219,7 +219,8 @@ def _open_index(
 ) -> ProductIndex:
     index = open_index(path)
     try:
-        return ProductIndex(index, products.groups, manifest.index.search, vectors, manifest.index.filtered)
+        facts = manifest.index
+        return ProductIndex(index, products.groups, facts.search, vectors, facts.filtered, facts.uneven)
     except BadArtifact as error:
         raise BadArtifact(f"{path.name}: {error}") from error
 

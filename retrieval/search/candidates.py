@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from retrieval.search.filters.masks import Mask
 from retrieval.search.kinds import is_graph, list_counts, scanned_index, search_parameters
 from retrieval.search.selection import Selector
-from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings
+from retrieval.search.settings import MAX_UNEVENNESS, FilteredSettings, SearchSettings, SideSettings
 
 _MAX_CANDIDATES = 1_000_000  # of all queries searched at once, which bounds the memory of a search
 # From 128,000 numbers on FAISS compares queries with the centres of lists by a matrix product, which rounds otherwise.
@@ -24,10 +24,16 @@ _MAX_UNEVENNESS = 2  # From there on, finding as many for one side as for the ot
 class Candidates:
     """Finds those of both sides in one approximate index, which threads share: nothing changes after opening."""
 
-    def __init__(self, index: faiss.Index, settings: SideSettings, filtered: Sequence[FilteredSettings] = ()):
-        """`filtered` are the settings of searches under a mask, by rising share; others have the plain `settings`."""
+    def __init__(
+        self,
+        index: faiss.Index,
+        settings: SideSettings,
+        filtered: Sequence[FilteredSettings] = (),
+        uneven: Sequence[FilteredSettings] = (),
+    ):
+        """`filtered` and `uneven` are the settings of searches under masks, by rising share, as `ProductIndex` says."""
         self._owner = index  # FAISS's downcast views do not keep what they look at alive.
-        self._settings, self._filtered = settings, filtered
+        self._settings, self._filtered, self._uneven = settings, filtered, uneven or filtered
         self._transforms = list(_transforms(index))
         self._is_odd = all(isinstance(each, faiss.LinearTransform) and not each.have_bias for each in self._transforms)
         self._scanned: Any = scanned_index(index)
@@ -40,6 +46,10 @@ class Candidates:
     @property
     def takes_masks(self) -> bool:
         return self._selector is not None
+
+    def is_uneven(self, mask: Mask) -> bool:
+        """Tell whether the rows of a mask are in some lists rather than in others, so that more have to be visited."""
+        return self._selector is not None and self._selector.unevenness(mask) > MAX_UNEVENNESS
 
     def counts_for(self, depth: int, mask: Mask | None = None) -> tuple[int, int]:
         """Return the numbers of candidates, of best and of worst, for the `depth` nearest rows."""
@@ -95,7 +105,8 @@ class Candidates:
         settings = self._settings
         if mask and self._filtered:
             share = mask.row_count / self._scanned.ntotal
-            settings = next((each.search for each in self._filtered if share <= each.max_share), settings)
+            filtered = self._uneven if self.is_uneven(mask) else self._filtered
+            settings = next((each.search for each in filtered if share <= each.max_share), settings)
         return settings.best, settings.worst
 
     def _scan(

@@ -16,8 +16,8 @@ from retrieval.search.filters.postings import (
     Bitmap,
     Postings,
     complement_of,
+    count_by_group,
     count_of,
-    groups_with,
     members_of,
     pack,
 )
@@ -77,7 +77,9 @@ class MaskMaker:
 
     def mask_of(self, products: Bitmap) -> Mask:
         """Return the mask that holds the products of a bitmap."""
-        rows = products if self._is_unshared else pack(groups_with(products, self._row_of_product, self._row_sizes))
+        rows = (
+            products if self._is_unshared else pack(count_by_group(products, self._row_of_product, self._row_sizes) > 0)
+        )
         row_count = count_of(rows)
         row_ids = members_of(rows) if row_count <= MAX_LISTED_ROWS else None
         return Mask(count_of(products), products, row_count, rows, row_ids)

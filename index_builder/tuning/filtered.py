@@ -26,7 +26,7 @@ from retrieval.search.settings import FilteredSettings, SearchSettings, SideSett
 SHARES = (0.001, 0.01, 0.1, 0.5, 0.99)
 PRODUCTS = RANDOM, LIKED, DISLIKED = "random", "liked", "disliked"
 _MAX_USERS, _ANCHORS, _SEED = 200, 6, 5
-_RAISES = 6  # Where more is needed, the time is better spent on an exact scan.
+_RAISES = 8  # Where more is needed, the time is better spent on an exact scan.
 _FIRST_RAISE, _RAISE = 2, 1.25
 _EXACT = "exact"
 

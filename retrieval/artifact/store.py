@@ -217,9 +217,8 @@ def named_build_id(root: Path) -> str:
 def _open_index(
     path: Path, manifest: Manifest, products: ProductTable, vectors: StoredVectors | None = None
 ) -> ProductIndex:
-    index = open_index(path)
+    index, facts = open_index(path), manifest.index
     try:
-        facts = manifest.index
         return ProductIndex(index, products.groups, facts.search, vectors, facts.filtered, facts.uneven)
     except BadArtifact as error:
         raise BadArtifact(f"{path.name}: {error}") from error

@@ -94,7 +94,7 @@ bench-serve: $(VENV)/.dev ## drive the service with wrk (BASE= compares a revisi
 bench-index: $(VENV)/.dev .venv-bench/.installed ## the builder's choice against others (DATA="words gaussian:8", SIZES="20000 200000", ARGS=--write)
 	$(BIN)/python -m benchmarks.index $(if $(DATA),--data $(DATA)) $(if $(SIZES),--sizes $(SIZES)) $(ARGS)
 
-bench-filter: $(VENV)/.dev ## searches under masks of any share against the same without one (SIZES="20000 200000")
+bench-filter: $(VENV)/.dev ## searches under masks of any share against the same without one, and pgvector (SIZES="20000 200000 1000000")
 	$(BIN)/python -m benchmarks.filters $(if $(SIZES),--sizes $(SIZES)) $(ARGS)
 
 bench-search: $(VENV)/.dev ## both sides of a search against FAISS's own (ARGS="--products 200000")

@@ -89,7 +89,7 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         dropped_rows=catalogue.dropped_rows,
         embedding_model=request.embedding_model,
         filterable=catalogue.fields.filterable,
-        index=IndexFacts(tuned.factory, request.storage, request.worst, tuned.settings, tuned.filtered),
+        index=IndexFacts(tuned.factory, request.storage, request.worst, tuned.settings, tuned.filtered, tuned.uneven),
         recall=recall,
         faiss_version=FAISS_VERSION,
         golden_queries=golden_queries,

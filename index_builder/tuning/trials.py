@@ -34,7 +34,7 @@ class Trial:
 class TunedIndex:
     """An index with the best trial of it; once confirmed, with its recall and all trials on the way.
 
-    `filtered` are the settings of searches under a filter, where the plain ones do not do;
+    `filtered` and `uneven` are the settings of searches under a filter, as `IndexFacts` has them;
     `users_from` says which users the recall is of.
     """
 
@@ -44,6 +44,7 @@ class TunedIndex:
     users_from: str = ""
     trials: list[Trial] = field(default_factory=list, repr=False)
     filtered: list[FilteredSettings] = field(default_factory=list)
+    uneven: list[FilteredSettings] = field(default_factory=list)
 
     @property
     def factory(self) -> str:

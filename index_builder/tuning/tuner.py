@@ -102,15 +102,15 @@ class Tuner:
         users = self._pool.confirming() if self._pool.has_more else self.panel.users
         grid = FilterGrid(ProductIndex(self.store, self._groups, SideSettings()), users, self.target)
 
-        def make(settings: SideSettings) -> ProductIndex:
-            return ProductIndex(tuned.index, self._groups, tuned.settings, filtered=[FilteredSettings(1.0, settings)])
+        def make(filtered: list[FilteredSettings], uneven: list[FilteredSettings]) -> ProductIndex:
+            return self.product_index(replace(tuned, filtered=filtered, uneven=uneven))
 
-        filtered, recall = grid.settle(make, tuned.settings)
-        return replace(tuned, filtered=filtered), recall
+        filtered, uneven, recall = grid.settle(make, tuned.settings)
+        return replace(tuned, filtered=filtered, uneven=uneven), recall
 
     def product_index(self, tuned: TunedIndex) -> ProductIndex:
         """Return an index ready to search."""
-        return ProductIndex(tuned.index, self._groups, tuned.settings, filtered=tuned.filtered)
+        return ProductIndex(tuned.index, self._groups, tuned.settings, filtered=tuned.filtered, uneven=tuned.uneven)
 
     def _by_speed(self, exact: TunedIndex) -> Iterator[TunedIndex]:
         """Yield the kinds that reach the target before an exact scan does, the fastest first."""

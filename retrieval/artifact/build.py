@@ -192,9 +192,9 @@ def open_pair(directory: Path, manifest: Manifest, base: Build) -> PairBuild:
 def _open_index(
     path: Path, manifest: Manifest, groups: RowGroups, vectors: StoredVectors | None = None
 ) -> ProductIndex:
-    index = open_index(path)
+    index, facts = open_index(path), manifest.index
     try:
-        return ProductIndex(index, groups, manifest.index.search, vectors, manifest.index.filtered)
+        return ProductIndex(index, groups, facts.search, vectors, facts.filtered, facts.uneven)
     except BadArtifact as error:
         raise BadArtifact(f"{path.name}: {error}") from error
 

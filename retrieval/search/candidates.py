@@ -12,7 +12,7 @@ from retrieval.search.filters.masks import Mask
 from retrieval.search.kinds import is_graph, list_counts, scanned_index, search_parameters
 from retrieval.search.ranking import both_sides
 from retrieval.search.selection import Selector
-from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings
+from retrieval.search.settings import MAX_UNEVENNESS, FilteredSettings, SearchSettings, SideSettings
 
 _MAX_CANDIDATES = 1_000_000  # of all queries searched at once, which bounds the memory of a search
 # From 128,000 numbers on FAISS compares queries with the centres of lists by a matrix product, which rounds otherwise.
@@ -40,6 +40,10 @@ class CodeScan:
     @property
     def takes_masks(self) -> bool:
         return self._selector is not None
+
+    def unevenness(self, mask: Mask) -> float:
+        """Return `Selector.unevenness`; 0 for an index that takes no masks."""
+        return self._selector.unevenness(mask) if self._selector else 0.0
 
     @property
     def codes_per_list(self) -> float:
@@ -84,15 +88,25 @@ class _Plan(NamedTuple):
 class Candidates:
     """Finds those of both sides in one approximate index, which threads share: nothing changes after opening."""
 
-    def __init__(self, index: faiss.Index, settings: SideSettings, filtered: Sequence[FilteredSettings] = ()):
-        """`filtered` are the settings of searches under a mask, by rising share; others have the plain `settings`."""
-        self._scan, self._filtered = CodeScan(index), filtered
-        self._settings = [each.search for each in filtered] + [settings]
+    def __init__(
+        self,
+        index: faiss.Index,
+        settings: SideSettings,
+        filtered: Sequence[FilteredSettings] = (),
+        uneven: Sequence[FilteredSettings] = (),
+    ):
+        """`filtered` and `uneven` are the settings of searches under masks, by rising share, as `ProductIndex` says."""
+        self._scan, self._filtered, self._uneven = CodeScan(index), filtered, uneven
+        self._settings = [*(each.search for each in (*filtered, *uneven)), settings]
         self._plans = lru_cache(_MAX_CACHED)(self._plan)
 
     @property
     def takes_masks(self) -> bool:
         return self._scan.takes_masks
+
+    def is_uneven(self, mask: Mask) -> bool:
+        """Tell whether the rows of a mask are in some lists rather than in others, so that more have to be visited."""
+        return self._scan.unevenness(mask) > MAX_UNEVENNESS
 
     def counts_for(self, depth: int, mask: Mask | None = None) -> tuple[int, int]:
         """Return the numbers of candidates, of best and of worst, for the `depth` nearest rows."""
@@ -136,8 +150,11 @@ class Candidates:
     def _plan_for(self, depth: int, mask: Mask | None) -> _Plan:
         level = -1
         if mask and self._filtered:
+            first, settings = 0, self._filtered
+            if self._uneven and self.is_uneven(mask):
+                first, settings = len(self._filtered), self._uneven
             share = mask.row_count / self._scan.row_count
-            level = next((i for i, each in enumerate(self._filtered) if share <= each.max_share), level)
+            level = next((i for i, each in enumerate(settings, first) if share <= each.max_share), level)
         return self._plans(depth, level)
 
     def _plan(self, depth: int, level: int) -> _Plan:

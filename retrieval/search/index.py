@@ -53,17 +53,19 @@ class ProductIndex:
         settings: SideSettings,
         vectors: StoredVectors | None = None,
         filtered: Sequence[FilteredSettings] = (),
+        uneven: Sequence[FilteredSettings] = (),
     ):
         """`index` holds a unit vector a row of `groups`; `vectors` are these, where it keeps nothing but their codes.
 
-        `filtered` are the settings of searches under a mask, by rising share; others have the plain `settings`.
+        `filtered` are the settings of searches under a mask, by rising share; others have the plain `settings`. A mask
+        that `is_uneven` has the `uneven` ones, where there are any.
         Raises BadArtifact where it does not fit the groups, or where there are no vectors.
         """
         if index.ntotal != groups.row_count:
             raise BadArtifact(f"holds {index.ntotal} vectors, the products table {groups.row_count}")
         self.index, self.stored_vectors = index, open_vectors(index, otherwise=vectors)
         self.groups, self.dimension = groups, int(index.d)
-        self._candidates = None if is_exact(index) else Candidates(index, settings, filtered)
+        self._candidates = None if is_exact(index) else Candidates(index, settings, filtered, uneven)
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the unit vectors (m, d) of index rows (m,)."""
@@ -96,6 +98,10 @@ class ProductIndex:
         """Return how a search finds what it scores: "candidates" of the index, or "exact" where it scores all rows."""
         row_count = mask.row_count if mask else self.groups.row_count
         return "candidates" if self._candidates_for(min(k + SPARE_NEIGHBOURS, row_count), mask) else "exact"
+
+    def is_uneven(self, mask: Mask) -> bool:
+        """Tell whether the rows of a mask are in some lists of the index rather than in others."""
+        return self._candidates is not None and self._candidates.is_uneven(mask)
 
     def search_side(self, side: str, unit_vectors: NDArray[np.float32], k: int) -> Neighbours:
         """Return one of the two halves of `search`: "best" or "worst"."""

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 SCAN_ADVANTAGE = 8
+MAX_UNEVENNESS = 0.03  # of a mask that is searched as evenly spread over the lists
 
 
 @dataclass(frozen=True)

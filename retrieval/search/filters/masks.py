@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from retrieval.search.filters.language import Vocabulary, parse_filter
 from retrieval.search.filters.postings import (
     Bitmap,
+    count_by_group,
     count_of,
-    groups_with,
     members_of,
     pack,
 )
@@ -87,7 +87,7 @@ class MaskMaker:
         rows = (
             products
             if self._groups.is_one_to_one
-            else pack(groups_with(products, self._row_of_product, self._row_sizes))
+            else pack(count_by_group(products, self._row_of_product, self._row_sizes) > 0)
         )
         row_count = count_of(rows)
         row_ids = members_of(rows) if row_count <= MAX_LISTED_ROWS else None

@@ -90,7 +90,9 @@ def _fill(directory: Path, request: MergeRequest, build_id: str) -> Merged:
         products=len(standing),
         distinct_vectors=groups.row_count,
         filterable=fields.filterable,
-        index=replace(base.index, factory=tuned.factory, search=tuned.settings, filtered=tuned.filtered),
+        index=replace(
+            base.index, factory=tuned.factory, search=tuned.settings, filtered=tuned.filtered, uneven=tuned.uneven
+        ),
         recall=recall,
         faiss_version=FAISS_VERSION,
         golden_queries=golden_queries,

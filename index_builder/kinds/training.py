@@ -76,7 +76,7 @@ class Trainer:
     def __init__(self, vectors: VectorFile, store: faiss.Index):
         """`store` holds the vectors themselves."""
         self._vectors, self.store = vectors, store
-        self._centroids = cache(self._train_centroids)
+        self._centroids, self._trained = cache(self._train_centroids), cache(self._train_empty)
 
     def build(self, factory: str) -> faiss.Index:
         """Build an index of a kind over all vectors, which re-ranks by those in `store` unless it keeps them itself.
@@ -92,6 +92,9 @@ class Trainer:
 
     def train(self, factory: str) -> faiss.Index:
         """Return an empty index of a kind, trained with a sample. Raises BadIndexKind."""
+        return faiss.clone_index(self._trained(factory))
+
+    def _train_empty(self, factory: str) -> faiss.Index:
         kind = _REFINEMENT.sub("", factory)  # Every compressed kind is re-ranked, whether or not the string says so.
         with _explained(factory):
             index = _untrained(kind, self._vectors.dimension)
@@ -179,9 +182,9 @@ def _untrained(kind: str, dimension: int) -> faiss.Index:
 def _train_codes(quantizer: faiss.ProductQuantizer, kind: TieredKind, sample: NDArray[np.float32]) -> None:
     """Train the codebooks of a kind with a sample (n, codes * code_width), on one thread: the steps are small."""
     held = kind.holds_direction
-    normal = np.stack(
-        [np.pad(_normal_codebook(n), ((0, 0), (0, kind.code_width - n))) for n in kind.directions_of_codes]
-    )
+    normal = np.zeros((len(held), 2**_CODE_BITS, kind.code_width))
+    for code, directions in enumerate(kind.directions_of_codes):
+        normal[code, :, :directions] = _normal_codebook(directions)
     mean, deviation = (each.reshape(len(held), 1, -1) for each in (sample.mean(axis=0), sample.std(axis=0)))
     faiss.copy_array_to_vector((mean + deviation * normal).astype(np.float32).ravel(), quantizer.centroids)
     quantizer.train_type = faiss.ProductQuantizer.Train_hot_start

@@ -38,12 +38,13 @@ def exact_effort(users: int) -> Effort:
     return Effort(SearchSettings(), summarise(np.ones(users), K), meets_target=True)
 
 
-def recall_curve(index: faiss.Index, panel: Panel, side: str, nprobe: int) -> Curve:
-    """Measure recall with each number of candidates from this many lists."""
+def recall_curve(index: faiss.Index, panel: Panel, side: str, nprobe: int, most: float = CANDIDATES[-1]) -> Curve:
+    """Measure recall with each number of candidates, up to `most`, from this many lists."""
     exact, _ = panel.exact[side]
     scan, curve, scores = CodeScan(index), {}, None
     queries = scan.transformed(panel.queries(side))
-    for count in reversed(candidate_counts(index.ntotal) or [index.ntotal]):
+    counts = [count for count in candidate_counts(index.ntotal) if count <= most] or [index.ntotal]
+    for count in reversed(counts):
         if scores is None or scan.is_graph:  # A graph is walked differently for each count.
             scores = panel.scores(side, scan.find(queries, count, SearchSettings(count, nprobe=nprobe), count))
         highest = {k: exact[:, :k] for k in (K, LARGE_K)}

@@ -18,10 +18,18 @@ from tqdm import tqdm
 from index_builder.kinds.training import FLAT, Trainer, canonical_kind
 from index_builder.tuning import clock
 from index_builder.tuning.clock import BATCH_USERS, TimedSearch
-from index_builder.tuning.effort import Effort, exact_effort, least_effort, raised_effort, recall_curve
+from index_builder.tuning.effort import (
+    CANDIDATES,
+    Curve,
+    Effort,
+    exact_effort,
+    least_effort,
+    raised_effort,
+    recall_curve,
+)
 from index_builder.tuning.filtered import FilterGrid
 from index_builder.tuning.plan import Screening, plausible_kinds
-from index_builder.tuning.recall import K, Panel, measure, summarise
+from index_builder.tuning.recall import LARGE_K, K, Panel, measure, summarise
 from index_builder.tuning.trials import Trial, TunedIndex
 from index_builder.tuning.users import UserPool
 from retrieval.artifact.manifest import FilteredRecall, IndexFacts, RecallAtK
@@ -35,6 +43,7 @@ from retrieval.search.settings import FilteredSettings, SearchSettings, SideSett
 _RESERVE, _MORE_RESERVE = 1, 2  # steps of candidates beyond what the users need, and how many more after each miss
 _CONFIRMATIONS = 3
 _MAX_USERS_PER_PAIR, _CURVE_STEP = 15, 4
+_MAX_DEEPENING = 2
 # An index has to take this share of an exact scan's time at most. Where it takes more than the second share for one
 # user, it has to for a batch too: the exact scan of a batch is a matrix product, which takes less time a user.
 _WORTHWHILE, _WORTHWHILE_ALONE = 0.95, 1 / 1.5
@@ -56,6 +65,7 @@ class Tuner:
         self.panel = self._seen = Panel.of(vectors, pool.tuning())
         self._tuned_with = pool.source
         self._trials: list[Trial] = []
+        self._curves: dict[tuple[str, str, int], Curve] = {}
         self.dropped: dict[str, str] = {}
 
     def choose(self, index: str) -> TunedIndex:
@@ -156,7 +166,7 @@ class Tuner:
     def _tuned(self, kind: str) -> TunedIndex:
         """Return an index of a kind with the settings that reach the target soonest, or else find the most."""
         index = self._reopened(self._trainer.build(kind))
-        best, worst = (self._efforts(index, side) for side in SIDES)
+        best, worst = (self._efforts(kind, index, side) for side in SIDES)
         # Lists that suit both sides are scanned for both at once, so settings are timed in pairs.
         trials = self._timed(kind, index, list(product(best, worst)))
         self._trials += trials
@@ -174,16 +184,19 @@ class Tuner:
             self._scratch.unlink(missing_ok=True)
         return opened if base is built else faiss.IndexRefine(opened, self.store)
 
-    def _efforts(self, index: faiss.Index, side: str) -> list[Effort]:
+    def _efforts(self, kind: str, index: faiss.Index, side: str) -> list[Effort]:
         """Return the least effort with each number of lists that reaches the target, or else what finds the most."""
         if index.this == self.store.this:
             return [exact_effort(len(self.panel.users))]
         efforts: list[Effort] = []
+        most = float(CANDIDATES[-1])
         for nprobe in reversed(list_counts(index)):
-            curve = recall_curve(index, self.panel, side, nprobe)
+            curve = self._curves[kind, side, nprobe] = recall_curve(index, self.panel, side, nprobe, most)
             efforts.append(least_effort(curve, nprobe, self.target, _RESERVE))
             if not efforts[-1].meets_target:  # Fewer lists have fewer of the nearest rows.
                 break
+            # Lists left out do not pay where they take this many times the candidates of all lists.
+            most = min(most, _MAX_DEEPENING * efforts[0].settings.candidates_for(LARGE_K))
         return [each for each in efforts if each.meets_target] or [max(efforts, key=attrgetter("recall.mean"))]
 
     def _timed(self, kind: str, index: faiss.Index, pairs: Sequence[tuple[Effort, Effort]]) -> list[Trial]:
@@ -209,7 +222,7 @@ class Tuner:
                 settings[side] = raised_effort(index, self._seen, side, settings[side], self.target, reserve)
         meets_target = not missed or (is_exact and isinstance(index, faiss.IndexFlat))
         best, worst = (Effort(settings[side], recall[side][0], meets_target) for side in SIDES)
-        around = self._neighbouring(index, SideSettings(**settings))
+        around = self._neighbouring(tuned.factory, index, SideSettings(**settings))
         chosen, *others = self._timed(tuned.factory, index, [(best, worst), *around])
         users_from = self._tuned_with if is_exact else self._pool.source
         return TunedIndex(index, chosen, recall, self._users_from(fresh, users_from), self._trials + others)
@@ -227,18 +240,20 @@ class Tuner:
             return source
         return f"{source}, of which {len(panel.users)} users cannot show more than {most:.4f}"
 
-    def _neighbouring(self, index: faiss.Index, settings: SideSettings) -> list[tuple[Effort, Effort]]:
+    def _neighbouring(self, kind: str, index: faiss.Index, settings: SideSettings) -> list[tuple[Effort, Effort]]:
         """Return efforts of fewer and more candidates than chosen, for the report."""
         if index.this == self.store.this:
             return []
-        best, worst = (self._efforts_around(index, side, getattr(settings, side)) for side in SIDES)
-        return list(zip(best, worst, strict=True))
+        best, worst = (self._efforts_around(kind, index, side, getattr(settings, side)) for side in SIDES)
+        return list(zip(best, worst, strict=False))
 
-    def _efforts_around(self, index: faiss.Index, side: str, settings: SearchSettings) -> list[Effort]:
-        curve = list(recall_curve(index, self.panel, side, settings.nprobe).items())[::_CURVE_STEP]
+    def _efforts_around(self, kind: str, index: faiss.Index, side: str, settings: SearchSettings) -> list[Effort]:
+        curve = self._curves.get((kind, side, settings.nprobe))
+        if curve is None:  # Another number of lists was raised to.
+            curve = recall_curve(index, self.panel, side, settings.nprobe)
         return [
             Effort(replace(settings, candidates=count), at_k[K], at_k[K].lower_bound >= self.target)
-            for count, at_k in curve
+            for count, at_k in list(curve.items())[::_CURVE_STEP]
         ]
 
 

@@ -9,13 +9,13 @@ from marshmallow import Schema
 from numpy.typing import NDArray
 
 from retrieval.search.filters.language import Vocabulary
+from retrieval.search.reranking.options import read_count
 from retrieval.vectors import MAX_FAULTS, unit_vectors
 from service.engines.base import Catalogue
 from service.errors import BadRequest, Fault
 from service.http.requests.schemas import (
     Field,
     option_fields,
-    read_count,
     read_some_ids,
     read_text,
     read_user_vector,

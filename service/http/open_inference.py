@@ -42,7 +42,7 @@ _MEMBERS = {"ids": ("id", TEXT), "scores": ("score", FLOAT), "names": ("name", T
 # The side of each output tensor, the member of a match that its elements are, and its datatype.
 OUTPUTS = {f"{side}_{column}": (side, *_MEMBERS[column]) for side in SIDES for column in _MEMBERS}
 # Options whose values are JSON in a text, as parameters are single values; and those that tensors have no place for.
-_JSON_OPTIONS, _UNFIT_OPTIONS = ("exclude", "filter"), ("fields", "explain")
+_JSON_OPTIONS, _UNFIT_OPTIONS = ("exclude", "filter", "max_per"), ("fields", "explain")
 _NUMBER_BYTES = 64  # of memory, for a number of JSON and its text
 
 

@@ -130,10 +130,8 @@ class Recommender:
         user, matched = lists.search.users[row], found[2]
         if user.is_reranked:
             self.last_progress = time.monotonic()
-        best, worst = (
-            self._matches(user, lists.list_of(side, of_side, row))
-            for side, of_side in zip(SIDES, found[:2], strict=True)
-        )
+        sides = zip(SIDES, found[:2], strict=True)
+        best, worst = (self._matches(user, lists.list_of(side, of_side, row)) for side, of_side in sides)
         explain = self._explain(user, matched, lists.paths) if user.explain else None
         return Recommendation(user.name, best, worst, matched=None if user.filter is None else matched, explain=explain)
 

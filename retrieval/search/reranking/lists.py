@@ -18,7 +18,7 @@ _GROWTH = 4
 
 @dataclass(frozen=True, slots=True)
 class ListOptions:
-    """What a list is to be: `k` products, few with the same value (`max_per`), unlike each other (`diversity`, 0 to 1)."""
+    """What a list is to be: `k` products, few of a value (`max_per`), unlike each other (`diversity`, from 0 to 1)."""
 
     k: int
     max_per: MaxPer = ()

@@ -9,6 +9,7 @@ from retrieval.search.reranking.limits import MaxPer
 from retrieval.vectors import MAX_FAULTS, json_type
 
 MAX_NAMES, MAX_LIMITS = 1000, 64  # of fields to show, and of fields with a limit
+_MAX_LIMIT = 2**53  # No catalogue has as many products.
 _MAX_CHARACTERS_SHOWN = 60
 _MAX_SHOWN_INTEGER = 10**18
 
@@ -38,8 +39,7 @@ def wrong_type(expected: str, value: Any) -> BadOption:
 
 def read_count(maximum: int, value: Any) -> int:
     """Return a whole number from 1 to `maximum`."""
-    is_huge = type(value) is float and abs(value) >= 2**63  # how the JSON reader gives integers of many digits
-    if type(value) is not int and not is_huge:
+    if not _is_integer(value):
         raise wrong_type("an integer", value)
     if not 1 <= value <= maximum:
         far = "a far smaller number" if value < 0 else "a far greater number"
@@ -76,7 +76,7 @@ def read_max_per(value: Any, vocabulary: Vocabulary) -> MaxPer:
     faults = [fault for name, limit in value.items() for fault in _limit_faults(vocabulary, name, limit)]
     if faults:
         raise BadOption(faults[:MAX_FAULTS])
-    return tuple(sorted(value.items()))
+    return tuple(sorted((name, int(min(limit, _MAX_LIMIT))) for name, limit in value.items()))
 
 
 def read_field_names(value: Any, vocabulary: Vocabulary) -> tuple[str, ...]:
@@ -92,13 +92,18 @@ def read_field_names(value: Any, vocabulary: Vocabulary) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
+def _is_integer(value: Any) -> bool:
+    # The JSON reader gives integers of many digits as floats.
+    return type(value) is int or (type(value) is float and abs(value) >= 2**63)
+
+
 def _limit_faults(vocabulary: Vocabulary, name: str, limit: Any) -> Iterator[FilterFault]:
     field = vocabulary.filterable.get(name)
     if field is None:
         yield no_field_fault(vocabulary, name, (name,))
     elif field.element != "keyword":
         yield FilterFault("type", f"limits keywords, and {name!r} is of type {field.type}", (name,))
-    elif type(limit) is not int:
+    elif not _is_integer(limit):
         found = limit if type(limit) is float else json_type(limit)
         yield FilterFault("type", f"must be an integer, not {found}", (name,))
     elif limit < 1:

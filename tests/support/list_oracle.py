@@ -1,0 +1,93 @@
+"""What a list of a side must be, in plain Python: limits by value, then diversity, then k, product by product."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.support.filter_oracle import values_of
+from tests.support.oracle import SCORE_ERROR, Oracle, unit
+
+TIE = 1e-7  # Values this close are equal, so that the first of them is picked.
+
+
+@dataclass(frozen=True)
+class ListOracle:
+    """Lists of products with vectors (n, d) and further fields."""
+
+    vectors: NDArray[np.float64]
+    fields: list[dict[str, Any]]
+
+    def expected(self, user: Any, side: str, kept: list[int], options: dict[str, Any]) -> list[tuple[int, float]]:
+        """Return the positions and exact scores of a list: `kept` are the products that the filter and `exclude` leave."""
+        sign = {"best": 1, "worst": -1}[side]
+        cosines = Oracle(self.vectors).cosines(np.array([user]))[0]
+        scores = np.round(cosines, 6)
+        order = sorted(kept, key=lambda position: (-sign * scores[position], position))
+        bound = options.get("min_score" if side == "best" else "max_score", -sign)
+        order = [position for position in order if sign * scores[position] >= sign * bound]
+        order = self.limited(order, options.get("max_per", {}))
+        k, diversity = options["k"], options.get("diversity", 0)
+        if diversity:
+            order = self.diverse(order[: max(k, min(10 * k, 2000))], (sign * scores).tolist(), k, diversity)
+        return [(position, float(cosines[position])) for position in order[:k]]
+
+    def limited(self, order: list[int], max_per: dict[str, int]) -> list[int]:
+        counts: Counter[tuple[str, Any]] = Counter()
+        picked = []
+        for position in order:
+            values = {(name, value) for name in max_per for value in values_of(self.fields[position], name)}
+            if all(counts[pair] < max_per[pair[0]] for pair in values):
+                counts.update(values)
+                picked.append(position)
+        return picked
+
+    def diverse(self, pool: list[int], relevance: list[float], k: int, diversity: float) -> list[int]:
+        units, picked = unit(self.vectors), pool[:1]
+        while len(picked) < min(k, len(pool)):
+            left = [position for position in pool if position not in picked]
+            values = [
+                (1 - diversity) * relevance[each] - diversity * max(float(units[each] @ units[p]) for p in picked)
+                for each in left
+            ]
+            picked.append(left[next(i for i, value in enumerate(values) if value >= max(values) - TIE)])
+        return picked
+
+    def check(
+        self, answer: dict[str, Any], user: Any, kept: list[int], options: dict[str, Any], fills: bool = False
+    ) -> None:
+        """Assert that both sides are the expected products and scores, in order.
+
+        With `fills`, others may stand there, as many, that keep to the options.
+        """
+        for side in ("best", "worst"):
+            expected = self.expected(user, side, kept, options)
+            found = [int(match["id"].removeprefix("p")) for match in answer[side]]
+            if fills:
+                self._check_kept(found, [match["score"] for match in answer[side]], user, side, kept, options)
+                assert len(found) == len(expected)
+                continue
+            assert found == [position for position, _ in expected], side
+            np.testing.assert_allclose(
+                [match["score"] for match in answer[side]],
+                [score for _, score in expected],
+                rtol=0,
+                atol=SCORE_ERROR,
+            )
+
+    def _check_kept(
+        self, found: list[int], scores: list[float], user: Any, side: str, kept: list[int], options: dict[str, Any]
+    ) -> None:
+        cosines = Oracle(self.vectors).cosines(np.array([user]))[0]
+        assert len({*found}) == len(found)
+        assert {*found} <= {*kept}
+        assert self.limited(found, options.get("max_per", {})) == found
+        np.testing.assert_allclose(scores, cosines[found], rtol=0, atol=SCORE_ERROR)
+        sign = {"best": 1, "worst": -1}[side]
+        bound = options.get("min_score" if side == "best" else "max_score", -sign)
+        assert all(sign * score >= sign * bound for score in scores)
+        if not options.get("diversity"):
+            ranks = [(-sign * score, position) for score, position in zip(scores, found, strict=True)]
+            assert ranks == sorted(ranks)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ class ListOracle:
     fields: list[dict[str, Any]]
 
     def expected(self, user: Any, side: str, kept: list[int], options: dict[str, Any]) -> list[tuple[int, float]]:
-        """Return the positions and exact scores of a list: `kept` are the products that the filter and `exclude` leave."""
+        """Return the positions and exact scores of a list of those that filter and `exclude` have left, `kept`."""
         sign = {"best": 1, "worst": -1}[side]
         cosines = Oracle(self.vectors).cosines(np.array([user]))[0]
         scores = np.round(cosines, 6)
@@ -45,15 +46,20 @@ class ListOracle:
         return picked
 
     def diverse(self, pool: list[int], relevance: list[float], k: int, diversity: float) -> list[int]:
-        units, picked = unit(self.vectors), pool[:1]
-        while len(picked) < min(k, len(pool)):
-            left = [position for position in pool if position not in picked]
+        cosines, picked, left = self._cosines, pool[:1], pool[1:]
+        while left and len(picked) < k:
             values = [
-                (1 - diversity) * relevance[each] - diversity * max(float(units[each] @ units[p]) for p in picked)
+                (1 - diversity) * relevance[each] - diversity * max(map(cosines[each].__getitem__, picked))
                 for each in left
             ]
-            picked.append(left[next(i for i, value in enumerate(values) if value >= max(values) - TIE)])
+            greatest = max(values)
+            picked.append(left.pop(next(i for i, value in enumerate(values) if value >= greatest - TIE)))
         return picked
+
+    @cached_property
+    def _cosines(self) -> list[list[float]]:
+        units = unit(self.vectors)
+        return (units @ units.T).tolist()
 
     def check(
         self, answer: dict[str, Any], user: Any, kept: list[int], options: dict[str, Any], fills: bool = False

@@ -50,7 +50,7 @@ def read_object(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
     if not isinstance(found, dict):
-        raise argparse.ArgumentTypeError("must be an object, in braces")
+        raise argparse.ArgumentTypeError('must be an object, such as {"price": {"$lte": 12}}')
     return found
 
 

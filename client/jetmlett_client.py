@@ -67,7 +67,8 @@ class Match:
 class Answer:
     """A user's matches: `best` from the highest score down, `worst` from the lowest up; `build` is the build's id.
 
-    With `diversity`, they stand in the order in which they were picked, the first one first. `matched` is how many products the user's filter lets through, `explain` how the matches were found, if wanted.
+    With `diversity`, they stand in the order in which they were picked. `matched` is how many products the filter lets
+    through, `explain` how the matches were found, if wanted.
     """
 
     name: str

@@ -13,7 +13,6 @@ from marshmallow import Schema, fields
 
 from retrieval.search.filters.language import Vocabulary
 from retrieval.search.ranking import SIDES
-from service import version
 from service.errors import BadBody
 from service.http.encoding import write_json
 from service.http.requests.schemas import (
@@ -31,6 +30,7 @@ from service.http.requests.schemas import (
 )
 from service.http.requests.text import MAX_VALUE_BYTES, read_json_and_array
 from service.http.tensors import INPUT, Columns, read_vectors
+from service.http.version import version
 from service.recommender import Answer, Recommendation, Recommender, User, UserBlock
 from service.settings import Limits
 

@@ -80,9 +80,4 @@ class UserLists:
         if user.exclude:
             kept = [product["id"] not in user.exclude for product in parse_prefixes(self.prefixes(positions))]
             positions, scores = positions[kept], scores[kept]
-        bound, sign = user.bounds[side], SIGNS[side]
-        if bound is not None:
-            within = int(np.count_nonzero(sign * scores >= sign * bound))
-            is_all = is_all or within < len(positions)
-            positions, scores = positions[:within], scores[:within]
-        return Ranked(positions, scores, is_all)
+        return Ranked(positions, scores, is_all).within(SIGNS[side], user.bounds[side])

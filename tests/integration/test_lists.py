@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import numpy as np
 import pytest
 
 from retrieval.search.reranking import lists
@@ -12,11 +11,9 @@ from tests.integration.conftest import ApiOver
 from tests.support.api import NDJSON, Api, array
 from tests.support.engines import engine_of
 from tests.support.fake_engine import compass
-from tests.support.filter_oracle import RandomFilters, matching
+from tests.support.filter_oracle import matching
 from tests.support.filtered import USER, FilteredProducts
-from tests.support.list_oracle import ListOracle
-
-LIMITS = [{"brand": 1}, {"brand": 2, "shop.city": 3}, {"tags": 1}, {"tags": 4, "brand": 3}, {"shop.city": 10**20}]
+from tests.support.list_oracle import ListOracle, drawn_options
 
 
 @pytest.fixture(scope="module")
@@ -50,26 +47,6 @@ def infer(api: Api, **options: Any) -> Any:
 def kept(products: FilteredProducts, options: dict[str, Any]) -> list[int]:
     left = matching(products.fields, options.get("filter", {}))
     return [position for position in left if f"p{position}" not in options.get("exclude", ())]
-
-
-def drawn_options(draws: int, seed: int) -> list[tuple[list[float], dict[str, Any]]]:
-    """Users with options of every kind."""
-    draw, filters = np.random.default_rng(seed), RandomFilters(seed)
-    found = []
-    for _ in range(draws):
-        options: dict[str, Any] = {"k": int(draw.choice([1, 3, 10, 40, 200]))}
-        if draw.random() < 0.8:
-            options["max_per"] = LIMITS[draw.integers(len(LIMITS))]
-        if draw.random() < 0.6:
-            options["diversity"] = float(draw.choice([0.0, 0.1, 0.3, 0.75, 1.0]))
-        if draw.random() < 0.4:
-            options["filter"] = filters.filter()
-        if draw.random() < 0.4:
-            options["exclude"] = [f"p{i}" for i in draw.choice(95, draw.choice([1, 6, 70]), replace=False)]
-        if draw.random() < 0.3:
-            options |= {"min_score": float(draw.uniform(-0.5, 0.8)), "max_score": float(draw.uniform(-0.8, 0.5))}
-        found.append((draw.normal(size=len(USER)).tolist(), options))
-    return found
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.support.filter_oracle import values_of
+from tests.support.filter_oracle import RandomFilters, values_of
+from tests.support.filtered import DIMENSION
 from tests.support.oracle import SCORE_ERROR, Oracle, unit
 
+LIMITS = [{"brand": 1}, {"brand": 2, "shop.city": 3}, {"tags": 1}, {"tags": 4, "brand": 3}, {"shop.city": 10**20}]
 TIE = 1e-7  # Values this close are equal, so that the first of them is picked.
 
 
@@ -97,3 +99,23 @@ class ListOracle:
         if not options.get("diversity"):
             ranks = [(-sign * score, position) for score, position in zip(scores, found, strict=True)]
             assert ranks == sorted(ranks)
+
+
+def drawn_options(draws: int, seed: int) -> list[tuple[list[float], dict[str, Any]]]:
+    """Users of `FilteredProducts`, each with options."""
+    draw, filters = np.random.default_rng(seed), RandomFilters(seed)
+    found = []
+    for _ in range(draws):
+        options: dict[str, Any] = {"k": int(draw.choice([1, 3, 10, 40, 200]))}
+        if draw.random() < 0.8:
+            options["max_per"] = LIMITS[draw.integers(len(LIMITS))]
+        if draw.random() < 0.6:
+            options["diversity"] = float(draw.choice([0.0, 0.1, 0.3, 0.75, 1.0]))
+        if draw.random() < 0.4:
+            options["filter"] = filters.filter()
+        if draw.random() < 0.4:
+            options["exclude"] = [f"p{i}" for i in draw.choice(95, draw.choice([1, 6, 70]), replace=False)]
+        if draw.random() < 0.3:
+            options |= {"min_score": float(draw.uniform(-0.5, 0.8)), "max_score": float(draw.uniform(-0.8, 0.5))}
+        found.append((draw.normal(size=DIMENSION).tolist(), options))
+    return found

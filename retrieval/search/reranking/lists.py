@@ -46,6 +46,13 @@ class Ranked:
     scores: NDArray[np.float64]
     is_all: bool = False
 
+    def within(self, sign: float, bound: float | None) -> "Ranked":
+        """Return the products whose scores, times the side's sign, reach a bound, if there is one."""
+        if bound is None:
+            return self
+        count = int(np.count_nonzero(sign * self.scores >= sign * bound))
+        return Ranked(self.positions[:count], self.scores[:count], self.is_all or count < len(self.scores))
+
     def take(self, places: slice | NDArray[Any]) -> "Ranked":
         return Ranked(self.positions[places], self.scores[places], self.is_all)
 

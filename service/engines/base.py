@@ -84,16 +84,24 @@ class FieldEngine(Protocol):
     shown_products: int
 
     def search_matching(
-        self, unit_vectors: NDArray[np.float32], k: int, query: Filter, excluded: Collection[str] = ()
+        self,
+        unit_vectors: NDArray[np.float32],
+        k: int,
+        query: Filter,
+        excluded: Collection[str] = (),
+        without: Filter | None = None,
     ) -> tuple[Neighbours, Neighbours, int]:
         """Do what `search` does with the products that match a filter, and return how many these are.
 
-        Those with `excluded` ids are counted, but not found, and a side is no wider than there are others. An id that
-        no product has is ignored.
+        Those with `excluded` ids, and those that the filter `without` lets through, are counted, but not found, and a
+        side is no wider than there are others. An id that no product has is ignored.
         """
 
     def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Return all fields of each product (m,) as the catalogue gave them, its id and name among them."""
+
+    def vectors_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the float32 vectors (m, d) of length 1 of products (m,)."""
 
 
 @runtime_checkable

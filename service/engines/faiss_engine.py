@@ -100,16 +100,26 @@ class FaissEngine:
             return self._index.search(unit_vectors, k, self._shown_mask)
 
     def search_matching(
-        self, unit_vectors: NDArray[np.float32], k: int, query: Filter, excluded: Collection[str] = ()
+        self,
+        unit_vectors: NDArray[np.float32],
+        k: int,
+        query: Filter,
+        excluded: Collection[str] = (),
+        without: Filter | None = None,
     ) -> tuple[Neighbours, Neighbours, int]:
         with self._cores.one():
             use_threads(1)
             matching = self._filters.mask(every((self._shown, query)))
-            best, worst = self._index.search(unit_vectors, k, self._without(matching, excluded))
+            left = self._filters.but(matching, without) if without else matching
+            best, worst = self._index.search(unit_vectors, k, self._without(left, excluded))
             return best, worst, matching.matched
 
     def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
         return [self._products[position] for position in positions.tolist()]
+
+    def vectors_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        use_threads(1)
+        return self.build.vectors(positions)
 
     def find(self, product_id: str) -> int | None:
         position = self._products.position(product_id)
@@ -132,13 +142,13 @@ class FaissEngine:
     def unit_vectors_of(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
         positions = [self.find(identifier) for identifier in ids]
         known = [position for position in positions if position is not None]
-        vectors = iter(self._vectors(known) if known else ())
+        vectors = iter(self.vectors_of(np.array(known)) if known else ())
         return [None if position is None else next(vectors) for position in positions]
 
     @cached_property
     def sampled_points(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         positions = self._projection.positions[self._are_shown(self._projection.positions)]
-        return positions, self.project(self._vectors(positions.tolist()))
+        return positions, self.project(self.vectors_of(positions))
 
     def _without(self, mask: Any, excluded: Collection[str]) -> Any:
         """Return a mask without the products with these ids."""
@@ -149,7 +159,3 @@ class FaissEngine:
 
     def _are_shown(self, positions: NDArray[np.integer]) -> NDArray[np.bool_]:
         return np.ones(len(positions), np.bool_) if self._shown_mask is None else self._shown_mask.holds(positions)
-
-    def _vectors(self, positions: list[int]) -> NDArray[np.float32]:
-        use_threads(1)
-        return self.build.vectors(np.array(positions))

@@ -9,13 +9,13 @@ from marshmallow import Schema
 from numpy.typing import NDArray
 
 from retrieval.search.filters.language import Vocabulary
+from retrieval.search.reranking.options import read_count
 from retrieval.vectors import MAX_FAULTS, unit_vectors
 from service.engines.base import Catalogue
 from service.errors import BadRequest, Fault
 from service.http.requests.schemas import (
     Field,
     option_fields,
-    read_count,
     read_some_ids,
     read_text,
     read_user_vector,
@@ -40,6 +40,7 @@ def request_schemas(dimension: int, limits: Limits, vocabulary: Vocabulary | Non
         ),
         "SimilarRequest": schema(
             ids=Field(partial(read_some_ids, 1, limits.max_ids), required=True),
+            negative=Field(partial(read_some_ids, 0, limits.max_ids), load_default=()),
             **option_fields(limits, vocabulary),
         ),
         "MapRequest": schema(
@@ -51,14 +52,25 @@ def request_schemas(dimension: int, limits: Limits, vocabulary: Vocabulary | Non
 
 
 def similar(
-    recommender: Recommender, ids: Sequence[str], k: int, exclude: frozenset[str], **options: Any
+    recommender: Recommender,
+    ids: Sequence[str],
+    negative: Sequence[str],
+    k: int,
+    exclude: frozenset[str],
+    **options: Any,
 ) -> Recommendation:
-    """Return the matches of the mean of the products' unit vectors, none in `ids` or `exclude`.
+    """Return the matches of the mean of the products' unit vectors, none in `ids`, `negative` or `exclude`.
 
-    The further options are those of a `User`. An id given twice counts once. Raises BadRequest naming each unknown id.
+    With `negative`, they are those of twice that mean less the mean of these. The further options are those of a
+    `User`. An id given twice counts once. Raises BadRequest naming each id that is unknown or in both lists.
     """
-    vector = _mean_vector(recommender.catalogue, ids, "ids")
-    user = User("", k, exclude.union(ids), **options)
+    if negative:
+        _check_apart(ids, negative)
+        liked, disliked = _vectors_of(recommender.catalogue, ids=ids, negative=negative)
+        vector = _directed(2 * _mean(ids, liked) - _mean(negative, disliked), "negative")
+    else:
+        vector = _mean_vector(recommender.catalogue, ids, "ids")
+    user = User("", k, exclude.union(ids, negative), **options)
     return recommender.recommend_one(user, vector)
 
 
@@ -69,7 +81,7 @@ def project(
 
     Those of the `vector` and the `likes` are null where there is none. Raises BadRequest naming each unknown id.
     """
-    products = _vectors_of(catalogue, ids, "ids")
+    [products] = _vectors_of(catalogue, ids=ids)
     users = {"vector": vector, "likes": _mean_vector(catalogue, likes, "likes") if likes else None}
     points = {
         name: None if user is None else _points(catalogue, unit_vectors(user[None]))[0] for name, user in users.items()
@@ -81,23 +93,47 @@ def _points(catalogue: Catalogue, vectors: NDArray[np.float32]) -> list[list[flo
     return [[round(x, 4), round(y, 4)] for x, y in catalogue.project(vectors).tolist()] if len(vectors) else []
 
 
+def _check_apart(ids: Sequence[str], negative: Sequence[str]) -> None:
+    """Raise BadRequest naming each id in both lists."""
+    known = frozenset(ids)
+    faults = [
+        Fault("value", f"negative element {i} is in ids too: {each[:_MAX_CHARACTERS_SHOWN]!r}", f"/negative/{i}")
+        for i, each in enumerate(negative)
+        if each in known
+    ]
+    if faults:
+        raise BadRequest(faults[:MAX_FAULTS])
+
+
 def _mean_vector(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArray[np.float64]:
-    vectors = dict(zip(ids, _vectors_of(catalogue, ids, field), strict=True))
-    mean: NDArray[np.float64] = np.mean([*vectors.values()], axis=0, dtype=np.float64)
-    if np.linalg.norm(mean) < _MIN_MEAN_LENGTH:
-        detail = f"{field} are of products whose vectors cancel out, which leaves no direction"
-        raise BadRequest([Fault("vector_zero", detail, f"/{field}")])
+    [vectors] = _vectors_of(catalogue, **{field: ids})
+    return _directed(_mean(ids, vectors), field)
+
+
+def _mean(ids: Sequence[str], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the mean (d,) of the vectors (m, d) of products, each of which counts once."""
+    distinct = dict(zip(ids, vectors, strict=True))
+    mean: NDArray[np.float64] = np.mean([*distinct.values()], axis=0, dtype=np.float64)
     return mean
 
 
-def _vectors_of(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArray[np.float32]:
-    """Return the unit vectors (m, d) of products; raises BadRequest naming each unknown id."""
-    vectors = catalogue.unit_vectors_of(ids)
-    faults = []
-    for i, (product_id, vector) in enumerate(zip(ids, vectors, strict=True)):
-        if vector is None:
-            detail = f"{field} element {i} is the id of no product: {product_id[:_MAX_CHARACTERS_SHOWN]!r}"
-            faults.append(Fault("unknown_id", detail, f"/{field}/{i}"))
+def _directed(vector: NDArray[np.float64], field: str) -> NDArray[np.float64]:
+    """Return a vector that products' vectors add up to. Raises BadRequest where they cancel out."""
+    if np.linalg.norm(vector) < _MIN_MEAN_LENGTH:
+        detail = f"{field} are of products whose vectors cancel out, which leaves no direction"
+        raise BadRequest([Fault("vector_zero", detail, f"/{field}")])
+    return vector
+
+
+def _vectors_of(catalogue: Catalogue, **ids_of_fields: Sequence[str]) -> list[NDArray[np.float32]]:
+    """Return the unit vectors (m, d) of the products in each field; raises BadRequest naming each unknown id."""
+    found = {field: catalogue.unit_vectors_of(ids) for field, ids in ids_of_fields.items()}
+    faults = [
+        Fault("unknown_id", f"{field} element {i} is the id of no product: {each[:_MAX_CHARACTERS_SHOWN]!r}", pointer)
+        for field, ids in ids_of_fields.items()
+        for i, each in enumerate(ids)
+        if found[field][i] is None and (pointer := f"/{field}/{i}")
+    ]
     if faults:
         raise BadRequest(faults[:MAX_FAULTS])
-    return np.array(vectors, np.float32)
+    return [np.array(vectors, np.float32) for vectors in found.values()]

@@ -100,6 +100,7 @@ def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
         "default_completions": limit.load_default,
         "base64_length": 4 * math.ceil(dimension * schemas.VECTOR_DTYPE.itemsize / 3),
         "filters": _example_filters(recommender, found[0].best.positions[:1]),
+        "limits": _example_limits(recommender),
         "user": users[0],
         "users": users,
         "user_lines": encoding.write_lines(map(encoding.write_json, users)).decode(),
@@ -118,6 +119,12 @@ def _example_filters(recommender: Recommender, positions: NDArray[np.int64]) -> 
     shown = ShownFields(recommender.field_engine, positions, names) if names else ()
     values = [(name, value) for each in shown for name, value in each.items() if not isinstance(value, list)]
     return [{name: value} for name, value in values[:1]]
+
+
+def _example_limits(recommender: Recommender) -> list[dict[str, int]]:
+    """Return a limit by the value of a field, where one can be limited by."""
+    names = [field["name"] for field in recommender.info.filterable if field["type"].endswith("keyword")]
+    return [{name: 2} for name in names[:1]]
 
 
 def _filled(node: Any, values: Mapping[str, Any]) -> Any:

@@ -20,6 +20,7 @@ from service.recommender import Answer, Matches, User, UserBlock
 from service.settings import Limits
 
 _MATCHES = pa.list_(pa.struct([("id", pa.string()), ("name", pa.string()), ("score", pa.float64())]))
+_JSON_COLUMNS = ("filter", "max_per")  # objects, which columns have as text
 _FIELDS = pa.list_(pa.string())  # JSON text for each match, as the fields of products have no common type
 
 ANSWERS = pa.schema(
@@ -80,9 +81,9 @@ def read_users(batch: pa.RecordBatch, answerer: Answerer, first: int = 0) -> Use
 
 
 def as_json(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row as the reader expects it: without the options that are null, and with the filter in its text."""
+    """Return a row as the reader expects it: without the options that are null, and with the objects in texts."""
     present = {name: value for name, value in row.items() if value is not None or name in ("name", "vector")}
-    return {**present, "filter": unwrap_option(present["filter"])} if "filter" in present else present
+    return {name: unwrap_option(value) if name in _JSON_COLUMNS else value for name, value in present.items()}
 
 
 def answer_batch(answers: Sequence[Answer], prefixes: Prefixes) -> pa.RecordBatch:
@@ -181,6 +182,8 @@ USER_COLUMNS: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
     "filter": ("filters as JSON (strings)", _is_text),
     "min_score": ("numbers", _is_number),
     "max_score": ("numbers", _is_number),
+    "max_per": ("limits a value as JSON (strings)", _is_text),
+    "diversity": ("numbers", _is_number),
     "fields": ("lists of names of fields (strings)", lambda kind: _is_list(kind, _is_text)),
     "explain": ("booleans", pa.types.is_boolean),
 }

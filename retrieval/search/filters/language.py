@@ -82,6 +82,13 @@ def parse_filter(value: Any, vocabulary: Vocabulary) -> Filter:
     return tree
 
 
+def no_field_fault(known: Vocabulary, name: str, path: Path) -> FilterFault:
+    """Return the fault of a name that is not that of a filterable field."""
+    if name in known.reasons or name in known.names:
+        return FilterFault("not_filterable", f"is not filterable: {known.reasons.get(name, LEFT_OUT)}", path)
+    return FilterFault("unknown_field", f"is no field of this build{_nearest(name, known.filterable)}", path)
+
+
 class _Parser:
     """Collects the faults of one filter. Where a part is at fault, what is returned for it has no meaning."""
 
@@ -118,7 +125,10 @@ class _Parser:
             return self._unknown_operator(name, _LOGICAL, path)
         self.conditions += 1
         field = self._vocabulary.filterable.get(name)
-        return self._read_condition(field, operand, path) if field else self._no_field(name, path)
+        if field:
+            return self._read_condition(field, operand, path)
+        self.faults.append(no_field_fault(self._vocabulary, name, path))
+        return EVERYTHING
 
     def _read_condition(self, field: FieldFacts, condition: Any, path: Path) -> Filter:
         if type(condition) is not dict:
@@ -173,12 +183,6 @@ class _Parser:
         if value is None:
             return self.fault("null", 'must not be null ("$exists" tells whether there is a value)', path)
         return self.fault("type", f"must be {expected}, not {json_type(value)}", path)
-
-    def _no_field(self, name: str, path: Path) -> Filter:
-        known = self._vocabulary
-        if name in known.reasons or name in known.names:
-            return self.fault("not_filterable", f"is not filterable: {known.reasons.get(name, LEFT_OUT)}", path)
-        return self.fault("unknown_field", f"is no field of this build{_nearest(name, known.filterable)}", path)
 
     def _unknown_operator(self, name: str, known: Collection[str], path: Path) -> Filter:
         nearest = _nearest(name if name.startswith("$") else f"${name}", known)

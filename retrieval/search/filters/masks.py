@@ -149,6 +149,10 @@ class FilterIndex(Generic[M]):
         self.on_mask(not compiled)
         return mask
 
+    def but(self, mask: M, tree: Filter) -> M:
+        """Return a mask without the products that a filter lets through. It is not kept: each user has another one."""
+        return self.maker.mask_of(mask.products & ~self.evaluate(tree))
+
     def without(self, mask: M, positions: NDArray[np.integer]) -> M:
         """Do what `MaskMaker.without` does. No such mask is kept, as each user excludes other products."""
         return self.maker.without(mask, positions)

@@ -44,6 +44,7 @@ _RESERVE, _MORE_RESERVE = 1, 2  # steps of candidates beyond what the users need
 _CONFIRMATIONS = 3
 _MAX_USERS_PER_PAIR, _CURVE_STEP = 15, 4
 _MAX_DEEPENING = 2
+_USERS_OF_KNOWN_SETTINGS = 100
 # An index has to take this share of an exact scan's time at most. Where it takes more than the second share for one
 # user, it has to for a batch too: the exact scan of a batch is a matrix product, which takes less time a user.
 _WORTHWHILE, _WORTHWHILE_ALONE = 0.95, 1 / 1.5
@@ -102,20 +103,23 @@ class Tuner:
             for side in SIDES
         )
         [chosen] = self._timed(facts.factory, index, [(best, worst)])
-        return TunedIndex(index, chosen, recall, self._users_from(self.panel, self._pool.source))
+        users_from = self._users_from(self.panel, self._pool.source)
+        return TunedIndex(index, chosen, recall, users_from, filtered=facts.filtered, uneven=facts.uneven)
 
     def under_filters(self, tuned: TunedIndex) -> tuple[TunedIndex, list[FilteredRecall]]:
         """Return an index with the settings with which it meets the target under filters too, and their recall.
 
-        It is measured on users whom nothing was chosen with, while there are some.
+        It is measured on users whom nothing was chosen with, while there are some: on fewer where its settings under
+        filters are known.
         """
         users = self._pool.confirming() if self._pool.has_more else self.panel.users
+        users = users[: _USERS_OF_KNOWN_SETTINGS if tuned.filtered else None]
         grid = FilterGrid(ProductIndex(self.store, self._groups, SideSettings()), users, self.target)
 
         def make(filtered: list[FilteredSettings], uneven: list[FilteredSettings]) -> ProductIndex:
             return self.product_index(replace(tuned, filtered=filtered, uneven=uneven))
 
-        filtered, uneven, recall = grid.settle(make, tuned.settings)
+        filtered, uneven, recall = grid.settle(make, tuned.settings, tuned.filtered, tuned.uneven)
         return replace(tuned, filtered=filtered, uneven=uneven), recall
 
     def product_index(self, tuned: TunedIndex) -> ProductIndex:

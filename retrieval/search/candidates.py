@@ -12,14 +12,20 @@ from retrieval.search.filters.masks import Mask
 from retrieval.search.kinds import is_graph, list_counts, scanned_index, search_parameters
 from retrieval.search.ranking import both_sides
 from retrieval.search.selection import Selector
-from retrieval.search.settings import MAX_UNEVENNESS, FilteredSettings, SearchSettings, SideSettings
+from retrieval.search.settings import (
+    MAX_UNEVENNESS,
+    FilteredSettings,
+    SearchSettings,
+    SideSettings,
+    settings_under,
+)
 
 _MAX_CANDIDATES = 1_000_000  # of all queries searched at once, which bounds the memory of a search
 # From 128,000 numbers on FAISS compares queries with the centres of lists by a matrix product, which rounds otherwise.
 _MAX_NUMBERS = 100_000
 _MAX_CACHED = 64
 _CODES_PER_BYTE = 2
-_MAX_UNEVENNESS = 2  # From there on, finding as many for one side as for the other takes more than one call spares.
+_MAX_COUNT_RATIO = 2  # From there on, finding as many for one side as for the other takes more than one call spares.
 
 
 class CodeScan:
@@ -96,8 +102,8 @@ class Candidates:
         uneven: Sequence[FilteredSettings] = (),
     ):
         """`filtered` and `uneven` are the settings of searches under masks, by rising share, as `ProductIndex` says."""
-        self._scan, self._filtered, self._uneven = CodeScan(index), filtered, uneven
-        self._settings = [*(each.search for each in (*filtered, *uneven)), settings]
+        self._scan, self._settings = CodeScan(index), settings
+        self._filtered, self._uneven = filtered, uneven
         self._plans = lru_cache(_MAX_CACHED)(self._plan)
 
     @property
@@ -148,23 +154,20 @@ class Candidates:
         return rows
 
     def _plan_for(self, depth: int, mask: Mask | None) -> _Plan:
-        level = -1
+        settings = self._settings
         if mask and self._filtered:
-            first, settings = 0, self._filtered
-            if self._uneven and self.is_uneven(mask):
-                first, settings = len(self._filtered), self._uneven
-            share = mask.row_count / self._scan.row_count
-            level = next((i for i, each in enumerate(settings, first) if share <= each.max_share), level)
-        return self._plans(depth, level)
+            filtered = self._uneven if self._uneven and self.is_uneven(mask) else self._filtered
+            settings = settings_under(mask.row_count / self._scan.row_count, filtered, settings)
+        return self._plans(depth, settings)
 
-    def _plan(self, depth: int, level: int) -> _Plan:
-        """Return how to search with the settings of some number."""
-        sides = self._settings[level].best, self._settings[level].worst
+    def _plan(self, depth: int, settings: SideSettings) -> _Plan:
+        """Return how to search with some settings."""
+        sides = settings.best, settings.worst
         counts = sides[0].candidates_for(depth), sides[1].candidates_for(depth)
         at_once = max(1, min(_MAX_CANDIDATES // max(counts), _MAX_NUMBERS // self._scan.dimension) // 2)
         # One call reads the codes once for both sides. It has one number of lists, and a graph is walked by each side.
         one_effort = len({min(each.nprobe, self._scan.list_count) for each in sides}) == 1
-        is_even = max(counts) <= _MAX_UNEVENNESS * min(counts)
+        is_even = max(counts) <= _MAX_COUNT_RATIO * min(counts)
         return _Plan(sides, counts, at_once, one_effort and is_even and not self._scan.is_graph)
 
 

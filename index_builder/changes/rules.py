@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from index_builder.catalogue import BadRow
-from retrieval.artifact.fields.writer import INEXACT, NO_VALUE, NotFilterable, members, type_of
+from retrieval.artifact.fields.writer import INEXACT, MAX_FIELDS, NO_VALUE, NotFilterable, members, type_of
 from retrieval.search.filters.facts import FieldType
 from retrieval.search.filters.postings import Numbers, Postings
 
@@ -46,11 +46,9 @@ class FieldRules:
         """Raise BadRow where a product cannot be filtered by one of its fields as others can."""
         for path, value in members(fields):
             name = ".".join(path)
-            if name in self._free or not (name in self.types or self._takes_new_fields):
-                continue
             if name in self.types:
                 self._check_value(name, path, value)
-            else:
+            elif name not in self._free and self._takes_new_fields:
                 self._add_field(name, path, value)
 
     def _check_value(self, name: str, path: KeyPath, value: Any) -> None:
@@ -80,11 +78,10 @@ class FieldRules:
     def _add_field(self, name: str, path: KeyPath, value: Any) -> None:
         """Take the first value of a new field, which decides whether it can be filtered by, and its type."""
         try:
-            found: Any = "" if path[0].startswith("$") else type_of(value)
+            found: Any = type_of(value)
         except NotFilterable:
-            self._free.add(name)
-            return
-        if path[0].startswith("$"):
+            found = None
+        if found is None or path[0].startswith("$") or len(self.types) + len(self._free) >= MAX_FIELDS:
             self._free.add(name)
         elif found:
             self.types[name] = found

@@ -73,7 +73,7 @@ def names_with(build: Any, prefix: str) -> list[int]:
     return np.concatenate([*build.products.starting_with(prefix)]).tolist()
 
 
-KINDS = ["IVF4,PQ3x4fs", "Tiers4x1,IVF4", "HNSW8", "OPQ3,PQ3x4fs"]
+KINDS = ["Tiers4x1,IVF4", "HNSW8"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

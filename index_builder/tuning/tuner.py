@@ -35,6 +35,7 @@ from retrieval.search.settings import FilteredSettings, SearchSettings, SideSett
 _RESERVE, _MORE_RESERVE = 1, 2  # steps of candidates beyond what the users need, and how many more after each miss
 _CONFIRMATIONS = 3
 _MAX_USERS_PER_PAIR, _CURVE_STEP = 15, 4
+_USERS_OF_KNOWN_SETTINGS = 100
 # An index has to take this share of an exact scan's time at most. Where it takes more than the second share for one
 # user, it has to for a batch too: the exact scan of a batch is a matrix product, which takes less time a user.
 _WORTHWHILE, _WORTHWHILE_ALONE = 0.95, 1 / 1.5
@@ -89,20 +90,23 @@ class Tuner:
             for side in SIDES
         }
         [chosen] = self._timed(facts.factory, index, [efforts])
-        return TunedIndex(facts.factory, index, chosen, recall, self._users_from(self.panel, self._pool.source))
+        users_from = self._users_from(self.panel, self._pool.source)
+        return TunedIndex(facts.factory, index, chosen, recall, users_from, filtered=facts.filtered)
 
     def under_filters(self, tuned: TunedIndex) -> tuple[TunedIndex, list[FilteredRecall]]:
         """Return an index with the settings with which it meets the target under filters too, and their recall.
 
-        It is measured on users whom nothing was chosen with, while there are some.
+        It is measured on users whom nothing was chosen with, while there are some: on fewer where its settings under
+        filters are known.
         """
         users = self._pool.confirming() if self._pool.has_more else self.panel.users
+        users = users[: _USERS_OF_KNOWN_SETTINGS if tuned.filtered else None]
         grid = FilterGrid(ProductIndex(self.store, self._groups, SideSettings()), users, self.target)
 
         def make(settings: SideSettings) -> ProductIndex:
             return ProductIndex(tuned.index, self._groups, tuned.settings, filtered=[FilteredSettings(1.0, settings)])
 
-        filtered, recall = grid.settle(make, tuned.settings)
+        filtered, recall = grid.settle(make, tuned.settings, tuned.filtered)
         return replace(tuned, filtered=filtered), recall
 
     def product_index(self, tuned: TunedIndex) -> ProductIndex:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from retrieval.search.filters.masks import Mask
 from retrieval.search.kinds import is_graph, list_counts, scanned_index, search_parameters
 from retrieval.search.selection import Selector
-from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings
+from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings, settings_under
 
 _MAX_CANDIDATES = 1_000_000  # of all queries searched at once, which bounds the memory of a search
 # From 128,000 numbers on FAISS compares queries with the centres of lists by a matrix product, which rounds otherwise.
@@ -95,7 +95,7 @@ class Candidates:
         settings = self._settings
         if mask and self._filtered:
             share = mask.row_count / self._scanned.ntotal
-            settings = next((each.search for each in self._filtered if share <= each.max_share), settings)
+            settings = settings_under(share, self._filtered, settings)
         return settings.best, settings.worst
 
     def _scan(

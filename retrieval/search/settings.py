@@ -1,6 +1,7 @@
 """How hard one side of an index is searched."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _SCAN_ADVANTAGE = 8
@@ -45,3 +46,8 @@ class FilteredSettings:
 
     max_share: float
     search: SideSettings
+
+
+def settings_under(share: float, filtered: Sequence[FilteredSettings], plain: SideSettings) -> SideSettings:
+    """Return the settings of a search under a mask that holds a share of the rows."""
+    return next((each.search for each in filtered if share <= each.max_share), plain)

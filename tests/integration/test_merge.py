@@ -11,6 +11,8 @@ from index_builder.changes.merge import Merged, MergeRequest, merge
 from index_builder.pipeline import BuildRequest, build
 from retrieval.artifact.manifest import RecallAtK
 from retrieval.artifact.store import open_current
+from retrieval.search.filters.facts import FieldFacts
+from retrieval.search.filters.language import BadFilter
 from retrieval.search.index import ProductIndex
 from retrieval.search.kinds import is_exact
 from retrieval.search.ranking import SIDES
@@ -116,6 +118,19 @@ def test_a_merge_that_misses_the_recall_builds_anew(tmp_path: Path, monkeypatch:
 def found_by_none_but_an_exact_scan(index: ProductIndex, *_: Any) -> dict[str, list[RecallAtK]]:
     share = 1.0 if index.path(10) == "exact" and is_exact(index.index) else 0.4
     return {side: [RecallAtK(k, 300, share, share) for k in (10, 100)] for side in SIDES}
+
+
+def test_a_field_that_no_product_has_any_more_is_gone_with_the_merge(tmp_path: Path) -> None:
+    first, *others = products_of(np.eye(5))
+    rows = [{**first, "promo": 1}, *({**row, "price": 2} for row in others)]
+    build(BuildRequest(write_lines(tmp_path / "f", rows), tmp_path / "artifacts"))
+    change(tmp_path, [{"id": "p0", "set": {"promo": None, "price": 3}}])
+    assert answers(open_current(tmp_path / "artifacts"), 1, {"promo": 1})[0] == 0
+    merged(tmp_path)
+    opened = open_current(tmp_path / "artifacts")
+    assert opened.manifest.filterable == [FieldFacts("price", "number", 2, 1.0)]
+    with pytest.raises(BadFilter, match="filter/promo is no field of this build; the nearest is 'price'"):
+        opened.filters.parse({"promo": 1})
 
 
 def test_there_is_nothing_to_merge_in_a_whole_build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

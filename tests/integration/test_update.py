@@ -75,7 +75,10 @@ def test_an_update_counts_what_its_file_changed_and_what_has_changed_since_the_b
         {"id": "p3", "name": "again", "vector": vector},
     ]
     base = open_current(tmp_path / "artifacts").id
-    assert change(tmp_path, first).counts == FileCounts(1, 1, 1, 1)
+    updated = change(tmp_path, first)
+    assert updated.counts == FileCounts(1, 1, 1, 1)
+    # Products of the base had the prices 1, 2 and 3 alone, and one has 1 again.
+    assert updated.manifest.filterable == [FieldFacts("price", "number", 18, 18 / 20)]
     updated = change(tmp_path, second)
     assert updated.counts == FileCounts(1, 1, 1, 1)
     checksum = read_checksum(tmp_path / "artifacts" / base)

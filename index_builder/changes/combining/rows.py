@@ -49,8 +49,8 @@ def vectors_of(rows: MergedRows, base: ProductIndex, delta: ProductIndex | None)
     base_count = base.groups.row_count
     for start in range(0, len(rows.sources), BLOCK_ROWS):
         sources = rows.sources[start : start + BLOCK_ROWS]
-        block, of_base = np.empty((len(sources), base.dimension), np.float32), sources < base_count
-        block[of_base] = base.vectors(sources[of_base])
+        of_base = sources < base_count
+        block = base.vectors(np.where(of_base, sources, 0))
         if delta and not of_base.all():
             block[~of_base] = delta.vectors(sources[~of_base] - base_count)
         yield block

@@ -143,14 +143,14 @@ def pin(root: Path, build_id: str) -> ExitStack:
 
     Raises BadArtifact where there is none.
     """
-    pinned = ExitStack()
     try:
-        pinned.enter_context(locked(root / build_id, SHARED))
-        if base := _base_of(root, build_id):
-            pinned.enter_context(locked(root / base, SHARED))
+        with ExitStack() as pinned:
+            pinned.enter_context(locked(root / build_id, SHARED))
+            if base := _base_of(root, build_id):
+                pinned.enter_context(locked(root / base, SHARED))
+            return pinned.pop_all()
     except OSError as error:
-        raise BadArtifact(f"{root / build_id}: cannot be read ({error})") from error
-    return pinned
+        raise BadArtifact(f"{error.filename or root / build_id}: cannot be read ({error})") from error
 
 
 def published_at(build_id: str) -> datetime:

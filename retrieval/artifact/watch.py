@@ -56,6 +56,10 @@ class BuildWatch:
         self._refused, self._may_pass = "", False
         self._retry_seconds, self._next_retry = _MIN_RETRY_SECONDS, math.inf
 
+    @property
+    def is_verifying(self) -> bool:
+        return self._verification is not None
+
     def check_now(self) -> None:
         """Check at the next poll, and once more a build that was refused."""
         self._next_check, self._refused, self._next_retry = time.monotonic(), "", math.inf

@@ -20,8 +20,9 @@ from service.errors import CannotServe
 from service.settings import Settings
 from service.workers.handshake_filter import refuse_handshakes
 from service.workers.listener import bound_socket
-from service.workers.worker_pool import MAX_OPENING_SECONDS, WorkerPool
+from service.workers.worker_pool import MAX_OPENING_SECONDS, POLL_SECONDS, WorkerPool
 
+_VERIFYING_POLL_SECONDS = 0.01  # A delta is verified in less than the usual time between two polls.
 _BACKLOG_CONNECTIONS = 1024
 _ENDING_SECONDS = 10  # Clients that are slow to take their answers have so long after draining.
 _HANDSHAKE_SECONDS = 0.05  # Handshakes that have begun come to their end in this time.
@@ -94,7 +95,7 @@ def _follow_builds(
     reloader = Reloader(workers, BuildWatch(settings.artifacts, settings.reload_seconds, build.base_id), build)
     substitute = Substitute(listener)
     while not signals.stops:
-        workers.poll()
+        workers.poll(_VERIFYING_POLL_SECONDS if reloader.watch.is_verifying else POLL_SECONDS)
         substitute.poll(workers.any_serve)
         while not dropped_lines.empty():
             workers.record("dropped log line", dropped_lines.get())

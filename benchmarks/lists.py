@@ -6,6 +6,7 @@ any of 1,000, drawn by a power law; a category is the products nearest to one of
 python -m benchmarks.lists [--users 300] [--products 20000]
 """
 
+import json
 import statistics
 import tempfile
 import time
@@ -28,7 +29,7 @@ from service.engines.faiss_engine import FaissEngine, open_engine
 from service.recommender import Recommendation, Recommender, User
 
 K, BRANDS, CATEGORIES = 10, 1000, 32
-DIVERSITIES = (0.1, 0.2, 0.3, 0.5, 0.7)
+DIVERSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
 _DATA = Path(__file__).parent.parent / "data"
 _SEED = 6
 
@@ -69,13 +70,12 @@ def report_sample(recommender: Recommender, users: Vectors) -> None:
     options: list[dict[str, Any]] = [{}, *({"diversity": each} for each in DIVERSITIES), {"max_per": {"cuisine": 2}}]
     (plain, *lists), (plain_seconds, *seconds) = measure(recommender, users, options)
     engine: Any = recommender.engine
-    print(
-        f"\nThe sample: {recommender.info.products:,} products, {len(users)} users, {plain_seconds * 1e3:.3f} ms a user"
-    )
+    name = f"The sample, {recommender.info.products:,} products"
+    print(f"\n{name}, {len(users)} users, {plain_seconds * 1e3:.3f} ms a user without options\n")
     print_header("option", "added ms a user", *(f"{what} {side}" for side in SIDES for what in ("ILD", "mean cosine")))
     for option, answers, taken in zip(options, [plain, *lists], [plain_seconds, *seconds], strict=True):
         cells = [cell for side in SIDES for cell in changes_of(engine, side, plain, answers)]
-        print_row(option or "none", f"{(taken - plain_seconds) * 1e3:.3f}", *cells)
+        print_row(f"`{json.dumps(option)}`" if option else "none", f"{(taken - plain_seconds) * 1e3:.3f}", *cells)
 
 
 def changes_of(engine: FaissEngine, side: str, plain: Sequence[Recommendation], answers: Any) -> list[str]:
@@ -106,11 +106,12 @@ def report_limits(recommender: Recommender, users: Vectors) -> None:
     options += [{"max_per": {"category": 1}}, {"diversity": 0.3}, {"max_per": {"brand": 2}, "diversity": 0.3}]
     _, (plain, *seconds) = measure(recommender, users, options)
     name = recommender.info.index
-    print(f"\n{recommender.info.products:,} products, {name}, {len(users)} users, {plain * 1e3:.3f} ms a user\n")
+    start = f"{recommender.info.products:,} products, {name}"
+    print(f"\n{start}, {len(users)} users, {plain * 1e3:.3f} ms a user without options\n")
     print_header("option", "time ÷ (median)", "searches a side (mean)", "most")
     for option, taken in zip(options[1:], seconds, strict=True):
         searches = [count for user in users for count in searches_of(recommender, user, option)]
-        print_row(option, f"{taken / plain:.2f}", f"{statistics.mean(searches):.2f}", max(searches))
+        print_row(f"`{json.dumps(option)}`", f"{taken / plain:.2f}", f"{statistics.mean(searches):.2f}", max(searches))
 
 
 def searches_of(recommender: Recommender, user: Vectors, option: dict[str, Any]) -> list[int]:

@@ -1,7 +1,7 @@
 """Do the results make sense? How often a sample user's matches are of a cuisine that the user's likes come from.
 
 And what would change if products near to many users ranked lower (CSLS, Conneau et al., Word translation without
-parallel data, 2018): by the cosine less half the mean of a product's ten best cosines with users, half of the users here.
+parallel data, 2018): by the cosine less half the mean of a product's ten best cosines with users, here half of these.
 """
 
 import numpy as np

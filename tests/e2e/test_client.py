@@ -146,7 +146,11 @@ def test_query_sends_a_filter_with_each_user(server: Server, recommender: Recomm
 
 def test_query_sends_the_options_of_lists(server: Server) -> None:
     url = f"http://127.0.0.1:{server.port}"
-    options = {"filter": {"cuisine": {"$in": ["pizza", "wine", "thai"]}}, "max_per": {"cuisine": 2}, "diversity": 0.3}
+    options: dict[str, Any] = {
+        "filter": {"cuisine": {"$in": ["pizza", "wine", "thai"]}},
+        "max_per": {"cuisine": 2},
+        "diversity": 0.3,
+    }
     users = [json.loads(line) for line in USERS.read_text().splitlines()]
     with Client(url) as client:
         answers = [client.infer(User(user["name"], user["vector"], **options)) for user in users]

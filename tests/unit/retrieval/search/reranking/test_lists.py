@@ -54,9 +54,8 @@ class Shelf:
         return not tree.values.isdisjoint(value if isinstance(value, list) else [value])
 
 
-VALUES = st.one_of(
-    st.none(), st.sampled_from("abc"), st.lists(st.one_of(st.none(), st.sampled_from("abc")), max_size=3)
-)
+VALUE = st.one_of(st.none(), st.sampled_from("abc"))
+VALUES = st.one_of(VALUE, st.lists(VALUE, max_size=3))
 
 
 @given(
@@ -84,7 +83,7 @@ def test_a_list_that_is_full_at_once_reads_no_further_products() -> None:
 
 
 def test_a_search_that_goes_deeper_leaves_out_what_is_full_and_looks_further_each_time() -> None:
-    fields = [{"x": "a"}] * 5000 + [{"x": str(i // 300)} for i in range(5000)]
+    fields: list[dict[str, Any]] = [{"x": "a"}] * 5000 + [{"x": str(i // 300)} for i in range(5000)]
     shelf = Shelf(fields)
     assert shelf.list_of(k=4, max_per=(("x", 1),)) == [0, 5000, 5300, 5600]
     assert shelf.depths == [20, 1 + 16, 2 + 64, 3 + 256]

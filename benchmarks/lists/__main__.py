@@ -30,7 +30,7 @@ from service.recommender import Recommendation, Recommender, User
 
 K, BRANDS, CATEGORIES = 10, 1000, 32
 DIVERSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
-_DATA = Path(__file__).parent.parent / "data"
+_DATA = Path(__file__).parents[2] / "data"
 _SEED = 6
 
 Vectors = NDArray[np.floating]

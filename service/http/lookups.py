@@ -67,7 +67,8 @@ def similar(
     if negative:
         _check_apart(ids, negative)
         liked, disliked = _vectors_of(recommender.catalogue, ids=ids, negative=negative)
-        vector = _directed(2 * _mean(ids, liked) - _mean(negative, disliked), "negative")
+        vector = 2 * _mean(ids, liked) - _mean(negative, disliked)
+        _check_direction(vector, "/negative", "ids and negative cancel out, which has no direction")
     else:
         vector = _mean_vector(recommender.catalogue, ids, "ids")
     user = User("", k, exclude.union(ids, negative), **options)
@@ -107,7 +108,9 @@ def _check_apart(ids: Sequence[str], negative: Sequence[str]) -> None:
 
 def _mean_vector(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArray[np.float64]:
     [vectors] = _vectors_of(catalogue, **{field: ids})
-    return _directed(_mean(ids, vectors), field)
+    mean = _mean(ids, vectors)
+    _check_direction(mean, f"/{field}", f"{field} are of products whose vectors cancel out, which leaves no direction")
+    return mean
 
 
 def _mean(ids: Sequence[str], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -117,12 +120,10 @@ def _mean(ids: Sequence[str], vectors: NDArray[np.float32]) -> NDArray[np.float6
     return mean
 
 
-def _directed(vector: NDArray[np.float64], field: str) -> NDArray[np.float64]:
-    """Return a vector that products' vectors add up to. Raises BadRequest where they cancel out."""
+def _check_direction(vector: NDArray[np.float64], pointer: str, detail: str) -> None:
+    """Raise BadRequest where the vectors of products, which add up to this one, cancel out."""
     if np.linalg.norm(vector) < _MIN_MEAN_LENGTH:
-        detail = f"{field} are of products whose vectors cancel out, which leaves no direction"
-        raise BadRequest([Fault("vector_zero", detail, f"/{field}")])
-    return vector
+        raise BadRequest([Fault("vector_zero", detail, pointer)])
 
 
 def _vectors_of(catalogue: Catalogue, **ids_of_fields: Sequence[str]) -> list[NDArray[np.float32]]:

@@ -51,13 +51,21 @@ def unit_mean(sample: SampleProducts, ids: list[str]) -> np.ndarray:
     return unit(sample.vectors[[sample.positions[identifier] for identifier in ids]]).mean(axis=0)
 
 
-def check_similar(sample: SampleProducts, answer: dict[str, Any], ids: list[str], k: int, left_out: set[str]) -> None:
+def check_similar(
+    sample: SampleProducts,
+    answer: dict[str, Any],
+    ids: list[str],
+    k: int,
+    left_out: set[str],
+    negative: list[str] | None = None,
+) -> None:
+    vector = 2 * unit_mean(sample, ids) - unit_mean(sample, negative) if negative else unit_mean(sample, ids)
     kept = [i for i, row in enumerate(sample.rows) if row["id"] not in left_out]
     place = {sample.rows[i]["id"]: nth for nth, i in enumerate(kept)}
     oracle = Oracle(sample.vectors[kept])
     for side in ("best", "worst"):
         positions, scores = ([match[key] for match in answer[side]] for key in ("id", "score"))
-        oracle.check(unit_mean(sample, ids), side, [place[identifier] for identifier in positions], scores, k)
+        oracle.check(vector, side, [place[identifier] for identifier in positions], scores, k)
         assert all(match["name"] == sample.rows[sample.positions[match["id"]]]["name"] for match in answer[side])
 
 
@@ -142,10 +150,61 @@ class TestSimilar:
         assert [match["score"] for match in answer["best"]] == pytest.approx(np.sort(expected)[::-1][1:4], abs=1e-3)
         assert answer["worst"][0]["id"] == f"it's {expected.argmin()}"
 
+    def test_negative_products_lead_away_and_are_left_out(self, api: Api, sample_products: SampleProducts) -> None:
+        for ids, negative in ((["pizza-38"], ["pizza-07"]), (["pizza-38", "wine-10"], ["thai-01", "pizza-07"])):
+            answer = post(api, "/similar", ids=ids, negative=[*negative, negative[0]], k=12, exclude=["pizza-01"])
+            left_out = {*ids, *negative, "pizza-01"}
+            check_similar(sample_products, answer, ids, 12, left_out, negative)
+        assert post(api, "/similar", ids=ids, negative=[]) == post(api, "/similar", ids=ids)
+
+    def test_negative_products_are_left_out_of_lists_with_every_option(self, api: Api) -> None:
+        options = {"filter": {"cuisine": "pizza"}, "max_per": {"cuisine": 4}, "diversity": 0.3, "fields": ["cuisine"]}
+        plain = post(api, "/similar", ids=["pizza-38"], negative=["pizza-07"], filter=options["filter"], k=9)
+        answer = post(api, "/similar", ids=["pizza-38"], negative=["pizza-07"], k=9, explain=True, **options)
+        assert answer["matched"] == plain["matched"] == 82
+        assert answer["best"][0] == {**plain["best"][0], "fields": {"cuisine": "pizza"}}
+        for side in ("best", "worst"):
+            assert len(answer[side]) == 4
+            assert not {"pizza-38", "pizza-07"} & {match["id"] for match in answer[side] + plain[side]}
+
+    def test_products_that_cancel_out_with_negative_ones_have_no_direction(
+        self, build_of: Callable[..., Build], api_over: ApiOver
+    ) -> None:
+        vectors = {"a": [0.5, 0.75**0.5], "b": [0.5, -(0.75**0.5)], "c": [3, 0], "d": [-1, 0]}
+        rows = [{"id": name, "name": name, "vector": vector} for name, vector in vectors.items()]
+        api = api_over(Recommender(engine_of(build_of(rows))))
+        answer = api.post("/similar", b'{"ids": ["a", "b"], "negative": ["c"]}')
+        detail = "ids and negative cancel out, which has no direction"
+        refused(answer, Fault("/negative", "vector_zero", detail))
+        found = post(api, "/similar", ids=["c", "d"], negative=["a"])  # Their mean alone has no direction.
+        assert [match["id"] for match in found["best"]] == ["b"]
+
     @pytest.mark.parametrize(
         ("body", "faults"),
         [
             ("{}", [Fault("/ids", "missing", "ids is missing")]),
+            (
+                '{"ids": ["pizza-38", "pizza-07"], "negative": ["pizza-01", "pizza-07", "pizza-38"]}',
+                [
+                    Fault("/negative/1", "value", "negative element 1 is in ids too: 'pizza-07'"),
+                    Fault("/negative/2", "value", "negative element 2 is in ids too: 'pizza-38'"),
+                ],
+            ),
+            (
+                '{"ids": ["pizza-38", "x"], "negative": ["y", "pizza-01"]}',
+                [
+                    Fault("/ids/1", "unknown_id", "ids element 1 is the id of no product: 'x'"),
+                    Fault("/negative/0", "unknown_id", "negative element 0 is the id of no product: 'y'"),
+                ],
+            ),
+            (
+                '{"ids": ["pizza-38"], "negative": "x"}',
+                [Fault("/negative", "type", "negative must be a list of product ids, not a string")],
+            ),
+            (
+                json.dumps({"ids": ["pizza-38"], "negative": ["pizza-01"] * 1001}),
+                [Fault("/negative", "range", "negative must have from 0 to 1000 product ids, not 1001")],
+            ),
             ('{"ids": null}', [Fault("/ids", "null", "ids must not be null")]),
             ('{"ids": "x"}', [Fault("/ids", "type", "ids must be a list of product ids, not a string")]),
             ('{"ids": []}', [Fault("/ids", "range", "ids must have from 1 to 1000 product ids, not 0")]),

@@ -15,13 +15,12 @@ def pick_diverse(
     `vectors` (m, d) are their unit vectors, `relevance` (m,) falls. The first pick is the first product, and each
     further one that with the greatest (1 - diversity) * relevance - diversity * cosine with the nearest of the picks.
     """
-    picks = np.arange(min(k, len(vectors)))
-    value = np.full(len(vectors), np.inf)
-    weighted = (1 - diversity) * relevance
-    for i in picks[1:]:
-        last = picks[i - 1]
+    count, weighted = min(k, len(vectors)), (1 - diversity) * relevance
+    picks, value = [0][:count], np.full(len(vectors), np.inf)
+    while len(picks) < count:
+        last = picks[-1]
         # Row by row, unlike a product of matrices, it gives equal vectors equal cosines.
         np.minimum(value, weighted - diversity * np.vecdot(vectors, vectors[last]), out=value)
         value[last] = -np.inf
-        picks[i] = value.argmax()
-    return picks
+        picks.append(int(value.argmax()))
+    return np.array(picks, np.int64)

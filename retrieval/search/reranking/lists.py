@@ -12,7 +12,7 @@ from retrieval.search.reranking.diversity import pick_diverse
 from retrieval.search.reranking.limits import MaxPer, ValueCounts
 
 _POOL_PER_MATCH, _MAX_POOL = 10, 2000  # of the products that diversity picks from
-_SPARE_PER_MATCH, _MAX_SPARE = 2, 64  # Most lists are full with so many more products than are wanted.
+_SPARE_PER_MATCH, _MAX_SPARE = 4, 64  # Most lists are full with so many more products than are wanted.
 _GROWTH = 4
 
 

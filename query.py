@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--url", default="http://localhost:5000", help="the service (default: %(default)s)")
     parser.add_argument("--batch", action="store_true", help="send data/users_batch.json to /batch in one request")
     parser.add_argument(
-        "--filter", type=read_object, help='only products that match, as JSON: \'{"price": {"$lte": 12}}\''
+        "--filter", type=read_object, help='only products that match, as JSON: \'{"section": "drinks"}\''
     )
     parser.add_argument(
         "--max-per", type=read_object, help="so many of the same value at most, as JSON: '{\"cuisine\": 2}'"
@@ -50,7 +50,7 @@ def read_object(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
     if not isinstance(found, dict):
-        raise argparse.ArgumentTypeError('must be an object, such as {"price": {"$lte": 12}}')
+        raise argparse.ArgumentTypeError('must be an object, such as {"section": "drinks"}')
     return found
 
 

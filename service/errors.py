@@ -74,6 +74,10 @@ class UnknownProduct(ServiceError):
     """An id that no product has."""
 
 
+class UnknownField(ServiceError):
+    """A name that none of the fields to filter by has."""
+
+
 class Unauthorized(ServiceError):
     """A request without a valid API key."""
 

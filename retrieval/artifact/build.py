@@ -159,7 +159,7 @@ def _open_whole(directory: Path, manifest: Manifest) -> WholeBuild:
         _open_index(directory / BEST, manifest, rows.groups),
         products,
         rows,
-        FilterIndex(vocabulary, lists.evaluate, maker),
+        FilterIndex(vocabulary, lists, maker),
         open_projection(directory),
         open_sample_users(directory),
     )
@@ -173,8 +173,8 @@ def open_pair(directory: Path, manifest: Manifest, base: Build) -> PairBuild:
     if not isinstance(base, WholeBuild):
         raise BadArtifact(f"{MANIFEST}: names a delta, {base.id}, as the base")
     delta = open_delta(directory, manifest, len(base.products))
-    lists = PairLists(delta.layout, base.filters.evaluate, delta.lists.evaluate)
-    filters = FilterIndex(delta.vocabulary, lists.evaluate, PairMaskMaker(delta.layout, base.filters.maker))
+    lists = PairLists(delta.layout, base.filters.lists, delta.lists)
+    filters = FilterIndex(delta.vocabulary, lists, PairMaskMaker(delta.layout, base.filters.maker))
     index = PairIndex(base.index, delta.index, filters.mask(EVERYTHING))
     _check_found(delta, index)
     return PairBuild(

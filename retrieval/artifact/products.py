@@ -15,6 +15,7 @@ import orjson
 from numpy.typing import NDArray
 
 from retrieval.errors import BadArtifact
+from retrieval.search.folded_texts import FoldedTexts
 from retrieval.search.ranking import RowGroups
 
 # The files' names are part of the format of a build: "head" stands for the JSON prefix in them.
@@ -24,6 +25,7 @@ BY_ID, BY_NAME = "products.by_id.npy", "products.by_name.npy"
 _ARRAYS = (LINE_STARTS, PREFIX_LENGTHS, BY_ID, BY_NAME)
 TABLE_FILES, ROW_FILES = (LINES, *_ARRAYS), (ROW_STARTS, ROW_PRODUCTS, ROWS)
 
+_NAMES_AT_ONCE = 10_000
 _SPARSE_STEP = 16  # One id of so many is kept in memory. It is a power of two, as ids between are found by halving.
 
 Prefixes = Callable[[NDArray[np.int64]], list[bytes]]  # catalogue positions (m,) to `ProductTable.prefixes`
@@ -84,10 +86,29 @@ class ProductTable:
         end = bisect_right(self.by_name, folded, start, key=lambda position: self._folded_name(position)[: len(folded)])
         yield self.by_name[start:end]
 
+    def containing(self, text: str) -> Iterator[NDArray[np.integer]]:
+        """Yield positions, in parts and in the order of `ranked_containing`, of products whose names contain a text."""
+        yield from (positions for _, positions in self.ranked_containing(text))
+
+    def ranked_containing(self, text: str) -> Iterator[tuple[int, NDArray[np.integer]]]:
+        """Yield the positions of products whose names contain the text, as `FoldedTexts` does the numbers of texts.
+
+        Among those of a rank, names are in their order. The first call folds all names: 2 s for a million.
+        """
+        for rank, numbers in self._folded_texts.containing(text):
+            yield rank, self.by_name[numbers]
+
     @cached_property
     def _sparse_ids(self) -> list[str]:
         """Every so manieth id in their order."""
         return self.ids(self.by_id[::_SPARSE_STEP])
+
+    @cached_property
+    def _folded_texts(self) -> FoldedTexts:
+        """The names in their order."""
+        starts = range(0, len(self), _NAMES_AT_ONCE)
+        parts = (parse_prefixes(self.prefixes(self.by_name[start : start + _NAMES_AT_ONCE])) for start in starts)
+        return FoldedTexts(label["name"] for labels in parts for label in labels)
 
     def ids(self, positions: NDArray[np.integer]) -> list[str]:
         """Return the id of each product."""

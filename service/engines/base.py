@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from retrieval.search.filters.language import Vocabulary
 from retrieval.search.filters.tree import Filter
+from retrieval.search.filters.values import FieldValues
 from retrieval.search.ranking import Neighbours
 
 
@@ -120,6 +121,15 @@ class Catalogue(Protocol):
 
     def starting_with(self, prefix: str, limit: int) -> NDArray[np.int64]:
         """Return the first `limit` products, ordered by name, whose names begin with the prefix in any case."""
+
+    def containing(self, text: str, limit: int) -> NDArray[np.int64]:
+        """Return the first `limit` products whose names contain the text, whatever case and accents either is in.
+
+        Names that begin with it come first, then those with a word that does.
+        """
+
+    def field_values(self, name: str, text: str, limit: int) -> FieldValues:
+        """Return the values that products have in a filterable field: of texts, those that contain the text."""
 
     def find(self, product_id: str) -> int | None:
         """Return the product with this id, or None."""

@@ -1,7 +1,7 @@
 """The embedded engine: a FAISS build, memory-mapped into this process."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from retrieval.artifact.build import Build, open_build
 from retrieval.search.filters.language import EVERYTHING, BadFilter
 from retrieval.search.filters.masks import FilterIndex
 from retrieval.search.filters.tree import Filter, every
+from retrieval.search.filters.values import FieldValues
 from retrieval.search.index import use_threads
 from retrieval.search.ranking import Neighbours
 from service.cores import Cores
@@ -131,13 +132,13 @@ class FaissEngine:
         return time.perf_counter() - began
 
     def starting_with(self, prefix: str, limit: int) -> NDArray[np.int64]:
-        found, count = [np.empty(0, np.int64)], 0
-        for positions in self._products.starting_with(prefix):
-            found.append(positions[self._are_shown(positions)].astype(np.int64))
-            count += len(found[-1])
-            if count >= limit:
-                break
-        return np.concatenate(found)[:limit]
+        return self._first_shown(self._products.starting_with(prefix), limit)
+
+    def containing(self, text: str, limit: int) -> NDArray[np.int64]:
+        return self._first_shown(self._products.containing(text), limit)
+
+    def field_values(self, name: str, text: str, limit: int) -> FieldValues:
+        return self._filters.values(name, self._are_shown, text, limit)
 
     def unit_vectors_of(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
         positions = [self.find(identifier) for identifier in ids]
@@ -156,6 +157,16 @@ class FaissEngine:
             return mask
         positions = self._products.positions([*excluded])
         return self._filters.without(mask, positions[positions >= 0])
+
+    def _first_shown(self, parts: Iterable[NDArray[np.integer]], limit: int) -> NDArray[np.int64]:
+        """Return the first positions that are shown; no more parts are taken than these need."""
+        found, count = [np.empty(0, np.int64)], 0
+        for positions in parts:
+            found.append(positions[self._are_shown(positions)].astype(np.int64))
+            count += len(found[-1])
+            if count >= limit:
+                break
+        return np.concatenate(found)[:limit]
 
     def _are_shown(self, positions: NDArray[np.integer]) -> NDArray[np.bool_]:
         return np.ones(len(positions), np.bool_) if self._shown_mask is None else self._shown_mask.holds(positions)

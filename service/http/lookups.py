@@ -1,4 +1,4 @@
-"""Looks products up by name, finds similar ones, and projects products and users onto the map."""
+"""Looks up products by name and values by field, finds similar products, and projects them and users onto the map."""
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
@@ -8,14 +8,16 @@ import numpy as np
 from marshmallow import Schema
 from numpy.typing import NDArray
 
-from retrieval.search.filters.language import Vocabulary
-from retrieval.search.reranking.options import read_count
+from retrieval.search.filters.language import Vocabulary, no_field_fault
+from retrieval.search.filters.values import FieldValues
+from retrieval.search.reranking.options import read_count, read_field_name
 from retrieval.vectors import MAX_FAULTS, unit_vectors
 from service.engines.base import Catalogue
-from service.errors import BadRequest, Fault
+from service.errors import BadRequest, Fault, UnknownField
 from service.http.requests.schemas import (
     Field,
     option_fields,
+    read_by_fields,
     read_some_ids,
     read_text,
     read_user_vector,
@@ -35,8 +37,16 @@ def request_schemas(dimension: int, limits: Limits, vocabulary: Vocabulary | Non
     max_limit = limits.max_completions
     return {
         "ProductsQuery": schema(
-            prefix=Field(read_text, required=True),
+            prefix=Field(read_text),
+            contains=Field(read_text),
             limit=Field(partial(read_count, max_limit), load_default=min(_DEFAULT_COMPLETIONS, max_limit)),
+        ),
+        "FieldQuery": schema(
+            contains=Field(read_text, load_default=""),
+            limit=Field(partial(read_count, max_limit), load_default=min(_DEFAULT_COMPLETIONS, max_limit)),
+        ),
+        "MapQuery": schema(
+            field=Field(partial(read_by_fields, vocabulary, "show fields; leave field out", read_field_name))
         ),
         "SimilarRequest": schema(
             ids=Field(partial(read_some_ids, 1, limits.max_ids), required=True),
@@ -73,6 +83,29 @@ def similar(
         vector = _mean_vector(recommender.catalogue, ids, "ids")
     user = User("", k, exclude.union(ids, negative), **options)
     return recommender.recommend_one(user, vector)
+
+
+def find_products(
+    catalogue: Catalogue, limit: int, prefix: str | None = None, contains: str | None = None
+) -> NDArray[np.int64]:
+    """Return the first products whose names contain a text or else, where there is none, begin with the prefix."""
+    if contains is not None:
+        return catalogue.containing(contains, limit)
+    if prefix is None:
+        raise BadRequest([Fault("missing", "prefix is missing, and so is contains", "/prefix")])
+    return catalogue.starting_with(prefix, limit)
+
+
+def list_values(recommender: Recommender, name: str, contains: str, limit: int) -> FieldValues:
+    """Return the values of a field that contain a text. Raises UnknownField, and BadRequest for one without texts."""
+    catalogue, vocabulary = recommender.catalogue, recommender.field_engine.vocabulary
+    facts = vocabulary.filterable.get(name)
+    if facts is None:
+        raise UnknownField(f"{name[:_MAX_CHARACTERS_SHOWN]!r} {no_field_fault(vocabulary, name, ()).detail}")
+    if contains and facts.element != "keyword":
+        detail = f"contains is about texts, and {name!r} is of type {facts.type}"
+        raise BadRequest([Fault("type", detail, "/contains")])
+    return catalogue.field_values(name, contains, limit)
 
 
 def project(

@@ -99,7 +99,7 @@ class TestPrefix:
     @pytest.mark.parametrize(
         ("query", "faults"),
         [
-            ("", [Fault("/prefix", "missing", "prefix is missing")]),
+            ("", [Fault("/prefix", "missing", "prefix is missing, and so is contains")]),
             ("prefix=p&limit=0", [Fault("/limit", "range", "limit must be from 1 to 100, not 0")]),
             ("prefix=p&limit=101", [Fault("/limit", "range", "limit must be from 1 to 100, not 101")]),
             ("prefix=p&limit=ten", [Fault("/limit", "type", "limit must be an integer, not a string")]),
@@ -365,19 +365,23 @@ def test_an_engine_that_looks_nothing_up_says_so(api_over: ApiOver, method: str,
 
 PAGES = {
     "/": "text/html; charset=utf-8",
-    "/explorer.css": "text/css; charset=utf-8",
-    "/explorer.js": "text/javascript; charset=utf-8",
-    "/explorer.svg": "image/svg+xml",
+    "/docs": "text/html; charset=utf-8",
+    "/static/explorer/explorer.css": "text/css; charset=utf-8",
+    "/static/explorer/explorer.js": "text/javascript; charset=utf-8",
+    "/static/explorer/explorer.svg": "image/svg+xml",
+    "/static/docs/docs.css": "text/css; charset=utf-8",
+    "/static/docs/docs.js": "text/javascript; charset=utf-8",
 }
-FILES = Path(__file__).parent.parent.parent / "service" / "http" / "static" / "explorer"
+STATIC = Path(__file__).parent.parent.parent / "service" / "http" / "static"
+HTML = {"/": "explorer/explorer.html", "/docs": "docs/docs.html"}
 
 
 class TestPages:
     @pytest.mark.parametrize("path", PAGES)
     def test_a_page_comes_from_its_file_and_may_load_nothing_from_elsewhere(self, api: Api, path: str) -> None:
         answer = api.get(path)
-        name = "explorer.html" if path == "/" else path[1:]
-        assert (answer.status, answer.body) == (200, (FILES / name).read_bytes())
+        name = HTML.get(path) or path.removeprefix("/static/")
+        assert (answer.status, answer.body) == (200, (STATIC / name).read_bytes())
         headers = {name: answer.headers[name] for name in ("Content-Type", "Cache-Control", "X-Content-Type-Options")}
         assert headers == {
             "Content-Type": PAGES[path],
@@ -398,12 +402,24 @@ class TestPages:
         assert (changed.status, changed.body) == (200, api.get(path).body)
 
     def test_no_page_names_another_host(self) -> None:
-        addresses = {name for path in FILES.iterdir() for name in re.findall(r"https?://[^\s\"']+", path.read_text())}
+        files = [path for page in HTML.values() for path in (STATIC / page).parent.iterdir()]
+        addresses = {name for path in files for name in re.findall(r"https?://[^\s\"']+", path.read_text())}
         assert addresses == {"http://www.w3.org/2000/svg"}  # a name, which nobody loads
+
+    def test_pages_and_scripts_name_everything_relative_to_the_page(self) -> None:
+        """A proxy may serve them under a prefix."""
+        for page in HTML.values():
+            for path in (STATIC / page).parent.iterdir():
+                found = re.findall(r"(?:href|src|from|import|fetch)\W{1,3}[\"'`]/[^\"'`]*", path.read_text())
+                assert found == [], path.name
+
+    @pytest.mark.parametrize("path", ["/static/x.js", "/static/openapi.json", "/static/../openapi.py", "/explorer.js"])
+    def test_no_other_file_is_served(self, api: Api, path: str) -> None:
+        assert api.get(path).status == 404
 
     def test_with_api_keys_pages_are_open_and_answers_are_not(self, served_api_over: ApiOver) -> None:
         api = served_api_over(api_keys=("secret",))
-        assert [api.get(path).status for path in PAGES] == [200] * 4
+        assert {path: api.get(path).status for path in PAGES} == dict.fromkeys(PAGES, 200)
         assert api.get("/products?prefix=p").status == 401
         assert api.get("/samples").headers["Content-Type"] == PROBLEM
         key = {"X-API-Key": "secret"}

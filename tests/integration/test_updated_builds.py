@@ -100,6 +100,26 @@ def test_names_are_completed_in_one_order(apis: list[Api], prefix: str) -> None:
     same_answer(apis, "GET", f"/products?{urlencode({'prefix': prefix, 'limit': 100})}")
 
 
+@pytest.mark.parametrize("text", ["", "A", "zz", "pasta", "ta 1", "1"])
+def test_names_are_found_by_any_part_in_one_order(apis: list[Api], text: str) -> None:
+    for limit in (1, 7):
+        of_pair, of_full, _ = (api.get(f"/products?{urlencode({'contains': text, 'limit': limit})}") for api in apis)
+        assert of_pair.body == of_full.body
+    same_answer(apis, "GET", f"/products?{urlencode({'contains': text, 'limit': 100})}")
+
+
+@pytest.mark.parametrize("path", ["price?limit=100", "price?limit=2", "tags", "tags?contains=O"])
+def test_values_of_fields_are_counted_as_in_a_full_build(
+    apis: list[Api], pair: Build, full_root: Path, api_over: ApiOver, path: str
+) -> None:
+    same_answer(apis, "GET", f"/fields/{path}")
+    builds = (pair, open_current(full_root))
+    shown = [api_over(Recommender(engine_of(build, shown='{"price": {"$gte": 12}}'))) for build in builds]
+    of_pair, of_full = (api.get(f"/fields/{path}") for api in shown)
+    assert (of_pair.status, of_pair.body) == (200, of_full.body)
+    assert of_pair.body != apis[0].get(f"/fields/{path}").body
+
+
 def test_products_are_found_by_their_ids_with_all_fields(catalogue: ChangingCatalogue, apis: list[Api]) -> None:
     for number in range(PRODUCTS + 4 * CHANGES):
         answer = apis[0].get(f"/products/p{number}")

@@ -84,6 +84,20 @@ class PairTable:
         while part := [position for _, position in islice(in_order, _NAMES_AT_ONCE)]:
             yield np.array(part)
 
+    def containing(self, text: str) -> Iterator[NDArray[np.int64]]:
+        """Do what that of a `ProductTable` does, and compare no more names than are asked for."""
+        of_base = ((rank, part[holds(self._unchanged, part)]) for rank, part in self._base.ranked_containing(text))
+        in_order = merge(
+            ((rank, *each) for rank, part in of_base for each in _by_name(self._base, part, part)),
+            (
+                (rank, *each)
+                for rank, part in self._records.ranked_containing(text)
+                for each in _by_name(self._records, part, self._layout.positions[part])
+            ),
+        )
+        while part := [position for _, _, position in islice(in_order, _NAMES_AT_ONCE)]:
+            yield np.array(part)
+
     @cached_property
     def _unchanged(self) -> Bitmap:
         """The products of the base that no record stands in for."""

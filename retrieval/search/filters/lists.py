@@ -7,6 +7,7 @@ import numpy as np
 
 from retrieval.search.filters.postings import Bitmap, Postings, complement_of, pack
 from retrieval.search.filters.tree import Compare, Every, Exists, Filter, Not, OneOf, Some
+from retrieval.search.filters.values import Shown, ValueCounts
 
 
 class InvertedLists:
@@ -30,6 +31,11 @@ class InvertedLists:
                 return reduce(np.bitwise_or, map(self.evaluate, members))
             case Every(members):
                 return reduce(np.bitwise_and, map(self.evaluate, members), pack(np.ones(self._count, np.bool_)))
+
+    def value_counts(self, field: str, shown: Shown) -> list[ValueCounts]:
+        """Return how many products that are shown have each value of a field, in one part; in none without lists."""
+        postings = self.postings.get(field)
+        return [ValueCounts(postings, postings.counts(shown))] if postings else []
 
     def _nothing(self) -> Bitmap:
         return pack(np.zeros(self._count, np.bool_))

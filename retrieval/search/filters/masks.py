@@ -20,6 +20,7 @@ from retrieval.search.filters.postings import (
     pack,
 )
 from retrieval.search.filters.tree import Filter
+from retrieval.search.filters.values import FieldValues, Shown, ValueCounts, list_values
 from retrieval.search.ranking import RowGroups
 
 MAX_LISTED_ROWS = 2**15  # More rows are not scored one by one, and need no list.
@@ -110,6 +111,16 @@ class MaskMaker:
         return Mask(matched, products, row_count, rows, row_ids)
 
 
+class Lists(Protocol):
+    """The inverted lists of the fields of some products."""
+
+    def evaluate(self, tree: Filter) -> Bitmap:
+        """Return the products that a filter lets through."""
+
+    def value_counts(self, field: str, shown: Shown) -> list[ValueCounts]:
+        """Return how many products that are shown have each value of a field, in one part or several."""
+
+
 class MaskMakes(Protocol[M]):
     """Makes masks of some kind."""
 
@@ -126,9 +137,9 @@ class FilterIndex(Generic[M]):
     `on_mask` is told with each mask that is wanted whether it was cached.
     """
 
-    def __init__(self, vocabulary: Vocabulary, evaluate: Callable[[Filter], Bitmap], maker: MaskMakes[M]):
-        """`evaluate` returns the products that a filter over the vocabulary lets through."""
-        self.vocabulary, self.evaluate, self.maker = vocabulary, evaluate, maker
+    def __init__(self, vocabulary: Vocabulary, lists: Lists, maker: MaskMakes[M]):
+        """`lists` are those of the fields of the vocabulary."""
+        self.vocabulary, self.lists, self.evaluate, self.maker = vocabulary, lists, lists.evaluate, maker
         self._cache = MaskCache[M](_MAX_CACHE_BYTES)
         self.on_mask: Callable[[bool], object] = lambda _was_cached: None
 
@@ -152,6 +163,10 @@ class FilterIndex(Generic[M]):
     def but(self, mask: M, tree: Filter) -> M:
         """Return a mask without the products that a filter lets through. It is not kept: each user has another one."""
         return self.maker.mask_of(mask.products & ~self.evaluate(tree))
+
+    def values(self, name: str, shown: Shown, text: str, limit: int) -> FieldValues:
+        """Return what `list_values` does of a filterable field, over the products that are shown."""
+        return list_values(self.vocabulary.filterable[name], self.lists.value_counts(name, shown), text, limit)
 
     def without(self, mask: M, positions: NDArray[np.integer]) -> M:
         """Do what `MaskMaker.without` does. No such mask is kept, as each user excludes other products."""

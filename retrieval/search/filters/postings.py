@@ -4,7 +4,8 @@ A bitmap has a bit a product, least significant bits first: FAISS reads it so. W
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.search.filters.tree import Order, Value
+from retrieval.search.folded_texts import FoldedTexts
 
 Bitmap = NDArray[np.uint8]
 _MIN_BLOCK, _BLOCKS_A_CATALOGUE = 2**16, 32
@@ -121,6 +123,20 @@ class Postings:
     def all(self) -> Bitmap:
         """Return the products with any value."""
         return self._bitmap([(0, len(self.values))])
+
+    def counts(self, holds: Callable[[NDArray[np.integer]], NDArray[np.bool_]]) -> NDArray[np.int64]:
+        """Return how many products have each value (v,), of those that `holds` is true of."""
+        counted = np.concatenate([[0], np.cumsum(holds(self.products))])
+        return np.diff(counted[np.asarray(self.starts)])
+
+    def ranks_containing(self, text: str) -> NDArray[np.int64]:
+        """Return the ranks, in rising order, of the texts that contain another, as `FoldedTexts` finds them."""
+        found = [numbers for _, numbers in self._folded_values.containing(text)]
+        return np.sort(np.concatenate([np.empty(0, np.int64), *found]))
+
+    @cached_property
+    def _folded_values(self) -> FoldedTexts:
+        return FoldedTexts(self.values[rank].decode() for rank in range(len(self.values)))
 
     def _bitmap(self, ranks: list[tuple[int, int]]) -> Bitmap:
         """Return the products of ranges of ranks, which rise and do not overlap."""

@@ -92,6 +92,14 @@ def read_field_names(value: Any, vocabulary: Vocabulary) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
+def read_field_name(value: str, vocabulary: Vocabulary) -> str:
+    """Return the name of a field that a product has, or "*"."""
+    try:
+        return read_field_names([value], vocabulary)[0]
+    except BadOption as error:
+        raise bad(error.faults[0].code, error.faults[0].detail) from error
+
+
 def _is_integer(value: Any) -> bool:
     # The JSON reader gives integers of many digits as floats.
     return type(value) is int or (type(value) is float and abs(value) >= 2**63)

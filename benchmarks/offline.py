@@ -49,9 +49,9 @@ def main() -> None:
         for ending in options.formats:
             source, output = directory / f"users.{ending}", directory / f"matches.{ending}"
             write_input(source, options.users)
-            before = search_alone(current.index)
+            before = search_alone(current.base.index)
             cost, peak_bytes = run_command(artifacts, source, output, options.users)
-            a_user, alone = cost / options.users, (before + search_alone(current.index)) / 2 / SEARCHED_USERS
+            a_user, alone = cost / options.users, (before + search_alone(current.base.index)) / 2 / SEARCHED_USERS
             seconds = f"{cost[0]:.1f}", f"{1 / a_user[0]:,.0f}", f"{1 / alone[0]:,.0f}", f"{alone[0] / a_user[0]:.2f}"
             sizes = (peak_bytes, source.stat().st_size, output.stat().st_size)
             processors = (f"{cpu_seconds * 1e6:.0f}" for cpu_seconds in (a_user[1], alone[1]))

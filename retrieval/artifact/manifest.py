@@ -30,7 +30,8 @@ class IndexFacts:
     """The kind of an index, as `--index` takes it; its storage; and how it is searched.
 
     `worst` is "negated" where the worst side has an index of its own, and "shared" where it searches the best side's.
-    `filtered` are the settings of searches under a filter, by rising share, where the plain ones do not do.
+    `filtered` are the settings of searches under a filter, by rising share, where the plain ones do not do; `uneven`
+    are those where the products that match are in some lists rather than in others.
     """
 
     factory: str
@@ -38,6 +39,7 @@ class IndexFacts:
     worst: Literal["negated", "shared"]
     search: SideSettings
     filtered: list[FilteredSettings] = field(default_factory=list)
+    uneven: list[FilteredSettings] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Recall:
     filtered: list[FilteredRecall] = field(default_factory=list)
 
 
-_OPTIONAL = (list[FieldFacts], list[FilteredRecall], list[FilteredSettings])
+_OPTIONAL: tuple[Any, ...] = (list[FieldFacts], list[FilteredRecall], list[FilteredSettings])
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,28 @@ class GoldenQuery:
     worst: dict[str, float]
 
 
+@dataclass(frozen=True)
+class DeltaFacts:
+    """The build that a delta is on, by its id and its manifest's checksum, and how many of its products changed.
+
+    `replaced` ones have another vector, `changed` ones other fields alone.
+    """
+
+    base: str
+    base_checksum: str
+    added: int
+    replaced: int
+    changed: int
+    deleted: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All facts about a build. Publishing fills in `build_id`, `created` and `files`."""
+    """All facts about a build. Publishing fills in `build_id`, `created` and `files`.
+
+    Where there is a `delta`, they are of the base and the delta together, but for `files`, which are the delta's alone;
+    recall, settings and map are those of the base.
+    """
 
     build_id: str = ""
     created: str = ""
@@ -116,6 +137,7 @@ class Manifest:
     recall: Recall
     faiss_version: str
     golden_queries: list[GoldenQuery]
+    delta: DeltaFacts | None = None
     files: dict[str, FileFacts] = field(default_factory=dict)
 
     @property
@@ -131,23 +153,18 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     (directory / MANIFEST).write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
 
 
+def read_checksum(directory: Path) -> str:
+    """Return the checksum in the manifest of a build. Raises BadArtifact where it is not that of the manifest."""
+    return str(_read_facts(directory / MANIFEST)["checksum"])
+
+
 def read_manifest(directory: Path) -> Manifest:
     """Read the manifest of a build; facts that this version does not know are left out.
 
     Raises BadArtifact, naming the fact, where one is missing or of the wrong type.
     """
     path = directory / MANIFEST
-    try:
-        facts = orjson.loads(path.read_bytes())
-    except OSError as error:
-        raise BadArtifact(f"{path}: cannot be read ({error})") from error
-    except orjson.JSONDecodeError as error:
-        raise BadArtifact(f"{path}: not JSON ({error})") from error
-    found = facts.get("format") if isinstance(facts, dict) else None
-    if found != FORMAT:
-        raise BadArtifact(f"{path}: format {found}, this version reads {FORMAT}")
-    if facts.get("checksum") != _checksum(facts):
-        raise BadArtifact(f"{path}: does not match its own checksum")
+    facts = _read_facts(path)
     try:
         return _SCHEMA.load(facts)
     except ma.ValidationError as error:
@@ -177,6 +194,22 @@ def check_contents(path: Path, expected: FileFacts) -> None:
             raise BadArtifact(f"{path}: its SHA-256 is not the one in the manifest")
     except OSError as error:
         raise BadArtifact(f"{path}: cannot be read ({error})") from error
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    """Return all facts in a manifest of this format that matches its checksum. Raises BadArtifact."""
+    try:
+        facts = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise BadArtifact(f"{path}: cannot be read ({error})") from error
+    except orjson.JSONDecodeError as error:
+        raise BadArtifact(f"{path}: not JSON ({error})") from error
+    found = facts.get("format") if isinstance(facts, dict) else None
+    if found != FORMAT:
+        raise BadArtifact(f"{path}: format {found}, this version reads {FORMAT}")
+    if facts.get("checksum") != _checksum(facts):
+        raise BadArtifact(f"{path}: does not match its own checksum")
+    return facts
 
 
 def _checksum(facts: dict[str, Any]) -> str:
@@ -223,6 +256,8 @@ def _field(hint: Any) -> ma.fields.Field:
         return ma.fields.Nested(_schema(hint), required=True)
     if hint in (list[float], dict[str, float]):
         return ma.fields.Raw(required=True, validate=partial(_check_numbers, kind))
+    if hint == DeltaFacts | None:
+        return ma.fields.Nested(_schema(DeltaFacts))
     if hint in _OPTIONAL:
         return ma.fields.Nested(_schema(inner[0]), many=True)
     if kind is list:
@@ -240,9 +275,9 @@ def _field(hint: Any) -> ma.fields.Field:
 def _schema(cls: Any) -> ma.Schema:
     """Return the marshmallow schema that reads a dataclass from a JSON object, and writes it to one.
 
-    A build without filterable fields says nothing of filters.
+    A build without filterable fields says nothing of filters, and one that is no delta nothing of a base.
     """
-    optional = [name for name, hint in get_type_hints(cls).items() if hint in _OPTIONAL]
+    optional = [name for name, hint in get_type_hints(cls).items() if hint in (*_OPTIONAL, DeltaFacts | None)]
 
     class FactsSchema(ma.Schema.from_dict({name: _field(hint) for name, hint in get_type_hints(cls).items()})):  # type: ignore[misc]
         @ma.post_load

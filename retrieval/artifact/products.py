@@ -1,9 +1,11 @@
 """The products table: a line of JSON for each product, found by position, id or name without reading the others."""
 
 import mmap
+import os
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,34 +15,32 @@ import orjson
 from numpy.typing import NDArray
 
 from retrieval.errors import BadArtifact
+from retrieval.search.folded_texts import FoldedTexts
 from retrieval.search.ranking import RowGroups
 
 # The files' names are part of the format of a build: "head" stands for the JSON prefix in them.
 LINES, LINE_STARTS, PREFIX_LENGTHS = "products.jsonl", "products.line_starts.npy", "products.head_lengths.npy"
 ROW_STARTS, ROW_PRODUCTS, ROWS = "products.row_starts.npy", "products.by_row.npy", "products.rows.npy"
 BY_ID, BY_NAME = "products.by_id.npy", "products.by_name.npy"
-_ARRAYS = (LINE_STARTS, PREFIX_LENGTHS, ROW_STARTS, ROW_PRODUCTS, ROWS, BY_ID, BY_NAME)
-TABLE_FILES = (LINES, *_ARRAYS)
+_ARRAYS = (LINE_STARTS, PREFIX_LENGTHS, BY_ID, BY_NAME)
+TABLE_FILES, ROW_FILES = (LINES, *_ARRAYS), (ROW_STARTS, ROW_PRODUCTS, ROWS)
 
+_NAMES_AT_ONCE = 10_000
 _SPARSE_STEP = 16  # One id of so many is kept in memory. It is a power of two, as ids between are found by halving.
 
 Prefixes = Callable[[NDArray[np.int64]], list[bytes]]  # catalogue positions (m,) to `ProductTable.prefixes`
 
 
 class ProductTable:
-    """Products by catalogue position, memory-mapped; and which of them share an index row.
+    """Products by catalogue position, memory-mapped."""
 
-    `groups` has the products of each row, `row_of_product` (n,) the row of each product.
-    """
-
-    def __init__(self, lines: mmap.mmap, arrays: dict[str, NDArray[np.unsignedinteger]]):
-        """`arrays` are those of a build by file name; all but LINE_STARTS and ROW_STARTS have a number a product."""
-        self._lines, self._line_starts, self._prefix_lengths = lines, arrays[LINE_STARTS], arrays[PREFIX_LENGTHS]
-        self.row_of_product, self._by_id, self._by_name = arrays[ROWS], arrays[BY_ID], arrays[BY_NAME]
-        self.groups = RowGroups(arrays[ROW_STARTS], arrays[ROW_PRODUCTS])
+    def __init__(self, lines: mmap.mmap | bytes, arrays: dict[str, NDArray[np.unsignedinteger]]):
+        """`arrays` are those of a build by file name; all but LINE_STARTS have a number a product."""
+        self.lines, self.line_starts, self.prefix_lengths = lines, arrays[LINE_STARTS], arrays[PREFIX_LENGTHS]
+        self.by_id, self.by_name = arrays[BY_ID], arrays[BY_NAME]
 
     def __len__(self) -> int:
-        return len(self._line_starts) - 1
+        return len(self.line_starts) - 1
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """Return the product's `id`, `name` and further fields."""
@@ -48,18 +48,22 @@ class ProductTable:
 
     def line(self, position: int) -> bytes:
         """Return the JSON of the product, which begins with its prefix."""
-        return self._lines[self._line_starts[position] : self._line_starts[position + 1] - 1]
+        return self.lines[self.line_starts[position] : self.line_starts[position + 1] - 1]
 
-    def sizes_behind_prefix(self) -> NDArray[np.int64]:
-        """Return how many bytes the JSON of each product (n,) has behind its prefix."""
-        starts = self._line_starts.astype(np.int64)
-        return starts[1:] - starts[:-1] - self._prefix_lengths - 1
+    def sizes_behind_prefix(self, positions: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Return how many bytes the JSON of each product (m,) has behind its prefix."""
+        starts, ends = (self.line_starts[each].astype(np.int64) for each in (positions, positions + 1))
+        return ends - starts - self.prefix_lengths[positions] - 1
+
+    def standing(self) -> NDArray[np.int64]:
+        """Return the position of each product, in catalogue order."""
+        return np.arange(len(self))
 
     def prefixes(self, positions: NDArray[np.integer]) -> list[bytes]:
         """Return each product's JSON up to its `id` and `name`, left open: `{"id":"p17","name":"Margherita pizza"`."""
-        starts = self._line_starts[positions].astype(np.int64)
-        ends = starts + self._prefix_lengths[positions]
-        lines = self._lines
+        starts = self.line_starts[positions].astype(np.int64)
+        ends = starts + self.prefix_lengths[positions]
+        lines = self.lines
         return [lines[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
     def position(self, identifier: str) -> int | None:
@@ -72,43 +76,60 @@ class ProductTable:
 
         All ids take each step of their bisections together, as NumPy and the parser are slow for one.
         """
+        if not len(self):
+            return np.full(len(identifiers), -1)
         starts = [max(0, bisect_right(self._sparse_ids, each) - 1) for each in identifiers]
         ranks, step = np.array(starts, np.int64) * _SPARSE_STEP, _SPARSE_STEP
         while step := step // 2:
             further = np.minimum(ranks + step, len(self) - 1)
-            pairs = zip(self._ids(self._by_id[further]), identifiers, strict=True)
+            pairs = zip(self.ids(self.by_id[further]), identifiers, strict=True)
             ranks = np.where(np.fromiter((found <= each for found, each in pairs), np.bool_), further, ranks)
-        positions = self._by_id[ranks].astype(np.int64)
-        pairs = zip(self._ids(positions), identifiers, strict=True)
+        positions = self.by_id[ranks].astype(np.int64)
+        pairs = zip(self.ids(positions), identifiers, strict=True)
         return np.where(np.fromiter((found == each for found, each in pairs), np.bool_), positions, -1)
 
-    def starting_with(self, prefix: str) -> NDArray[np.unsignedinteger]:
-        """Return the positions, in the order of names, of products whose names begin with the prefix in any case."""
+    def starting_with(self, prefix: str) -> Iterator[NDArray[np.integer]]:
+        """Yield positions, in parts and in the order of names, of products whose names begin so in any case."""
         folded = prefix.casefold()
-        start = bisect_left(self._by_name, folded, key=self._folded_name)
-        end = bisect_right(
-            self._by_name, folded, start, key=lambda position: self._folded_name(position)[: len(folded)]
-        )
-        return self._by_name[start:end]
+        start = bisect_left(self.by_name, folded, key=self._folded_name)
+        end = bisect_right(self.by_name, folded, start, key=lambda position: self._folded_name(position)[: len(folded)])
+        yield self.by_name[start:end]
 
-    def rows(self, positions: list[int]) -> NDArray[np.int64]:
-        """Return the index row of each position."""
-        return self.row_of_product[positions].astype(np.int64)
+    def containing(self, text: str) -> Iterator[NDArray[np.integer]]:
+        """Yield positions, in parts and in the order of `ranked_containing`, of products whose names contain a text."""
+        yield from (positions for _, positions in self.ranked_containing(text))
+
+    def ranked_containing(self, text: str) -> Iterator[tuple[int, NDArray[np.integer]]]:
+        """Yield the positions of products whose names contain the text, as `FoldedTexts` does the numbers of texts.
+
+        Among those of a rank, names are in their order. The first call folds all names: 2 s for a million.
+        """
+        for rank, numbers in self._folded_texts.containing(text):
+            yield rank, self.by_name[numbers]
 
     @cached_property
     def _sparse_ids(self) -> list[str]:
         """Every so manieth id in their order."""
-        return self._ids(self._by_id[::_SPARSE_STEP])
+        return self.ids(self.by_id[::_SPARSE_STEP])
 
-    def _ids(self, positions: NDArray[np.integer]) -> list[str]:
+    @cached_property
+    def _folded_texts(self) -> FoldedTexts:
+        """The names in their order."""
+        starts = range(0, len(self), _NAMES_AT_ONCE)
+        parts = (parse_prefixes(self.prefixes(self.by_name[start : start + _NAMES_AT_ONCE])) for start in starts)
+        return FoldedTexts(label["name"] for labels in parts for label in labels)
+
+    def ids(self, positions: NDArray[np.integer]) -> list[str]:
+        """Return the id of each product."""
         return [label["id"] for label in parse_prefixes(self.prefixes(positions))]
 
-    def _folded_name(self, position: int) -> str:
-        return self._label(position)["name"].casefold()
+    def folded_names(self, positions: NDArray[np.integer]) -> list[str]:
+        """Return the name of each product as names are ordered."""
+        return [label["name"].casefold() for label in parse_prefixes(self.prefixes(positions))]
 
-    def _label(self, position: int) -> dict[str, str]:
-        [label] = parse_prefixes(self.prefixes(np.array([position])))
-        return label
+    def _folded_name(self, position: int) -> str:
+        [name] = self.folded_names(np.array([position]))
+        return name
 
 
 class ProductWriter:
@@ -134,18 +155,45 @@ class ProductWriter:
     def close(self) -> None:
         self._lines.close()
 
-    def finish(self, groups: RowGroups) -> None:
-        """Write the arrays that find lines and prefixes, products by row, id and name, and the row of each.
-
-        Their numbers take four bytes, or eight where they need them.
-        """
+    def finish(self) -> None:
+        """Write the arrays that find lines and prefixes, and products by id and name."""
         starts = np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)])
-        rows = groups.row_of(np.arange(groups.product_count))
-        orders = _order(self._ids), _order(self._folded_names)
-        arrays = starts, np.asarray(self._prefix_lengths), groups.starts, groups.products, rows, *orders
+        arrays = starts, np.asarray(self._prefix_lengths), _order(self._ids), _order(self._folded_names)
         for name, numbers in zip(_ARRAYS, arrays, strict=True):
-            size = np.uint32 if numbers.max(initial=0) < 2**32 else np.uint64
-            np.save(self._directory / name, numbers.astype(size))
+            write_numbers(self._directory / name, numbers)
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """Which products share an index row: the `groups` of them, and the row of each product (n,)."""
+
+    groups: RowGroups
+    row_of_product: NDArray[np.unsignedinteger]
+
+    def of(self, positions: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Return the index row of each catalogue position."""
+        return self.row_of_product[positions].astype(np.int64)
+
+
+def write_rows(directory: Path, groups: RowGroups) -> None:
+    """Write the row table of a build."""
+    rows = groups.row_of(np.arange(groups.product_count))
+    for name, numbers in zip(ROW_FILES, (groups.starts, groups.products, rows), strict=True):
+        write_numbers(directory / name, numbers)
+
+
+def open_rows(directory: Path, product_count: int) -> RowTable:
+    """Map the row table of a build. Raises BadArtifact where it is not that of so many products."""
+    starts, products, rows = (map_numbers(directory / name) for name in ROW_FILES)
+    for name, numbers in ((ROW_PRODUCTS, products), (ROWS, rows)):
+        if len(numbers) != product_count:
+            raise BadArtifact(f"{directory / name}: {len(numbers)} products, {LINE_STARTS} has {product_count}")
+    return RowTable(RowGroups(starts, products), rows)
+
+
+def write_numbers(path: Path, numbers: NDArray[np.integer]) -> None:
+    """Write numbers of no sign, in four bytes each, or in eight where they need them."""
+    np.save(path, numbers.astype(np.uint32 if numbers.max(initial=0) < 2**32 else np.uint64))
 
 
 def parse_prefixes(prefixes: list[bytes]) -> list[dict[str, str]]:
@@ -155,14 +203,12 @@ def parse_prefixes(prefixes: list[bytes]) -> list[dict[str, str]]:
 
 def open_products(directory: Path) -> ProductTable:
     """Map the table of a build. Raises BadArtifact where its files do not fit together."""
-    try:
-        with (directory / LINES).open("rb") as file:
-            lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError as error:
-        raise BadArtifact(f"{directory / LINES}: {error}") from error
-    arrays = {name: _map_array(directory / name) for name in _ARRAYS}
+    with (directory / LINES).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+    arrays = {name: map_numbers(directory / name) for name in _ARRAYS}
     table = ProductTable(lines, arrays)
-    for name in (PREFIX_LENGTHS, ROW_PRODUCTS, ROWS, BY_ID, BY_NAME):
+    for name in (PREFIX_LENGTHS, BY_ID, BY_NAME):
         if len(arrays[name]) != len(table):
             raise BadArtifact(f"{directory / name}: {len(arrays[name])} products, {LINE_STARTS} has {len(table)}")
     if len(lines) != arrays[LINE_STARTS][-1]:
@@ -175,7 +221,8 @@ def _order(keys: list[str]) -> NDArray[np.int64]:
     return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
 
 
-def _map_array(path: Path) -> NDArray[np.unsignedinteger]:
+def map_numbers(path: Path) -> NDArray[np.unsignedinteger]:
+    """Map what `write_numbers` has written. Raises BadArtifact."""
     try:
         return np.asarray(np.load(path, mmap_mode="r"))  # An np.memmap is slow to index.
     except FileNotFoundError as error:

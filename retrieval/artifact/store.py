@@ -6,54 +6,21 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import orjson
 
-from retrieval.artifact import golden
+from retrieval.artifact.build import Build, base_of, open_build
 from retrieval.artifact.durable import AT_ONCE, EXCLUSIVE, SHARED, fsync, locked, replace_text
-from retrieval.artifact.fields import FIELD_FILES, open_filters
-from retrieval.artifact.manifest import (
-    MANIFEST,
-    Manifest,
-    check_contents,
-    check_size,
-    file_facts,
-    read_manifest,
-    write_manifest,
-)
-from retrieval.artifact.products import TABLE_FILES, ProductTable, open_products
-from retrieval.artifact.projection import Projection, open_projection
-from retrieval.artifact.sample_users import open_sample_users
+from retrieval.artifact.manifest import Manifest, file_facts, write_manifest
 from retrieval.errors import BadArtifact
-from retrieval.search.files import open_index
-from retrieval.search.filters.masks import FilterIndex
-from retrieval.search.index import ProductIndex
-from retrieval.search.stored_vectors import NegatedVectors, StoredVectors
 
 CURRENT, HISTORY = "CURRENT", "HISTORY"
-BEST, WORST = "best.faiss", "worst.faiss"
 _BUILD_ID = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{8}")
-_DRAFT = ".draft-"
-
-
-@dataclass(frozen=True)
-class Build:
-    """An open build: the manifest as published, what searches, filters and shows its products, and users to try it."""
-
-    manifest: Manifest
-    index: ProductIndex
-    products: ProductTable
-    filters: FilterIndex
-    projection: Projection
-    sample_users: list[dict[str, Any]]
-
-    @property
-    def id(self) -> str:
-        return self.manifest.build_id
+_TIME = "%Y%m%dT%H%M%S.%fZ"
+_DRAFT, _UPDATING = ".draft-", ".updating"
 
 
 @contextmanager
@@ -75,16 +42,30 @@ def draft(root: Path) -> Iterator[Path]:
         yield directory
 
 
-def publish(root: Path, directory: Path, manifest: Manifest) -> Manifest:
+@contextmanager
+def updating(root: Path) -> Iterator[str]:
+    """Wait until no other process changes the current build, and yield its id; it is not pruned meanwhile.
+
+    Raises BadArtifact where there is none, and OSError.
+    """
+    (root / _UPDATING).touch()
+    with locked(root / _UPDATING):
+        build_id = current_build_id(root)
+        with pin(root, build_id):
+            yield build_id
+
+
+def publish(root: Path, directory: Path, manifest: Manifest, instead_of: str | None = None) -> Manifest:
     """Complete the manifest of a draft, make it the current build, and return the complete manifest.
 
-    Everything is on disk before the directory gets its name, and has its name before CURRENT points to it. Raises
-    OSError where the disk fails, and nothing is published then.
+    Everything is on disk before the directory gets its name, and has its name before CURRENT points to it. Nothing is
+    published where the disk fails, which raises OSError, or where another build is current by now than the one that
+    this is to come `instead_of`, which raises BadArtifact.
     """
     files = {path.name: file_facts(path) for path in sorted(directory.iterdir())}
     now = datetime.now(UTC)
     content = hashlib.sha256(orjson.dumps(files)).hexdigest()[:8]
-    build_id = f"{now:%Y%m%dT%H%M%S.%f}Z-{content}"
+    build_id = f"{now.strftime(_TIME)}-{content}"
     manifest = replace(manifest, build_id=build_id, created=now.isoformat(), files=files)
     write_manifest(directory, manifest)
     for path in directory.iterdir():
@@ -94,8 +75,13 @@ def publish(root: Path, directory: Path, manifest: Manifest) -> Manifest:
     try:
         fsync(root)
         with locked(root):
+            current = _text_of(root / CURRENT).strip()
+            if instead_of not in (None, current):
+                raise BadArtifact(
+                    f"{root}: {current} was published meanwhile, so that changes of {instead_of} are void"
+                )
             _make_current(root, [*_history(root), build_id])
-    except OSError:
+    except (OSError, BadArtifact):
         if _text_of(root / CURRENT).strip() != build_id:
             shutil.rmtree(root / build_id, ignore_errors=True)
         raise
@@ -104,40 +90,9 @@ def publish(root: Path, directory: Path, manifest: Manifest) -> Manifest:
 
 def open_current(root: Path) -> Build:
     """Verify and open the build that CURRENT names. Raises BadArtifact naming the file at fault."""
-    return open_build(root, current_build_id(root))
-
-
-def open_build(root: Path, build_id: str, verified: bool = False) -> Build:
-    """Open a build; its checksums and golden queries are left out where they were `verified` before.
-
-    Raises BadArtifact naming the file at fault.
-    """
-    directory = root / build_id
-    manifest = read_manifest(directory)
-    _check_names(directory, manifest)
-    # All sizes come first: they cost nothing, and a file that is too short would end the process that maps it.
-    names = [name for name in manifest.files if not verified or name in (*TABLE_FILES, *FIELD_FILES, BEST, WORST)]
-    for check in (check_size,) if verified else (check_size, check_contents):
-        for name in names:
-            check(directory / name, manifest.files[name])
-    try:
-        products = open_products(directory)
-        filters = open_filters(directory, manifest.filterable, products)
-        index = _open_index(directory / BEST, manifest, products)
-        for subject, count, found in (
-            ("products", manifest.products, len(products)),
-            ("dimension", manifest.dimension, index.dimension),
-            *(("numbers in a golden query", len(query.vector), index.dimension) for query in manifest.golden_queries),
-        ):
-            if found != count:
-                raise BadArtifact(f"{MANIFEST}: says {count} {subject}, the files hold {found}")
-        projection, sample_users = open_projection(directory), open_sample_users(directory)
-        if not verified:
-            golden.replay(manifest.golden_queries, index.search, products.prefixes, "{side}.faiss")
-            _check_negated(directory, manifest, products, index)
-    except (BadArtifact, OSError) as error:
-        raise BadArtifact(f"{directory}: {error}") from error
-    return Build(manifest, index, products, filters, projection, sample_users)
+    build_id = current_build_id(root)
+    with pin(root, build_id):  # Verifying a large base takes longer than many deltas on it stay.
+        return open_build(root, build_id)
 
 
 def roll_back(root: Path) -> str:
@@ -157,36 +112,50 @@ def roll_back(root: Path) -> str:
 
 
 def prune(root: Path, keep: int) -> list[str]:
-    """Remove builds but the newest `keep`, the last `keep` that were current, and pinned ones.
+    """Remove builds but the newest `keep` whole ones and deltas, the last `keep` that were current, and pinned ones.
 
-    Returns the ids of the removed ones.
+    The base of a delta is in use. Returns the ids of the removed ones, the newest first.
     """
     removed: list[str] = []
-    old = build_ids(root)[:-keep]
+    bases = {build_id: _base_of(root, build_id) for build_id in build_ids(root)}
+    old = [
+        *[build_id for build_id, base in bases.items() if not base][:-keep],
+        *[build_id for build_id, base in bases.items() if base][:-keep],
+    ]
     kept = _history(root)[-keep:] if old else []
-    for build_id in old:
-        if build_id in kept:
+    for build_id in sorted(old, reverse=True):
+        if build_id in kept or build_id in bases.values():
             continue
+        draft = root / f"{_DRAFT}{build_id}"
         try:
             with locked(root / build_id, EXCLUSIVE | AT_ONCE):
-                (root / build_id).rename(
-                    root / f"{_DRAFT}{build_id}"
-                )  # It is no build any more, even if it is removed half.
+                (root / build_id).rename(draft)  # It is no build any more, even if it is removed half.
                 removed.append(build_id)
-                shutil.rmtree(root / f"{_DRAFT}{build_id}", ignore_errors=True)
+                del bases[build_id]
+                shutil.rmtree(draft, ignore_errors=True)
         except OSError:
             continue  # It is pinned, or belongs to somebody else.
     return removed
 
 
 def pin(root: Path, build_id: str) -> ExitStack:
-    """Keep a build from being pruned, by any process on this machine. Raises BadArtifact where there is none."""
-    pinned = ExitStack()
+    """Keep a build, and the one that it is a delta on, from being pruned, by any process on this machine.
+
+    Raises BadArtifact where there is none.
+    """
     try:
-        pinned.enter_context(locked(root / build_id, SHARED))
+        with ExitStack() as pinned:
+            pinned.enter_context(locked(root / build_id, SHARED))
+            if base := _base_of(root, build_id):
+                pinned.enter_context(locked(root / base, SHARED))
+            return pinned.pop_all()
     except OSError as error:
-        raise BadArtifact(f"{root / build_id}: cannot be read ({error})") from error
-    return pinned
+        raise BadArtifact(f"{error.filename or root / build_id}: cannot be read ({error})") from error
+
+
+def published_at(build_id: str) -> datetime:
+    """Return when a build was published, which its id begins with."""
+    return datetime.strptime(build_id.rpartition("-")[0], _TIME).replace(tzinfo=UTC)
 
 
 def build_ids(root: Path) -> list[str]:
@@ -214,35 +183,12 @@ def named_build_id(root: Path) -> str:
     return build_id
 
 
-def _open_index(
-    path: Path, manifest: Manifest, products: ProductTable, vectors: StoredVectors | None = None
-) -> ProductIndex:
-    index = open_index(path)
+def _base_of(root: Path, build_id: str) -> str | None:
+    """Return the build that one is a delta on, as far as its manifest can be read."""
     try:
-        return ProductIndex(index, products.groups, manifest.index.search, vectors, manifest.index.filtered)
-    except BadArtifact as error:
-        raise BadArtifact(f"{path.name}: {error}") from error
-
-
-def _check_negated(directory: Path, manifest: Manifest, products: ProductTable, index: ProductIndex) -> None:
-    """Raise BadArtifact where the negated index does not answer the negated query as `index` does the query.
-
-    Nothing searches it after that: `index` answers both sides, in less time and memory.
-    """
-    if manifest.index.worst == "shared":
-        return
-    negated = _open_index(directory / WORST, manifest, products, NegatedVectors(index.stored_vectors))
-    golden.replay(manifest.golden_queries, lambda units, k: negated.search(-units, k), products.prefixes, WORST)
-
-
-def _check_names(directory: Path, manifest: Manifest) -> None:
-    """Raise BadArtifact where a manifest is that of another build, or does not list all files of one."""
-    if manifest.build_id != directory.name:
-        raise BadArtifact(f"{directory / MANIFEST}: is of build {manifest.build_id}")
-    needed = {*TABLE_FILES, BEST, *([WORST] if manifest.index.worst == "negated" else [])}
-    needed.update(FIELD_FILES if manifest.filterable else ())
-    if unlisted := needed - manifest.files.keys():
-        raise BadArtifact(f"{directory / MANIFEST}: lists no {', '.join(sorted(unlisted))}")
+        return base_of(root, build_id)
+    except BadArtifact:
+        return None
 
 
 def _history(root: Path) -> list[str]:

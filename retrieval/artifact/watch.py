@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
-from retrieval.artifact.store import current_build_id, named_build_id, open_build, pin
+from retrieval.artifact.build import check_build
+from retrieval.artifact.store import current_build_id, named_build_id, pin
 from retrieval.errors import BadArtifact
 
 _MIN_RETRY_SECONDS, _MAX_RETRY_SECONDS = 1.0, 30.0
@@ -19,10 +20,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PinnedBuild:
-    """A build that may be served, and is not pruned before `release`."""
+    """A build that may be served, and is not pruned before `release`. `base_id` is what it is a delta on, or itself."""
 
     build_id: str
     release: Callable[[], None]
+    base_id: str = ""
+
+    def __str__(self) -> str:
+        on_base = f" (a delta on {self.base_id})" if self.base_id not in ("", self.build_id) else ""
+        return f"build {self.build_id}{on_base}"
 
 
 def start_verifying_current(root: Path) -> "Future[PinnedBuild]":
@@ -37,14 +43,22 @@ class BuildWatch:
     intervals, while CURRENT names it: they may be arriving.
     """
 
-    def __init__(self, root: Path, interval_seconds: float):
-        """Watch for new builds; an interval of 0 waits for `check_now`."""
+    def __init__(self, root: Path, interval_seconds: float, verified_base: str | None = None):
+        """Watch for new builds; an interval of 0 waits for `check_now`.
+
+        Of deltas on the `verified_base`, only their own files are verified.
+        """
         self._root, self._interval_seconds = root, interval_seconds or math.inf
         self._next_check = 0.0 if interval_seconds else math.inf
         self._verification: tuple[str, Future[PinnedBuild]] | None = None
+        self._verified_base = verified_base
         self._files: object = None  # of the build that was verified last, as they were before
         self._refused, self._may_pass = "", False
         self._retry_seconds, self._next_retry = _MIN_RETRY_SECONDS, math.inf
+
+    @property
+    def is_verifying(self) -> bool:
+        return self._verification is not None
 
     def check_now(self) -> None:
         """Check at the next poll, and once more a build that was refused."""
@@ -63,7 +77,9 @@ class BuildWatch:
             return None
         self._verification = None
         try:
-            return future.result()
+            verified = future.result()
+            self._verified_base = verified.base_id
+            return verified
         except Exception as error:  # whatever is wrong with it, it must not be served
             if self.refuse(build_id, isinstance(_root_cause(error), OSError)):
                 raise
@@ -93,7 +109,7 @@ class BuildWatch:
             self._refused, self._next_retry = "", math.inf
         if build_id != in_use and self._is_due(build_id):
             self._files = _files_of(self._root / build_id)
-            self._verification = build_id, _start_verifying(self._root, build_id)
+            self._verification = build_id, _start_verifying(self._root, build_id, self._verified_base)
 
     def _is_due(self, build_id: str) -> bool:
         if build_id != self._refused:
@@ -105,13 +121,13 @@ class BuildWatch:
         return self._may_pass or self._files != _files_of(self._root / build_id)
 
 
-def _start_verifying(root: Path, build_id: str) -> "Future[PinnedBuild]":
+def _start_verifying(root: Path, build_id: str, verified_base: str | None = None) -> "Future[PinnedBuild]":
     """Verify and pin a build in a thread that keeps no process from ending."""
     future: Future[PinnedBuild] = Future()
 
     def run() -> None:
         try:
-            future.set_result(_verify(root, build_id))
+            future.set_result(_verify(root, build_id, verified_base))
         except BaseException as error:  # noqa: BLE001 (whoever waits for the result gets it)
             future.set_exception(error)
 
@@ -119,10 +135,10 @@ def _start_verifying(root: Path, build_id: str) -> "Future[PinnedBuild]":
     return future
 
 
-def _verify(root: Path, build_id: str) -> PinnedBuild:
+def _verify(root: Path, build_id: str, verified_base: str | None) -> PinnedBuild:
     with pin(root, build_id) as pinned:
-        open_build(root, build_id)
-        return PinnedBuild(build_id, pinned.pop_all().close)
+        base_id = check_build(root, build_id, verified_base)
+        return PinnedBuild(build_id, pinned.pop_all().close, base_id)
 
 
 def _files_of(directory: Path) -> list[tuple[str, int, int, int]] | None:

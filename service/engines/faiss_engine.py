@@ -1,7 +1,7 @@
 """The embedded engine: a FAISS build, memory-mapped into this process."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.artifact.store import Build, open_build
+from retrieval.artifact.build import Build, open_build
 from retrieval.search.filters.language import EVERYTHING
-from retrieval.search.filters.masks import Mask
 from retrieval.search.filters.tree import Filter, every
+from retrieval.search.filters.values import FieldValues
 from retrieval.search.index import use_threads
 from retrieval.search.ranking import Neighbours
 from service.cores import Cores
-from service.engines.base import IndexInfo
+from service.engines.base import DeltaInfo, IndexInfo
 from service.engines.shown_products import read_shown
 
 _TIMED_SEARCHES, _TIMED_MATCHES = 3, 10  # to learn how long one takes
@@ -30,16 +30,39 @@ def open_engine(
     shown: str = "",
     verified: bool = True,
     on_mask: Callable[[bool], object] | None = None,
+    reuse: Build | None = None,
 ) -> "FaissEngine":
     """Open a build of an artifacts root, of which the filter `shown` (JSON text) lets products through, or all.
 
-    It is verified unless it was `verified` before. `on_mask` is that of a `FilterIndex`. Raises BadArtifact, or
-    BadSetting where the filter does not fit it.
+    It is verified unless it was `verified` before, and shares the base of the build to `reuse`, if it is a delta on it.
+    `on_mask` is that of a `FilterIndex`. Raises BadArtifact, or BadSetting where the filter does not fit it.
     """
-    build = open_build(root, build_id, verified)
+    build = open_build(root, build_id, verified, reuse)
     build.index.warm()
     build.filters.on_mask = on_mask or build.filters.on_mask
     return FaissEngine(build, cores, read_shown(build.filters.vocabulary, shown))
+
+
+def info_of(build: Build) -> IndexInfo:
+    """Return what is served of a build."""
+    manifest = build.manifest
+    return IndexInfo(
+        build.id,
+        manifest.products,
+        manifest.dimension,
+        manifest.index.factory,
+        asdict(manifest.recall),
+        [asdict(each) for each in manifest.filterable],
+        _delta_info(build),
+    )
+
+
+def _delta_info(build: Build) -> DeltaInfo | None:
+    manifest, delta = build.manifest, build.manifest.delta
+    if delta is None:
+        return None
+    counts = delta.added, delta.replaced, delta.changed, delta.deleted
+    return DeltaInfo(delta.base, manifest.created, *counts, manifest.size_bytes, build.base.manifest.size_bytes)
 
 
 class FaissEngine:
@@ -48,18 +71,17 @@ class FaissEngine:
     is_available = True
 
     def __init__(self, build: Build, cores: Cores, shown: Filter = EVERYTHING):
-        self._index, self._products, self._cores = build.index, build.products, cores
+        self.build, self._cores = build, cores
+        self._index, self._products = build.index, build.products
         self._projection, self._filters = build.projection, build.filters
-        self._shown, self._shown_mask = shown, None if shown == EVERYTHING else build.filters.mask(shown)
+        all_are_shown = shown == EVERYTHING and build.base is build  # Of a delta's base, some are no more.
+        self._shown, self._shown_mask = shown, None if all_are_shown else build.filters.mask(shown)
         self.vocabulary = build.filters.vocabulary
         self.prefixes, self.project = build.products.prefixes, build.projection.project
         self.sample_users: list[dict[str, Any]] = build.sample_users
         manifest = build.manifest
-        recall = asdict(manifest.recall)
-        filterable = [asdict(each) for each in manifest.filterable]
-        self.info = IndexInfo(
-            build.id, manifest.products, manifest.dimension, manifest.index.factory, recall, filterable
-        )
+        self.info = info_of(build)
+        self.shown_products = self._shown_mask.matched if self._shown_mask else manifest.products
         self.concurrency = cores.count
         self.search_seconds = min(self._time_search() for _ in range(_TIMED_SEARCHES))
 
@@ -69,19 +91,26 @@ class FaissEngine:
             return self._index.search(unit_vectors, k, self._shown_mask)
 
     def search_matching(
-        self, unit_vectors: NDArray[np.float32], k: int, query: Filter, excluded: Collection[str] = ()
-    ) -> tuple[Neighbours, Neighbours]:
+        self,
+        unit_vectors: NDArray[np.float32],
+        k: int,
+        query: Filter,
+        excluded: Collection[str] = (),
+        without: Filter | None = None,
+    ) -> tuple[Neighbours, Neighbours, int]:
         with self._cores.one():
             use_threads(1)
-            positions = self._products.positions([*excluded]) if excluded else None
-            mask = self._mask(query, positions if positions is None else positions[positions >= 0])
-            return self._index.search(unit_vectors, k, mask)
-
-    def count_matching(self, query: Filter) -> int:
-        return self._mask(query).matched
+            matching = self._filters.mask(every((self._shown, query)))
+            left = self._filters.but(matching, without) if without else matching
+            best, worst = self._index.search(unit_vectors, k, self._without(left, excluded))
+            return best, worst, matching.matched
 
     def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
         return [self._products[position] for position in positions.tolist()]
+
+    def vectors_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        use_threads(1)
+        return self.build.vectors(positions)
 
     def positions_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
         positions = self._products.positions(ids)
@@ -93,27 +122,35 @@ class FaissEngine:
         return time.perf_counter() - began
 
     def starting_with(self, prefix: str, limit: int) -> NDArray[np.int64]:
-        positions = self._products.starting_with(prefix)
-        return positions[self._are_shown(positions)][:limit].astype(np.int64)
+        return self._first_shown(self._products.starting_with(prefix), limit)
 
-    def unit_vectors_of(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        positions = self.positions_of(ids).tolist()
-        known = [position for position in positions if position >= 0]
-        vectors = iter(self._vectors(known) if known else ())
-        return [None if position < 0 else next(vectors) for position in positions]
+    def containing(self, text: str, limit: int) -> NDArray[np.int64]:
+        return self._first_shown(self._products.containing(text), limit)
+
+    def field_values(self, name: str, text: str, limit: int) -> FieldValues:
+        return self._filters.values(name, self._are_shown, text, limit)
 
     @cached_property
     def sampled_points(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         positions = self._projection.positions[self._are_shown(self._projection.positions)]
-        return positions, self.project(self._vectors(positions.tolist()))
+        return positions, self.project(self.vectors_of(positions))
 
-    def _mask(self, query: Filter, excluded: NDArray[np.integer] | None = None) -> Mask:
-        """Return the mask of the products that are shown and match a filter, but for those at `excluded` positions."""
-        return self._filters.mask(every((self._shown, query)), excluded)
+    def _without(self, mask: Any, excluded: Collection[str]) -> Any:
+        """Return a mask without the products with these ids."""
+        if not excluded:
+            return mask
+        positions = self._products.positions([*excluded])
+        return self._filters.without(mask, positions[positions >= 0])
+
+    def _first_shown(self, parts: Iterable[NDArray[np.integer]], limit: int) -> NDArray[np.int64]:
+        """Return the first positions that are shown; no more parts are taken than these need."""
+        found, count = [np.empty(0, np.int64)], 0
+        for positions in parts:
+            found.append(positions[self._are_shown(positions)].astype(np.int64))
+            count += len(found[-1])
+            if count >= limit:
+                break
+        return np.concatenate(found)[:limit]
 
     def _are_shown(self, positions: NDArray[np.integer]) -> NDArray[np.bool_]:
         return np.ones(len(positions), np.bool_) if self._shown_mask is None else self._shown_mask.holds(positions)
-
-    def _vectors(self, positions: list[int]) -> NDArray[np.float32]:
-        use_threads(1)
-        return self._index.vectors(self._products.rows(positions))

@@ -109,9 +109,9 @@ class Cluster:
         if self.call("has_collection", collection):
             self.call("drop_collection", collection)
 
-    def count(self, collection: str) -> int:
-        """Return the number of products in a loaded collection, those just inserted included."""
-        return self.count_matching(collection, "", consistency_level="Strong")
+    def count(self, collection: str, expression: str = "") -> int:
+        """Do what `count_matching` does, and count those just inserted too, in a loaded collection."""
+        return self.count_matching(collection, expression, consistency_level="Strong")
 
     def count_matching(self, collection: str, expression: str, **options: Any) -> int:
         """Return for how many products an expression holds, those of the last seconds perhaps not included."""

@@ -13,9 +13,8 @@ from typing import Any
 
 from pymilvus import DataType
 
-from retrieval.artifact.field_writer import MAX_LIST_ELEMENTS, MAX_TEXT_BYTES
+from retrieval.artifact.fields.writer import MAX_LIST_ELEMENTS, MAX_TEXT_BYTES
 from retrieval.search.filters.facts import FieldFacts
-from retrieval.search.filters.postings import Numbers, Texts
 
 TEXT_OF_NONE = "\uffff"  # Unicode says that this is no character.
 _CUT_AT = "\0"  # Milvus's index of texts takes this for their end.
@@ -98,22 +97,20 @@ class FieldColumns:
         return {self.column: kept, **ends}
 
 
-def columns_of(number: int, facts: FieldFacts, values: Texts | Numbers) -> FieldColumns:
+def columns_of(number: int, facts: FieldFacts, values: Iterable[Value]) -> FieldColumns:
     """Return the columns of a field with these distinct values; those of no two numbers have the same name."""
     column = f"f{number}_{re.sub('[^0-9A-Za-z]', '_', facts.name)[:_MAX_NAME_LENGTH]}"
-    number_type = "integer" if isinstance(values[0], int) else "fraction"
+    number_type = "integer" if all(isinstance(value, int) for value in values) else "fraction"
     kind = number_type if facts.element == "number" else facts.element
     return FieldColumns(column, kind, facts.type.startswith("list"))
 
 
-def reason_not_kept(columns: FieldColumns, values: Texts | Numbers) -> str:
-    """Return why Milvus does not keep the distinct values of a field, or "" where it does."""
-    texts: Iterable[str] = values if isinstance(values, Texts) else ()
-    if not all(map(_is_kept, texts)):
+def reason_not_kept(columns: FieldColumns, values: Iterable[Value]) -> str:
+    """Return why Milvus does not keep one of the distinct values of a field, or "" where it keeps all."""
+    lost = next((value for value in values if columns.column_type.fit(value) is None), None)
+    if isinstance(lost, str):
         return "it has a text with the character U+0000, or one that is U+FFFF, which Milvus does not keep"
-    if columns.type in ("integer", "fraction") and values[0] == columns.column_type.none:
-        return f"it has the number {values[0]}, which Milvus does not keep"
-    return ""
+    return "" if lost is None else f"it has the number {lost}, which Milvus does not keep"
 
 
 def is_unicode(text: str) -> bool:

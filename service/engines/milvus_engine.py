@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from retrieval.artifact.products import parse_prefixes
 from retrieval.errors import BadArtifact
 from retrieval.search.filters.language import EVERYTHING
-from retrieval.search.filters.tree import Filter, every
+from retrieval.search.filters.tree import Filter, complement, every
 from retrieval.search.ranking import RANKING_ERROR, SPARE_NEIGHBOURS, UNITS, Neighbours, SearchPath, to_millionths
 from service.engines.base import IndexInfo
 from service.engines.milvus_cluster import (
@@ -48,10 +48,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Selection:
-    """The products to search among, `matched` of them: those for which an expression holds, "" for all."""
+    """The products to search among, `count` of them: those for which an expression holds, "" for all."""
 
     expression: str
-    matched: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ class MilvusEngine:
         self._settled_at = time.monotonic() + _SETTLING_SECONDS
         self._columns, self.vocabulary = fields.columns, fields.vocabulary
         self._shown = read_shown(self.vocabulary, shown)
+        self.shown_products = cluster.count(collection, self._expression(EVERYTHING))
         self.is_available, self._refused = True, ""
         build_id = build_id_of(cluster.alias, collection)
         filterable = [asdict(facts) for name, facts in fields.facts.items() if name in fields.columns]
@@ -120,17 +121,24 @@ class MilvusEngine:
 
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         """Raises EngineUnavailable, and TooLarge where k is more than Milvus finds at once."""
-        return self.search_matching(unit_vectors, k, EVERYTHING)
+        best, worst, _ = self.search_matching(unit_vectors, k, EVERYTHING)
+        return best, worst
 
     def search_matching(
-        self, unit_vectors: NDArray[np.float32], k: int, query: Filter, excluded: Collection[str] = ()
-    ) -> tuple[Neighbours, Neighbours]:
+        self,
+        unit_vectors: NDArray[np.float32],
+        k: int,
+        query: Filter,
+        excluded: Collection[str] = (),
+        without: Filter | None = None,
+    ) -> tuple[Neighbours, Neighbours, int]:
         """Raises EngineUnavailable, and TooLarge where k is more than Milvus finds at once."""
         self._check_available()
-        selection = self._select(query, excluded)
-        k = min(k, selection.matched)
+        matching = self._select(self._expression(query))
+        selection = self._leave_out(matching, excluded, without)
+        k = min(k, selection.count)
         if k > MILVUS_MAX_MATCHES:
-            raise TooLarge(f"k and exclude ask for {k} matches, Milvus finds {MILVUS_MAX_MATCHES} at once")
+            raise TooLarge(f"k, exclude and max_per ask for {k} matches, Milvus finds {MILVUS_MAX_MATCHES} at once")
         users = len(unit_vectors)
         queries = np.concatenate([unit_vectors, -unit_vectors])
         positions, scores = np.full((2 * users, k), -1, np.int64), np.zeros((2 * users, k))
@@ -142,12 +150,7 @@ class MilvusEngine:
             best, worst = ranked[users - 1], ranked[-1]
             path.take(max(best, worst, key=lambda side: side.scored).path, best.scored, worst.scored)
         best_side = Neighbours(positions[:users], scores[:users], path)
-        return best_side, Neighbours(positions[users:], 0.0 - scores[users:], path)
-
-    def count_matching(self, query: Filter) -> int:
-        """Raises EngineUnavailable."""
-        self._check_available()
-        return self._select(query).matched
+        return best_side, Neighbours(positions[users:], 0.0 - scores[users:], path), matching.count
 
     def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Raises EngineUnavailable, and CannotFilter where the collection holds no fields to show."""
@@ -170,22 +173,19 @@ class MilvusEngine:
             found.update((label["id"], row[POSITION]) for label, row in zip(labels, rows, strict=True))
         return np.array([found.get(each, -1) for each in ids], np.int64)
 
-    def unit_vectors_of(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
+    def vectors_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Raises EngineUnavailable."""
-        positions = self.positions_of(ids).tolist()
-        rows = self._query([position for position in positions if position >= 0], STORED)
-        vectors = {row[POSITION]: np.array(row[VECTOR], np.float32) for row in rows}
-        return [vectors.get(position) for position in positions]
+        vectors = {row[POSITION]: row[VECTOR] for row in self._query(positions.tolist(), [POSITION, VECTOR])}
+        found = [vectors[position] for position in positions.tolist()]
+        return np.array(found, np.float32).reshape(-1, self._dimension)
 
     def prefixes(self, positions: NDArray[np.int64]) -> list[bytes]:
         """Return JSON prefixes, which searches have mostly brought along. Raises EngineUnavailable."""
         requested = positions.tolist()
         known = self._prefixes
         if missing := [position for position in requested if position not in known]:
-            known = {
-                **known,
-                **{row[POSITION]: row[PREFIX].encode() for row in self._query(missing, [POSITION, PREFIX])},
-            }
+            rows = self._query(missing, [POSITION, PREFIX])
+            known = known | {row[POSITION]: row[PREFIX].encode() for row in rows}
         return [known[position] for position in requested]
 
     def _load(self) -> None:
@@ -198,20 +198,22 @@ class MilvusEngine:
         if not self.is_available:
             raise EngineUnavailable("Milvus did not answer when last asked")
 
-    def _select(self, query: Filter, excluded: Collection[str] = ()) -> _Selection:
-        """Return the shown products that match a filter and have none of the excluded ids."""
+    def _leave_out(self, selection: _Selection, excluded: Collection[str], without: Filter | None) -> _Selection:
+        """Return a selection without the products with these ids, and those that a filter lets through."""
         left_out = sorted({*self.positions_of([*excluded]).tolist()} - {-1})
-        expression = both_hold(self._expression(query), f"{POSITION} not in {left_out}" if left_out else "")
-        return _Selection(expression, self._count(expression))
+        expression = both_hold(selection.expression, f"{POSITION} not in {left_out}" if left_out else "")
+        if without:
+            expression = both_hold(expression, expression_of(complement(without), self._columns))
+        return selection if expression == selection.expression else self._select(expression)
 
     def _expression(self, query: Filter) -> str:
         tree = every((self._shown, query))
         return "" if tree == EVERYTHING else expression_of(tree, self._columns)
 
-    def _count(self, expression: str) -> int:
-        """Return for how many products an expression holds, which does not change once all of them are visible."""
-        if not expression:
-            return self._products
+    def _select(self, expression: str) -> _Selection:
+        """Return the products for which an expression holds. Their count is kept once all products are visible."""
+        if expression == self._expression(EVERYTHING):
+            return _Selection(expression, self.shown_products)
         key = hashlib.blake2b(expression.encode(), digest_size=16).digest()
         count = self._counts.get(key)
         if count is None:
@@ -220,13 +222,13 @@ class MilvusEngine:
                 self._counts = {}
             if time.monotonic() > self._settled_at:
                 self._counts[key] = count
-        return count
+        return _Selection(expression, count)
 
     def _nearest(
         self, queries: NDArray[np.float32], k: int, depth: int, selection: _Selection, path: str = "candidates"
     ) -> list[_Ranked]:
         """Return the k nearest products of each query (n, d), from its `depth` nearest or, where needed, from more."""
-        if depth >= selection.matched <= MILVUS_MAX_MATCHES:
+        if depth >= selection.count <= MILVUS_MAX_MATCHES:
             found = self._hits(self._query(self._positions(selection), STORED))
             name = "matching rows" if selection.expression else "exact"
             return [_rank(found, query, k, name) for query in queries]
@@ -248,7 +250,7 @@ class MilvusEngine:
             filter=selection.expression,
             limit=depth,
             output_fields=STORED,
-            search_params={"metric_type": METRIC, "params": self._search_parameters(depth, selection.matched)},
+            search_params={"metric_type": METRIC, "params": self._search_parameters(depth, selection.count)},
         )
         ranked = []
         for query, hits in zip(queries, hits_of_queries, strict=True):

@@ -1,11 +1,15 @@
 """What a collection in Milvus knows of its products' fields: made of a build, and read back by the engine."""
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from retrieval.artifact.store import Build
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.artifact.build import Build
 from retrieval.errors import BadArtifact
 from retrieval.search.filters.facts import FieldFacts
 from retrieval.search.filters.language import Vocabulary
@@ -33,7 +37,7 @@ class CollectionFields:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        return Vocabulary(self.facts, self.reasons, self.names, self.left_out, self.unshown)
+        return Vocabulary(self.facts, self.reasons, self.names, self.left_out, self.unshown, diversifies=False)
 
     @property
     def schema(self) -> list[Column]:
@@ -82,7 +86,8 @@ def fields_of_build(build: Build) -> CollectionFields:
     filters, facts = build.filters, build.filters.vocabulary.filterable
     columns, left_out, room = {}, {}, MAX_FIELD_COLUMNS
     for number, (name, each) in enumerate(facts.items()):
-        values = filters.values_of(name)
+        listed = filters.values(name, _are_all_listed, "", limit=sys.maxsize).values
+        values = [counted.value for counted in listed]
         candidate = columns_of(number, each, values)
         needed = len(candidate.schema)
         if reason := reason_not_kept(candidate, values) or (_NO_ROOM if needed > room else ""):
@@ -94,9 +99,13 @@ def fields_of_build(build: Build) -> CollectionFields:
     return CollectionFields(facts, columns, left_out, unshown, filters.vocabulary.reasons, names)
 
 
+def _are_all_listed(positions: NDArray[np.integer]) -> NDArray[np.bool_]:
+    return np.ones(len(positions), np.bool_)
+
+
 def _unshown(build: Build) -> str:
-    sizes = build.products.sizes_behind_prefix()
-    position = int(sizes.argmax())
-    if sizes[position] <= MAX_VARCHAR_BYTES:
+    sizes = build.products.sizes_behind_prefix(build.products.standing())
+    number = int(sizes.argmax())
+    if sizes[number] <= MAX_VARCHAR_BYTES:
         return ""
-    return f"those of product {position + 1} take {sizes[position]} bytes, Milvus keeps {MAX_VARCHAR_BYTES}"
+    return f"the fields of product {number + 1} take {sizes[number]} bytes, Milvus keeps {MAX_VARCHAR_BYTES}"

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from retrieval.artifact import golden
-from retrieval.artifact.field_writer import members_of
-from retrieval.artifact.store import Build, open_current
+from retrieval.artifact.build import Build
+from retrieval.artifact.fields.writer import members
+from retrieval.artifact.store import open_current
 from retrieval.errors import BadArtifact
 from retrieval.search.filters.tree import Exists
 from retrieval.vectors import MIN_DIMENSION
@@ -90,10 +91,9 @@ def _load(cluster: Cluster, collection: str, build: Build, layout: Layout) -> No
     size = max(1, min(_MAX_PRODUCTS_PER_INSERT, _MAX_VECTOR_BYTES_PER_INSERT // (4 * dimension)))
     fields = _create(cluster, collection, dimension, layout.shards, fields_of_build(build))
     about = _parts_of_about(fields, len(build.products))
-    for first, prefixes, vectors in product_blocks(build, size):
-        positions = range(first, first + len(prefixes))
-        products = zip(positions, prefixes, vectors, strict=True)
-        rows = (_row(build, fields, position, prefix, vector) for position, prefix, vector in products)
+    for first, lines, prefixes, vectors in product_blocks(build, size):
+        products = zip(range(first, first + len(lines)), lines, prefixes, vectors, strict=True)
+        rows = (_row(fields, *product) for product in products)
         for some in _group_rows({**row, ABOUT: about.get(row[POSITION], "")} for row in rows):
             cluster.insert(collection, some)
     cluster.make_searchable(collection, len(build.products), layout.index, layout.replicas, fields.schema)
@@ -136,19 +136,18 @@ def _parts_of_about(fields: CollectionFields, products: int) -> dict[int, str]:
 
 
 def _row(
-    build: Build, fields: CollectionFields, position: int, prefix: bytes, vector: NDArray[np.float32]
+    fields: CollectionFields, position: int, line: bytes, prefix: bytes, vector: NDArray[np.float32]
 ) -> dict[str, Any]:
     """Return what Milvus keeps of a product. Raises CannotPublish where it does not keep the name."""
     if len(prefix) > MAX_VARCHAR_BYTES:
         problem = f"id and name take {len(prefix)} bytes, Milvus keeps {MAX_VARCHAR_BYTES}"
         raise CannotPublish(f"product {position + 1}: {problem}")
-    line = build.products.line(position)
     product: dict[str, Any] = orjson.loads(line)
     row = {POSITION: position, ID: product.pop("id"), PREFIX: prefix.decode(), VECTOR: vector}
     del product["name"]
     row[FURTHER] = "" if fields.unshown else line[len(prefix) :].decode()
     row |= fields.row_of_none
-    for path, value in members_of(product):
+    for path, value in members(product):
         if columns := fields.columns.get(".".join(path)):
             row |= columns.row(value)
     return row
@@ -168,12 +167,16 @@ def _group_rows(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
         yield group
 
 
-def product_blocks(build: Build, size: int) -> Iterator[tuple[int, list[bytes], NDArray[np.float32]]]:
-    """Yield all products in catalogue order, `size` at a time: first position, JSON prefixes, unit vectors (n, d)."""
-    row_of_product = build.products.groups.row_of(np.arange(len(build.products)))
-    for start in tqdm(range(0, len(row_of_product), size), desc="products", disable=None, leave=False):
-        rows = row_of_product[start : start + size]
-        yield start, build.products.prefixes(np.arange(start, start + len(rows))), build.index.vectors(rows)
+def product_blocks(build: Build, size: int) -> Iterator[tuple[int, list[bytes], list[bytes], NDArray[np.float32]]]:
+    """Yield all products in catalogue order, `size` at a time.
+
+    Of each part, it yields the number of its first product, the products' JSON, its prefixes, and unit vectors (n, d).
+    """
+    positions = build.products.standing()
+    for start in tqdm(range(0, len(positions), size), desc="products", disable=None, leave=False):
+        part = positions[start : start + size]
+        lines = [build.products.line(position) for position in part.tolist()]
+        yield start, lines, build.products.prefixes(part), build.vectors(part)
 
 
 def _verify(cluster: Cluster, collection: str, build: Build) -> MilvusEngine:
@@ -184,8 +187,10 @@ def _verify(cluster: Cluster, collection: str, build: Build) -> MilvusEngine:
     engine = MilvusEngine(cluster, collection)
     if engine.info.products != len(build.products):
         raise CannotPublish(f"{collection}: holds {engine.info.products:,} products, the build {len(build.products):,}")
+    no_users = np.empty((0, engine.info.dimension), np.float32)
     for name in [field["name"] for field in engine.info.filterable]:
-        found, expected = engine.count_matching(Exists(name)), build.filters.mask(Exists(name)).matched
+        _, _, found = engine.search_matching(no_users, 1, Exists(name))
+        expected = build.filters.mask(Exists(name)).matched
         if found != expected:
             raise CannotPublish(f"{collection}: {found:,} products have a value of {name}, in the build {expected:,}")
     try:

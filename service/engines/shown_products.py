@@ -3,7 +3,7 @@
 import orjson
 
 from retrieval.search.filters.language import EVERYTHING, BadFilter, Vocabulary, parse_filter
-from retrieval.search.filters.tree import Filter
+from retrieval.search.filters.tree import Filter, fields_of
 from service.errors import BadSetting
 
 
@@ -13,6 +13,6 @@ def read_shown(vocabulary: Vocabulary, text: str) -> Filter:
         tree = parse_filter(orjson.loads(text), vocabulary) if text else EVERYTHING
     except BadFilter as error:
         raise BadSetting(f"RECO_FILTER={text!r} does not fit the build: {error}") from error
-    if problem := vocabulary.problem_with(tree):
+    if problem := vocabulary.problem_with(fields_of(tree)):
         raise BadSetting(f"RECO_FILTER={text!r}: this engine does not filter by {problem}")
     return tree

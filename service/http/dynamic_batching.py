@@ -55,6 +55,6 @@ class DynamicBatcher:
         if time.thread_time() - began > _MAX_OVERRUN * max_seconds:
             self._cautious_until = time.monotonic() + _CAUTIOUS_SECONDS
         for answer in answers:
-            metrics.observe_answers([answer.best_score], (), recommender.info.products)
+            metrics.observe_answers([answer.best_score], (), recommender.shown_products)
         found, build_id = iter(answers), recommender.info.build_id
         return [BatchedAnswer(build_id, next(found).json) if user else None for user in users]

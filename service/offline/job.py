@@ -7,8 +7,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from retrieval.artifact.build import open_build
 from retrieval.artifact.durable import fsync
-from retrieval.artifact.store import open_current
+from retrieval.artifact.store import current_build_id, pin
 from service.engines.shown_products import read_shown
 from service.errors import BadBatch
 from service.offline.inputs import Block, BlockKey, open_users
@@ -31,7 +32,7 @@ def run_batch(source: Path, output: Path, settings: Settings, k: int | None = No
     """
     directory, limits = _parts_directory(source, output), _limits(settings.limits, k, part_rows)
     output_format, users = find_format(output), open_users(source)
-    build_id, artifacts = _verified_build_id(settings), settings.artifacts.absolute()
+    artifacts, build_id = settings.artifacts.absolute(), current_build_id(settings.artifacts)
     task = Task(artifacts, build_id, settings.filter, limits, users.parse_users, output_format.write_part)
     version = _version(source)
     state = {
@@ -44,7 +45,9 @@ def run_batch(source: Path, output: Path, settings: Settings, k: int | None = No
         "answers": output_format.name,
         "part_rows": part_rows,
     }
-    with open_parts(directory, state) as parts:
+    with pin(artifacts, build_id) as stack:
+        read_shown(open_build(artifacts, build_id).filters.vocabulary, settings.filter)
+        parts = stack.enter_context(open_parts(directory, state))
         try:
             keys, resumed = _answer_all(users.read_blocks(part_rows), parts, task, settings.workers)
             output_format.join_parts(map(parts.path, keys), parts.joined)
@@ -59,13 +62,6 @@ def run_batch(source: Path, output: Path, settings: Settings, k: int | None = No
     before = f", {resumed:,} of them by an earlier run" if resumed else ""
     failed = sum(map(parts.errors, keys))
     return f"{output}: {sum(key.rows for key in keys):,} users{before}; {failed:,} have an error"
-
-
-def _verified_build_id(settings: Settings) -> str:
-    """Return the id of the current build, which is good and has the fields of the filter."""
-    build = open_current(settings.artifacts)
-    read_shown(build.filters.vocabulary, settings.filter)
-    return build.id
 
 
 def _answer_all(blocks: Iterable[Block], parts: PartsDirectory, task: Task, workers: int) -> tuple[list[BlockKey], int]:

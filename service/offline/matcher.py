@@ -7,9 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
 import pyarrow as pa
 
-from service.errors import BadBatch
+from service.errors import BadBatch, BadSetting
 from service.http.requests.user_reader import collect_block
 from service.offline.answers import Answerer
 from service.offline.record_batches import ANSWERS, USER_COLUMNS, answer_batch, as_json, read_users
@@ -40,20 +41,23 @@ class BatchMatcher:
                                   concurrency=8)
         Spark:  users.mapInPandas(BatchMatcher("/mnt/artifacts").each, SPARK_SCHEMA)    # and so mapInArrow
 
-    Both want `artifacts` and this package on every node. Raises BadArtifact, or BadBatch where a column is missing or
-    has another type.
+    Both want `artifacts` and this package on every node. Only products that match the `filter`, parsed JSON, are found,
+    beside the users' own filters. Raises BadArtifact, or BadBatch where a column is missing or has another type, and
+    where the filter does not fit the build.
     """
 
     artifacts: str
     k: int = 10
     build_id: str | None = None
+    filter: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.k < 1:
             raise BadBatch(f"k={self.k}: must be at least 1")
+        self._shown()
 
     def __call__(self, batch: Batch) -> Batch:
-        answerer = _answerer(self.artifacts, self.k, self.build_id)
+        answerer = _answerer(self.artifacts, self.k, self.build_id, self._shown())
         if isinstance(batch, pa.RecordBatch):
             answers = _answers(answerer, [read_users(batch, answerer)])
             return pa.concat_batches([pa.RecordBatch.from_pylist([], ANSWERS), *answers.to_batches()])
@@ -67,6 +71,13 @@ class BatchMatcher:
         """Answer batch after batch."""
         return map(self, batches)
 
+    def _shown(self) -> str:
+        """Return the filter as JSON text, empty where there is none. Raises BadBatch."""
+        try:
+            return "" if self.filter is None else orjson.dumps(self.filter).decode()
+        except TypeError as error:
+            raise BadBatch(f"filter={self.filter!r}: must be JSON: {error}") from error
+
 
 _SPARK_MATCHES = "array<struct<id: string, name: string, score: double>>"
 SPARK_SCHEMA = (
@@ -76,8 +87,12 @@ SPARK_SCHEMA = (
 
 
 @cache
-def _answerer(artifacts: str, k: int, build_id: str | None) -> Answerer:
-    return Answerer(Path(artifacts), Limits(default_k=k, max_k=max(k, Limits.max_k)), build_id)
+def _answerer(artifacts: str, k: int, build_id: str | None, shown: str) -> Answerer:
+    limits = Limits(default_k=k, max_k=max(k, Limits.max_k))
+    try:
+        return Answerer(Path(artifacts), limits, build_id, shown)
+    except BadSetting as error:
+        raise BadBatch(f"filter={shown} does not fit the build: {error.__cause__}") from error
 
 
 def _answers(answerer: Answerer, blocks: Iterable[UserBlock]) -> pa.Table:
@@ -96,8 +111,6 @@ def _users_of_frame(frame: Any, answerer: Answerer) -> Iterable[UserBlock]:
     columns = frame[[name for name in USER_COLUMNS if name in frame]]
     try:
         table = pa.Table.from_pandas(columns, preserve_index=False)
-        if "k" in table.column_names and pa.types.is_floating(table["k"].type):  # So pandas keeps integers with gaps.
-            table = table.set_column(table.column_names.index("k"), "k", table["k"].cast(pa.int64()))
     except (pa.ArrowInvalid, pa.ArrowTypeError):  # A column has mixed types, so some rows are at fault, not all.
         rows = [{name: _plain_python(value) for name, value in row.items()} for row in columns.to_dict("records")]
         members = [answerer.reader.read_member(as_json(row), i) for i, row in enumerate(rows)]

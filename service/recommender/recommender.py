@@ -9,15 +9,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.artifact.products import parse_prefixes
 from retrieval.search.filters.language import EVERYTHING
-from retrieval.search.ranking import Neighbours, SearchPath
+from retrieval.search.ranking import SIDES, SearchPath
+from retrieval.search.reranking.lists import Ranked
 from retrieval.vectors import unit_vectors
 from service.engines.base import Catalogue, FieldEngine, SearchEngine
 from service.engines.shown_fields import ShownFields
 from service.errors import CannotFilter, CannotLookUp
 from service.recommender.answers import Matches, Recommendation
-from service.recommender.users import Item, Pending, Search, User, UserBlock, divide, full_searches, searches_of
+from service.recommender.lists import Found, UserLists
+from service.recommender.users import (
+    Item,
+    Pending,
+    Request,
+    Search,
+    User,
+    UserBlock,
+    divide,
+    full_searches,
+    searches_of,
+)
 
 Convert = Callable[[list[Recommendation]], Sequence[Any]]
 
@@ -25,7 +36,8 @@ Convert = Callable[[list[Recommendation]], Sequence[Any]]
 class Recommender:
     """Asks an engine for the matches of users.
 
-    `last_progress` is when it last began some users or had some read, as `time.monotonic` has it.
+    `last_progress` is when it last began some users or had some read, as `time.monotonic` has it; `shown_products` is
+    how many products may be found at all.
     """
 
     def __init__(self, engine: SearchEngine):
@@ -35,6 +47,7 @@ class Recommender:
         self._field_engine = engine if isinstance(engine, FieldEngine) else None
         self._engine_excludes = self._field_engine is not None
         self.vocabulary = self._field_engine.vocabulary if self._field_engine else None
+        self.shown_products = self._field_engine.shown_products if self._field_engine else engine.info.products
         self._threads = ThreadPoolExecutor(max(1, engine.concurrency - 1), "search")  # The calling thread searches too.
 
     @property
@@ -101,45 +114,44 @@ class Recommender:
     def _run(self, search: Search, convert: Convert) -> list[tuple[int, Any]]:
         """Return each user's index among all items, and answer."""
         self.last_progress = time.monotonic()
-        vectors, request = unit_vectors(search.vectors), search.request
-        query = request.filter or EVERYTHING
-        if request.filter is None and not request.excluded:
-            found = self.engine.search(vectors, request.depth)
-        else:
-            found = self.field_engine.search_matching(vectors, request.depth, query, request.excluded)
-        matched = None if request.filter is None else self.field_engine.count_matching(query)
-        explain = self._explain(search.users[0], found[0].path) if request.is_explained else None
-        answers = [
-            Recommendation(user.name, *self._select(found, i, user), matched=matched, explain=explain)
-            for i, user in enumerate(search.users)
-        ]
+        lists = UserLists(search, unit_vectors(search.vectors), self._ask, self.prefixes, self._field_engine)
+        found = lists.find()
+        answers = [self._answer(lists, found, row) for row in range(len(search.users))]
         return [*zip(search.indices, convert(answers), strict=True)]
 
-    def _select(self, sides: tuple[Neighbours, Neighbours], row: int, user: User) -> tuple[Matches, Matches]:
-        best, worst = sides
-        return self._matches(best, row, user, user.min_score, 1), self._matches(worst, row, user, user.max_score, -1)
+    def _ask(self, vectors: NDArray[np.float32], request: Request) -> Found:
+        """Return what the engine finds for unit vectors (n, d)."""
+        if request.is_plain:
+            best, worst = self.engine.search(vectors, request.depth)
+            return best, worst, self.shown_products
+        query = request.filter or EVERYTHING
+        return self.field_engine.search_matching(vectors, request.depth, query, request.excluded, request.without)
 
-    def _matches(self, side: Neighbours, row: int, user: User, bound: float | None, sign: int) -> Matches:
-        """Return a user's first k matches that are not excluded, as far as their scores are within the bound."""
-        positions, scores = side.positions[row], side.scores[row]
-        if len(positions) and positions[-1] < 0:  # An approximate engine pads what it did not find.
-            found = int(np.count_nonzero(positions >= 0))
-            positions, scores = positions[:found], scores[:found]
-        if user.exclude:
-            kept = [product["id"] not in user.exclude for product in parse_prefixes(self.prefixes(positions))]
-            positions, scores = positions[kept][: user.k], scores[kept][: user.k]
-        if bound is not None:
-            within = int(np.count_nonzero(sign * scores >= sign * bound))
-            positions, scores = positions[:within], scores[:within]
-        return Matches(
-            positions, scores, ShownFields(self.field_engine, positions, user.fields) if user.fields else None
-        )
+    def _answer(self, lists: UserLists, found: Found, row: int) -> Recommendation:
+        user, matched = lists.search.users[row], found[2]
+        if user.is_reranked:
+            self.last_progress = time.monotonic()
+        sides = zip(SIDES, found[:2], strict=True)
+        best, worst = (self._matches(user, lists.list_of(side, of_side, row)) for side, of_side in sides)
+        explain = self._explain(user, matched, lists.paths) if user.explain else None
+        return Recommendation(user.name, best, worst, matched=None if user.filter is None else matched, explain=explain)
 
-    def _explain(self, user: User, path: SearchPath | None) -> dict[str, Any]:
-        matched = self.field_engine.count_matching(user.filter or EVERYTHING)
-        unknown = int(np.count_nonzero(self.field_engine.positions_of([*user.exclude]) < 0))
-        went = path or SearchPath("")
-        return {"path": went.name, "matched": matched, "candidates": went.candidates, "unknown_excluded": unknown}
+    def _matches(self, user: User, ranked: Ranked) -> Matches:
+        fields = ShownFields(self.field_engine, ranked.positions, user.fields) if user.fields else None
+        return Matches(ranked.positions, ranked.scores, fields)
+
+    def _explain(self, user: User, matched: int, paths: dict[str, list[SearchPath]]) -> dict[str, Any]:
+        """Say how a user's matches were found: of several searches of a side, each way, and all that they scored."""
+        names = dict.fromkeys(path.name for side in SIDES for path in paths[side])
+        explain = {
+            "path": ", then ".join(names),
+            "matched": matched,
+            "candidates": {side: sum(path.candidates[side] for path in paths[side]) for side in SIDES},
+            "unknown_excluded": int(np.count_nonzero(self.field_engine.positions_of([*user.exclude]) < 0)),
+        }
+        if user.max_per:
+            explain["searches"] = {side: len(paths[side]) for side in SIDES}
+        return explain
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """A worker process, `python -m service.workers.worker`, started and commanded by the supervisor."""
 
+import gc
 import logging
 import os
 import resource
@@ -16,8 +17,8 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from service.cores import Cores
-from service.engines.faiss_engine import open_engine
-from service.errors import BadSetting
+from service.engines.faiss_engine import FaissEngine, open_engine
+from service.errors import INSTALL_MILVUS, BadSetting
 from service.http import metrics
 from service.recommender import Recommender, Serving
 from service.settings import MilvusSettings, Settings
@@ -34,6 +35,7 @@ _FOLLOW_SECONDS = 1.0  # between two looks at the cluster
 _THREAD_SWITCH_SECONDS = 0.0005
 
 MakeServer = Callable[[Serving], Server]
+OpenRecommender = Callable[[str, Recommender | None], Recommender]  # of a build, beside the one in use
 
 log = logging.getLogger(__name__)
 
@@ -70,13 +72,12 @@ class _CommandRunner:
     """Does what the supervisor commands, and puts the server to run into `servers`, or None if there is none.
 
     The server comes with the first build once connections may be accepted. The supervisor sends ("prepare", build id),
-    ("drop",), ("serve", build id), ("accept",), ("count", event, times), ("drain",) and ("end",). It gets ("prepared",
-    build id) or ("refused", build id, message), and ("serving", build id). At most two builds are open at a time.
+    ("drop",), ("serve", build id), ("accept",), ("record", event, amount), ("drain",) and ("end",). It gets
+    ("prepared", build id) or ("refused", build id, message), and ("serving", build id). At most two builds are open at
+    a time.
     """
 
-    def __init__(
-        self, supervisor: Connection, open_recommender: Callable[[str], Recommender], make_server: MakeServer
-    ) -> None:
+    def __init__(self, supervisor: Connection, open_recommender: OpenRecommender, make_server: MakeServer) -> None:
         self.servers: SimpleQueue[Server | None] = SimpleQueue()
         self._supervisor, self._open_recommender, self._make_server = supervisor, open_recommender, make_server
         self._serving: Serving | None = None
@@ -92,7 +93,7 @@ class _CommandRunner:
             "drop": self._drop,
             "serve": self._serve,
             "accept": self._accept,
-            "count": lambda event, times: metrics.EVENTS[event].inc(times),
+            "record": lambda event, amount: metrics.RECORD_EVENT[event](amount),
             "drain": self._drain,
         }
         try:
@@ -116,7 +117,8 @@ class _CommandRunner:
             if self._serving and build_id == self._served_id:
                 self._prepared = self._serving.recommender
             else:
-                self._prepared = self._open_recommender(build_id)
+                in_use = self._serving.recommender if self._serving else None
+                self._prepared = self._open_recommender(build_id, in_use)
         except Exception as error:  # noqa: BLE001 (whatever is wrong with a build, the one before answers on)
             self._supervisor.send(("refused", build_id, str(error)))
         else:
@@ -131,10 +133,16 @@ class _CommandRunner:
             self._prepare(build_id)
         if self._prepared is None:
             raise _CannotOpen
+        is_first = self._serving is None
         self._serving = self._serving or Serving(self._prepared)
         self._serving.recommender, self._served_id = self._prepared, build_id
         self._drop()
         self._supervisor.send(("serving", build_id))  # Not before: once this is logged, clients may ask.
+        # Schemas of requests refer to themselves, and keep fields of builds that are served no more open until they are
+        # collected. That takes a millisecond where what is there from the start on is left out, and else thirty.
+        gc.collect()
+        if is_first:
+            gc.freeze()
 
     def _accept(self) -> None:
         self._may_accept = True
@@ -161,17 +169,20 @@ def _follow_alias(serving: Serving) -> None:
             log.info("serving build %s", engine.info.build_id)
 
 
-def _open_recommender(settings: Settings, cores: Cores, build_id: str) -> Recommender:
+def _open_recommender(settings: Settings, cores: Cores, build_id: str, in_use: Recommender | None) -> Recommender:
+    """Open a build, and share what it has in common with the one in use."""
     if settings.milvus:
         return Recommender(_milvus_engine(settings.milvus, settings.filter))
-    return Recommender(open_engine(settings.artifacts, build_id, cores, settings.filter, on_mask=metrics.count_mask))
+    reuse = in_use.engine.build if in_use and isinstance(in_use.engine, FaissEngine) else None
+    engine = open_engine(settings.artifacts, build_id, cores, settings.filter, on_mask=metrics.count_mask, reuse=reuse)
+    return Recommender(engine)
 
 
 def _milvus_engine(settings: MilvusSettings, shown: str) -> "MilvusEngine":
     try:
         from service.engines import milvus_engine
     except ModuleNotFoundError as error:
-        raise BadSetting(f"RECO_ENGINE='milvus': {error}; pip install 'jetmlett[milvus]'") from error
+        raise BadSetting(f"RECO_ENGINE='milvus': {error}; {INSTALL_MILVUS}") from error
     return milvus_engine.open_engine(settings, shown)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from retrieval.artifact.store import Build
+from retrieval.artifact.build import Build
 from service.recommender import Recommender
 from tests.support.api import Api
 from tests.support.engines import engine_of

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval.artifact.store import Build
+from retrieval.artifact.build import Build
 from service.recommender import Recommender
 from tests.support.api import Api, check_problem
 from tests.support.engines import engine_of

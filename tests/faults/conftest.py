@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from index_builder.pipeline import BuildRequest, build
-from retrieval.artifact.store import open_build
+from retrieval.artifact.build import open_build
 from service.recommender import Recommender
 from tests.support.catalogues import products_of, write_lines
 from tests.support.engines import engine_of

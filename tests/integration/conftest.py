@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from retrieval.artifact.store import Build
+from retrieval.artifact.build import Build
 from service.http.app import create_app
 from service.recommender import Recommender, Serving
 from service.settings import Limits, Settings

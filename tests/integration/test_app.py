@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from index_builder.tuning.recall import summarise
-from retrieval.artifact.store import Build
+from retrieval.artifact.build import Build
 from service.recommender import Recommender
 from tests.integration.conftest import ApiOver
 from tests.support.api import JSON, Api, array, check_problem, user_json
@@ -51,6 +51,9 @@ def test_the_index_tells_what_is_served(api: Api, sample_build: Build) -> None:
             },
             "filterable": [
                 {"name": "cuisine", "type": "keyword", "values": 30, "coverage": 1.0},
+                {"name": "section", "type": "keyword", "values": 5, "coverage": 1.0},
+                {"name": "foods", "type": "list of keyword", "values": 182, "coverage": 2322 / 2460},
+                {"name": "tags", "type": "list of keyword", "values": 15, "coverage": 964 / 2460},
                 {"name": "description", "type": "keyword", "values": 2460, "coverage": 1.0},
             ],
         },

@@ -12,8 +12,9 @@ import pytest
 
 from index_builder.pipeline import BuildRequest, build
 from index_builder.tuning.recall import summarise
+from retrieval.artifact.build import Build
 from retrieval.artifact.manifest import Source
-from retrieval.artifact.store import Build, open_current
+from retrieval.artifact.store import open_current
 from retrieval.errors import BadCatalogue, BadQueries, RetrievalError
 from retrieval.vectors import unit_vectors
 from tests.support.catalogues import products_of, write_lines
@@ -107,6 +108,7 @@ def test_an_exact_build_measures_and_records_recall_one(build_of: BuildOf, facto
         "worst": "negated",
         "search": {"best": exact, "worst": exact},
         "filtered": [],
+        "uneven": [],
     }
     side = [vars(summarise(np.ones(300), k)) for k in (10, 100)]
     assert [(at_k["k"], at_k["users"], at_k["mean"]) for at_k in side] == [(10, 300, 1.0), (100, 300, 1.0)]

@@ -44,12 +44,12 @@ def run(*arguments: object, largest_file: int | None = None) -> subprocess.Compl
     )
 
 
-def test_a_build_is_summed_up_in_seven_lines(products: Path, root: Path) -> None:
+def test_a_build_is_summed_up_in_eight_lines(products: Path, root: Path) -> None:
     done = run("--products", products, "--out", root)
     build = open_current(root)
     megabytes = build.manifest.size_bytes / 1e6
     assert (done.returncode, done.stderr) == (0, "")
-    *lines, last = done.stdout.splitlines()
+    *lines, size, report = done.stdout.splitlines()
     assert lines == [
         f"published   {root / build.id}",
         "products    1,201 x 8 dimensions from products.jsonl",
@@ -58,7 +58,8 @@ def test_a_build_is_summed_up_in_seven_lines(products: Path, root: Path) -> None
         "worst       recall@10 1.0000 (at least 0.9991), recall@100 1.0000 (at least 0.9999)",
         "promise     kept: recall@10 and @100 of at least 0.99 on each side, measured on means of random products",
     ]
-    assert re.fullmatch(rf"size        {megabytes:.1f} MB, built in \d+\.\d s", last)
+    assert re.fullmatch(rf"size        {megabytes:.1f} MB, built in \d+\.\d s", size)
+    assert report == f"report      {root / build.id / 'report.html'}"
 
 
 def test_dropped_rows_and_given_users_are_in_the_summary(

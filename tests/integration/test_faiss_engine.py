@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from retrieval.artifact.store import Build
+from retrieval.artifact.build import Build
 from service.engines.faiss_engine import FaissEngine
 from tests.support.engine_contract import EngineContract, Products
 from tests.support.engines import engine_of

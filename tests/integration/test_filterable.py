@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from index_builder.__main__ import main
-from retrieval.artifact.fields import FIELD_FILES
+from retrieval.artifact.fields.lists import FIELD_FILES
 from retrieval.artifact.store import open_current
 from retrieval.errors import BadArtifact
 from retrieval.search.filters.facts import FieldFacts

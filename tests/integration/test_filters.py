@@ -96,6 +96,28 @@ def test_users_with_equal_filters_and_exclusions_share_a_search(filtered: Api, m
     assert sorted(sizes) == [1, 1, 1, 1, 1, 1, 2]
 
 
+def test_a_search_uses_its_mask_once(api_over: ApiOver, products: FilteredProducts, tmp_path: Path) -> None:
+    build, uses = products.build(tmp_path, index="Flat"), list[bool]()
+    build.filters.on_mask = uses.append
+    api = api_over(Recommender(engine_of(build)))
+    query, long = {"stock": True}, [f"p{position}" for position in range(70)]
+    searches: list[tuple[dict[str, Any], bool]] = [
+        ({"filter": query}, False),
+        ({"filter": query}, True),
+        ({"filter": query, "explain": True}, True),
+        ({"filter": query, "exclude": long}, True),
+        ({"filter": query, "exclude": long, "explain": True}, True),
+        ({"explain": True}, False),
+    ]
+    for options, is_cached in searches:
+        infer(api, **options)
+        assert uses == [is_cached]
+        uses.clear()
+    api.infer(user())
+    api.batch(array([user(filter=query)] * 3))
+    assert uses == [True]
+
+
 @pytest.mark.parametrize("options", KINDS, ids=str)
 def test_every_kind_of_index_gives_exactly_the_products_that_match(
     api_over: ApiOver, products: FilteredProducts, tmp_path: Path, options: dict[str, Any]

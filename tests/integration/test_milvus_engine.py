@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval.artifact.store import Build
+from retrieval.artifact.build import Build
 from retrieval.search.filters.language import parse_filter
 from retrieval.vectors import unit_vectors
 from service.engines.base import SearchEngine
@@ -130,9 +130,10 @@ def test_an_approximate_index_finds_nearly_all_that_match_also_where_a_side_disl
     for name, mask in liked.items():
         kept = np.flatnonzero(mask)
         tree = parse_filter({name: True}, engine.vocabulary)
-        assert engine.count_matching(tree) == len(kept)
+        *sides, matched = engine.search_matching(users, 10, tree)
+        assert matched == len(kept)
         found = 0
-        for sign, side in zip((1.0, -1.0), engine.search_matching(users, 10, tree), strict=True):
+        for sign, side in zip((1.0, -1.0), sides, strict=True):
             for user, positions_found, scores in zip(users, side.positions, side.scores, strict=True):
                 cosines = vectors[kept] @ user
                 assert np.isin(positions_found, kept).all()
@@ -193,7 +194,7 @@ def test_more_matches_than_milvus_finds_at_once_are_refused(
     monkeypatch.setattr(milvus_engine, "MILVUS_MAX_MATCHES", 40)
     user = unit_vectors(np.ones((1, 3)))
     assert [len(side) for side in found_by(engine, user, 40)[0].values()] == [40, 40]
-    with pytest.raises(TooLarge, match=r"^k and exclude ask for 41 matches, Milvus finds 40 at once$"):
+    with pytest.raises(TooLarge, match=r"^k, exclude and max_per ask for 41 matches, Milvus finds 40 at once$"):
         engine.search(user, 41)
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from retrieval.artifact.store import open_current
 from retrieval.errors import BadArtifact
 from retrieval.search.filters.language import EVERYTHING, parse_filter
+from retrieval.search.reranking import lists
 from retrieval.vectors import unit_vectors
 from service.errors import BadSetting, CannotPublish, EngineUnavailable
 from service.recommender import Recommender
@@ -17,9 +19,12 @@ from service.settings import MilvusSettings
 from tests.integration.conftest import ApiOver
 from tests.support.api import array, check_problem
 from tests.support.catalogues import products_of
+from tests.support.engines import engine_of
 from tests.support.filter_oracle import matching
-from tests.support.filtered import USER, FilteredProducts
+from tests.support.filtered import DIMENSION, USER, FilteredProducts
+from tests.support.list_oracle import ListOracle, drawn_options
 from tests.support.milvus import MilvusServer, on_milvus
+from tests.support.updated import ChangingCatalogue, random_changes, random_rows
 
 pytestmark = on_milvus
 
@@ -44,19 +49,38 @@ def publish_fields(milvus: MilvusServer, tmp_path: Path, build_of: Callable[...,
     return publish_fields
 
 
+def count(engine: Any, query: dict[str, Any]) -> int:
+    """Return how many products match."""
+    tree = parse_filter(query, engine.vocabulary)
+    return int(engine.search_matching(np.empty((0, engine.info.dimension), np.float32), 1, tree)[2])
+
+
+def published(milvus: MilvusServer, directory: Path) -> Any:
+    """Publish the build in a directory, and open an engine on it."""
+    from service.engines.milvus_engine import open_engine
+    from service.engines.milvus_publish import Layout, publish
+
+    settings = MilvusSettings(milvus.uri, alias=ALIAS, timeout=20.0)
+    publish(directory / "artifacts", settings, Layout("FLAT"))
+    return open_engine(settings)
+
+
+def check_equal(answer: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Assert that two answers are the same, up to the rounding of their scores."""
+    for side in ("best", "worst"):
+        scores, expected_scores = ([match.pop("score") for match in each[side]] for each in (answer, expected))
+        np.testing.assert_allclose(scores, expected_scores, rtol=0, atol=2e-6)
+    assert answer == expected
+
+
 def user(vector: list[float] = USER, **options: Any) -> bytes:
     return json.dumps({"name": "ann", "vector": vector, **options}).encode()
 
 
 def test_all_options_are_answered_as_numpy_says(milvus: MilvusServer, tmp_path: Path, api_over: ApiOver) -> None:
-    from service.engines.milvus_engine import open_engine
-    from service.engines.milvus_publish import Layout, publish
-
     products = FilteredProducts()
     products.build(tmp_path)
-    settings = MilvusSettings(milvus.uri, alias=ALIAS, timeout=20.0)
-    publish(tmp_path / "artifacts", settings, Layout("FLAT"))
-    api = api_over(Recommender(open_engine(settings)))
+    api = api_over(Recommender(published(milvus, tmp_path)))
     query = {"price": {"$gte": 0}, "tags": {"$ne": "hot"}}
     excluded = {f"p{i}" for i in range(3, 90)}
     options: dict[str, Any] = {"filter": query, "k": 5, "fields": ["*"], "explain": True}
@@ -102,6 +126,73 @@ def test_all_options_are_answered_as_numpy_says(milvus: MilvusServer, tmp_path: 
     assert api.get("/openapi.json").status == 200
 
 
+@pytest.mark.parametrize("spare", [0, 2])
+def test_limits_by_value_are_filled_up_from_further_down(
+    milvus: MilvusServer, tmp_path: Path, api_over: ApiOver, spare: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "_SPARE_PER_MATCH", spare)
+    products = FilteredProducts()
+    products.build(tmp_path)
+    oracle, api = ListOracle(products.vectors, products.fields), api_over(Recommender(published(milvus, tmp_path)))
+    for vector, options in drawn_options(40, spare):
+        options.pop("diversity", None)
+        left = matching(products.fields, options.get("filter", {}))
+        kept = [position for position in left if f"p{position}" not in options.get("exclude", ())]
+        answer = api.infer(user(vector, **options)).json
+        assert answer.get("matched") == (len(left) if "filter" in options else None)
+        oracle.check(answer, vector, kept, options)
+    explain = api.infer(user(max_per={"brand": 1, "tags": 1, "shop.city": 1}, k=12, explain=True)).json["explain"]
+    assert (explain["path"], explain["searches"]) == ("candidates, then matching rows", {"best": 2, "worst": 2})
+
+
+def test_a_list_whose_products_are_to_be_unlike_each_other_is_answered_with_501(
+    publish_fields: PublishFields, api_over: ApiOver
+) -> None:
+    engine, _ = publish_fields([{"price": 1}, {"price": 2}])
+    api, vector = api_over(Recommender(engine)), [1.0, 2.0, 3.0]
+    detail = "this engine does not diversify; leave diversity out"
+    check_problem(api.post("/infer", user(vector, diversity=0.1)), 501, detail)
+    assert api.infer(user(vector, diversity=0)).body == api.infer(user(vector)).body
+
+
+def test_a_delta_is_published_with_the_products_and_fields_of_the_pair(
+    milvus: MilvusServer, tmp_path: Path, api_over: ApiOver
+) -> None:
+    draw = np.random.default_rng(1)
+    rows = [{**row, "size": i, "story": "\0"} for i, row in enumerate(random_rows(draw, 0, 40, DIMENSION))]
+    for row in rows[1:]:
+        del row["story"]
+    catalogue = ChangingCatalogue(tmp_path / "artifacts", rows)
+    catalogue.update(
+        [
+            *random_changes(draw, catalogue, 5, DIMENSION),
+            {"id": "p0", "set": {"size": 1.5, "tags": ["new"], "story": None, "deep": {"er": [1, 2.5]}}},
+        ]
+    )
+    pair = open_current(catalogue.root)
+    engine = published(milvus, tmp_path)
+    assert engine.vocabulary.unsupported == {}
+    assert engine.info.products == engine.shown_products == len(catalogue.products) == len(pair.products)
+    of_milvus, of_faiss = (api_over(Recommender(each)) for each in (engine, engine_of(pair)))
+    queries: list[dict[str, Any]] = [
+        {},
+        {"size": {"$lt": 2}},
+        {"size": 1.5},
+        {"tags": {"$ne": "hot"}},
+        {"deep.er": {"$gt": 2}},
+        {"price": {"$gte": 8}, "size": {"$exists": False}},
+        {"story": {"$exists": True}},
+    ]
+    for query in queries:
+        for more in ({}, {"exclude": ["p0", "p41"]}, {"max_per": {"tags": 2}}):
+            body = user(draw.normal(size=DIMENSION).tolist(), filter=query, k=50, fields=["*"], **more)
+            check_equal(of_milvus.infer(body).json, of_faiss.infer(body).json)
+    for number in range(50):
+        answers = [api.get(f"/products/p{number}") for api in (of_milvus, of_faiss)]
+        assert answers[0].status == answers[1].status
+        assert answers[0].status == 404 or answers[0].body == answers[1].body
+
+
 def test_a_field_that_milvus_does_not_keep_is_left_out_and_said(
     publish_fields: PublishFields, api_over: ApiOver
 ) -> None:
@@ -124,6 +215,8 @@ def test_a_field_that_milvus_does_not_keep_is_left_out_and_said(
         answer = api.post("/infer", user(vector, filter={"$or": [{name: {"$exists": True}}, {"good": "x"}]}))
         check_problem(answer, 501, f"this engine does not filter by {name!r}: {reason}")
     assert api.post("/infer", user(vector, filter={"low": "text"})).status == 422
+    limited = api.post("/infer", user(vector, max_per={"good": 1, "nones": 1}))
+    check_problem(limited, 501, f"this engine does not filter by 'nones': {text}")
     bad, good = user(vector, filter={"cut": "a"}), user(vector, filter={"good": "\uffff!"}, fields=["*"])
     answers = api.batch(array([good, bad, good]), errors=1).json
     assert answers[1]["error"]["code"] == "not_implemented"
@@ -151,19 +244,20 @@ def test_fields_without_room_or_type_are_left_out_and_the_others_filter(
     reasons = {**{f"n{i:02}": room for i in range(54, 60)}, "tags": kind, "sizes": kind}
     assert said[1:] == [f"left out    filters by {name}: {reason}" for name, reason in reasons.items()]
     assert engine.vocabulary.unsupported == reasons
-    found = [engine.count_matching(parse_filter(query, engine.vocabulary)) for query in ({"n00": 0}, {"n53": 53})]
-    assert found == [1, 1]
+    assert [count(engine, query) for query in ({"n00": 0}, {"n53": 53})] == [1, 1]
 
 
 def test_fields_too_long_to_be_shown_still_filter(publish_fields: PublishFields, api_over: ApiOver) -> None:
-    fields: list[dict[str, Any]] = [{"price": 1}, {"price": 2, "story": "é" * 40_000}]
+    fields: list[dict[str, Any]] = [{"price": 1, "brand": "a"}, {"price": 2, "story": "é" * 40_000}]
     engine, said = publish_fields(fields)
-    reason = "those of product 2 take 80022 bytes, Milvus keeps 65535"
+    reason = "the fields of product 2 take 80022 bytes, Milvus keeps 65535"
     assert said[1:] == [f"left out    fields of matches: {reason}"]
     api = api_over(Recommender(engine))
     detail = f"this engine does not show fields: {reason}"
     check_problem(api.post("/infer", user([1.0, 2.0, 3.0], fields=["price"])), 501, detail)
     check_problem(api.get("/products/p0"), 501, detail)
+    limited = api.post("/infer", user([1.0, 2.0, 3.0], max_per={"brand": 1}))
+    check_problem(limited, 501, f"this engine does not limit values: {reason}")
     answer = api.infer(user([1.0, 2.0, 3.0], filter={"price": {"$gt": 1}})).json
     assert ([match["id"] for match in answer["best"]], answer["matched"]) == (["p1"], 1)
     assert api.get("/openapi.json").status == 200
@@ -192,7 +286,7 @@ def test_a_filter_for_all_requests_hides_products_everywhere(publish_fields: Pub
     assert ([match["id"] for match in filtered["best"]], filtered["matched"]) == (["p0"], 2)
     assert [api.get(f"/products/{name}").status for name in ("p0", "p1")] == [200, 404]
     assert api.post("/similar", b'{"ids": ["p1"]}').status == 422
-    assert engine.count_matching(EVERYTHING) == 4
+    assert (count(engine, {}), engine.shown_products) == (4, 4)
 
 
 def test_a_filter_for_all_requests_that_does_not_fit_is_refused_and_a_build_without_its_field_not_followed(
@@ -227,15 +321,15 @@ def test_counts_are_kept_once_all_replicas_must_have_the_products(
         monkeypatch.setattr(milvus_engine, "_SETTLING_SECONDS", seconds)
         engine, _ = publish_fields([{"price": 1}, {"price": 2}])
         asked: list[str] = []
-        count = engine._cluster.count_matching
+        counted = engine._cluster.count_matching
 
-        def note(*given: str, asked: list[str] = asked, count: Callable[..., int] = count) -> int:
+        def note(*given: str, asked: list[str] = asked, counted: Callable[..., int] = counted) -> int:
             asked.append(given[-1])
-            return count(*given)
+            return counted(*given)
 
         monkeypatch.setattr(engine._cluster, "count_matching", note)
-        query = parse_filter({"price": {"$gt": 1}}, engine.vocabulary)
-        assert [engine.count_matching(query), engine.count_matching(query)] == [1, 1]
+        query = {"price": {"$gt": 1}}
+        assert [count(engine, query), count(engine, query)] == [1, 1]
         assert asked == ["f0_price >= 2"] * calls
 
 
@@ -264,5 +358,6 @@ def test_a_collection_of_an_older_version_is_refused_and_not_followed(
 def test_a_build_without_fields_filters_to_everything(publish_fields: PublishFields) -> None:
     engine, said = publish_fields([{}, {}, {}])
     assert len(said) == 1
-    [best], [worst] = (side.positions for side in engine.search_matching(unit_vectors(np.ones((1, 3))), 5, EVERYTHING))
-    assert sorted(best) == sorted(worst) == [0, 1, 2]
+    best, worst, matched = engine.search_matching(unit_vectors(np.ones((1, 3))), 5, EVERYTHING)
+    assert sorted(best.positions[0]) == sorted(worst.positions[0]) == [0, 1, 2]
+    assert matched == 3

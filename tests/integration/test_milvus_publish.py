@@ -70,7 +70,7 @@ def test_the_alias_names_a_collection_of_the_whole_build(run: Publish, cluster: 
     rows = sorted(rows, key=lambda row: row["position"])
     assert [row["position"] for row in rows] == list(range(PRODUCTS))
     assert [row["head"].encode() for row in rows] == build.products.prefixes(np.arange(PRODUCTS))
-    expected = build.index.vectors(build.products.groups.row_of(np.arange(PRODUCTS)))
+    expected = build.vectors(np.arange(PRODUCTS))
     assert np.array([row["vector"] for row in rows], np.float32).tolist() == expected.tolist()
 
 

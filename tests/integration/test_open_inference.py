@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from retrieval.artifact.store import Build
+from retrieval.artifact.build import Build
 from retrieval.search.ranking import Neighbours
 from service.recommender import Recommender
 from service.settings import Limits

@@ -1,17 +1,21 @@
 """With a filter for all requests, the other products are in no answer: as though they were not in the catalogue."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from retrieval.artifact.store import open_current
 from service.__main__ import main
-from service.errors import BadSetting
+from service.errors import BadBatch, BadSetting
+from service.http import metrics
 from service.offline.job import run_batch
+from service.offline.matcher import BatchMatcher
 from service.recommender import Recommender
 from service.settings import Settings
 from tests.integration.conftest import ApiOver
@@ -132,6 +136,68 @@ def test_an_offline_batch_finds_what_is_shown(artifacts: Path, products: Filtere
     with pytest.raises(BadSetting, match="RECO_FILTER"):
         run_batch(source, tmp_path / "m2.jsonl", Settings(artifacts=artifacts, workers=1, filter='{"prise": 1}'))
     assert not (tmp_path / "m2.jsonl.parts").exists()
+
+
+def test_a_matcher_with_a_filter_finds_what_is_shown_and_matches(artifacts: Path, products: FilteredProducts) -> None:
+    users = pa.table(
+        {
+            "name": ["ann"] * 2,
+            "vector": [USER] * 2,
+            "exclude": pa.array([["p0", "p1"], None], pa.list_(pa.string())),
+            "filter": [None, '{"brand": {"$ne": "acme"}}'],
+        }
+    )
+    matcher = pickle.loads(pickle.dumps(BatchMatcher(str(artifacts), k=6, filter=SHOWN)))
+    plain, filtered = matcher(users).to_pylist()
+    assert plain["matched"] is None
+    check_unfiltered(products, {side: plain[side] for side in ("best", "worst")}, 6, {"p0", "p1"})
+    products.check(filtered, USER, 6, {"$and": [SHOWN, {"brand": {"$ne": "acme"}}]})
+    everything = BatchMatcher(str(artifacts))(users)
+    assert everything == BatchMatcher(str(artifacts), filter={})(users)
+    assert everything.to_pylist()[1]["matched"] == len(matching(products.fields, {"brand": {"$ne": "acme"}}))
+
+
+@pytest.mark.parametrize(
+    ("query", "complaint"),
+    [
+        (
+            {"prise": 1},
+            'filter={"prise":1} does not fit the build: '
+            "filter/prise is no field of this build; the nearest is 'price'",
+        ),
+        ([], "filter=[] does not fit the build: filter must be an object, not a list"),
+        ({"price": {1}}, "filter={'price': {1}}: must be JSON: Type is not JSON serializable: set"),
+    ],
+    ids=str,
+)
+def test_a_matcher_refuses_a_filter_that_does_not_fit(artifacts: Path, query: Any, complaint: str) -> None:
+    with pytest.raises(BadBatch) as error:
+        BatchMatcher(str(artifacts), filter=query)(pa.table({"name": ["ann"], "vector": [USER]}))
+    assert str(error.value) == complaint
+
+
+def test_the_matched_share_is_that_of_what_is_shown(
+    shown: Api, products: FilteredProducts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+    monkeypatch.setattr(metrics.MATCHED_SHARE, "observe", shares.append)
+    query = {"brand": {"$ne": "acme"}}
+    visible = matching(products.fields, SHOWN)
+    shown.infer(user(filter=query))
+    shown.batch(array([user(filter=query), user(), user(filter={})]))
+    shown.post("/similar", json.dumps({"ids": [f"p{visible[0]}"], "filter": query}).encode())
+    share = len(matching(products.fields, {"$and": [SHOWN, query]})) / len(visible)
+    assert shares == [share, share, 1.0, share]
+
+
+def test_the_matched_share_is_nothing_where_nothing_is_shown(
+    api_over: ApiOver, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+    monkeypatch.setattr(metrics.MATCHED_SHARE, "observe", shares.append)
+    empty = api_over(Recommender(engine_of(open_current(artifacts), shown='{"brand": "nobody\'s"}')))
+    assert empty.infer(user(filter={})).json == {"name": "ann", "best": [], "worst": [], "matched": 0}
+    assert shares == [0.0]
 
 
 def test_a_check_refuses_a_filter_that_does_not_fit_the_build(

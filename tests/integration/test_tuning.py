@@ -14,7 +14,8 @@ from index_builder.pipeline import BuildRequest, build
 from index_builder.tuning import clock
 from index_builder.tuning.clock import TimedSearch
 from index_builder.tuning.plan import Screening
-from retrieval.artifact.store import Build, open_current
+from retrieval.artifact.build import Build
+from retrieval.artifact.store import open_current
 from retrieval.errors import BadIndexKind, LowRecall
 from retrieval.vectors import unit_vectors
 from service.http.app import create_app
@@ -129,7 +130,9 @@ def test_the_report_holds_what_was_measured_and_chosen(built: Build, root: Path)
     assert (report["recall"], report["index"]) == (asdict(manifest.recall), manifest.index.factory)
     assert {side: report["chosen"][side]["settings"] for side in ("best", "worst")} == asdict(manifest.index.search)
     assert {point["factory"] for point in report["measured"]} >= {"Flat", report["index"]}
-    assert {point["side"] for point in report["measured"]} == {"best", "worst"}
+    assert report["chosen"]["factory"] == report["index"]
+    for point in report["measured"]:
+        assert set(point) == {"factory", "best", "worst", "seconds"}
     for side, sign in (("best", -1), ("worst", 1)):
         quantiles = list(report["scores"][side].values())
         assert list(report["scores"][side]) == ["0%", "1%", "25%", "50%", "75%", "99%", "100%"]
@@ -141,7 +144,9 @@ def test_the_report_holds_what_was_measured_and_chosen(built: Build, root: Path)
     )
     assert report["catalogue"] == {
         "products": 5200,
+        "dimension": 48,
         "dropped_rows": 0,
+        "row_faults": [],
         "groups_of_identical_vectors": 0,
         "products_in_such_groups": 0,
         "largest_group": 1,
@@ -238,7 +243,7 @@ def test_auto_answers_small_catalogues_of_any_dimension_exactly(build_of: BuildO
     vectors = np.random.default_rng(3).normal(size=(count, dimension))
     built = build_of(products_of(vectors))
     assert built.manifest.index.factory == "Flat"
-    check_exact(built.index, vectors, np.random.default_rng(4).normal(size=(5, dimension)), 10)
+    check_exact(built.base.index, vectors, np.random.default_rng(4).normal(size=(5, dimension)), 10)
 
 
 @pytest.mark.parametrize(("count", "dimension"), [(17, 7), (60, 2), (60, 301), (60, 1024), (300, 3)], ids=str)
@@ -246,7 +251,7 @@ def test_a_compressed_kind_can_be_had_for_small_catalogues(build_of: BuildOf, co
     vectors = np.random.default_rng(3).normal(size=(count, dimension))
     built = build_of(products_of(vectors), index="Tiers2x1")
     assert built.manifest.index.factory == "Tiers2x1"
-    check_exact(built.index, vectors, np.random.default_rng(4).normal(size=(5, dimension)), 10)
+    check_exact(built.base.index, vectors, np.random.default_rng(4).normal(size=(5, dimension)), 10)
 
 
 def test_a_compressed_kind_whose_codes_find_too_few_is_not_had_by_scanning_all_rows(build_of: BuildOf) -> None:
@@ -268,7 +273,7 @@ def test_fewer_vectors_than_training_needs_are_refused(build_of: BuildOf, count:
 def test_catalogues_of_identical_products(build_of: BuildOf, index: str, identical: int) -> None:
     vectors = np.random.default_rng(5).normal(size=(300, 8))
     vectors[:identical] = vectors[0]
-    check_exact(build_of(products_of(vectors), index=index).index, vectors, vectors[[0, 299]] + 0.1, 200)
+    check_exact(build_of(products_of(vectors), index=index).base.index, vectors, vectors[[0, 299]] + 0.1, 200)
 
 
 def test_a_large_catalogue_of_few_distinct_vectors(build_of: BuildOf) -> None:
@@ -277,7 +282,7 @@ def test_a_large_catalogue_of_few_distinct_vectors(build_of: BuildOf) -> None:
     built = build_of(products_of(vectors))
     manifest = built.manifest
     assert (manifest.products, manifest.distinct_vectors, manifest.index.factory) == (6000, 700, "Flat")
-    check_exact(built.index, vectors, distinct[:5] + 0.1, 30)
+    check_exact(built.base.index, vectors, distinct[:5] + 0.1, 30)
 
 
 def far_users(vectors: np.ndarray, count: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Engines as tests make them."""
 
-from retrieval.artifact.store import Build
+from retrieval.artifact.build import Build
 from service.cores import Cores, shared_cores
 from service.engines.faiss_engine import FaissEngine
 from service.engines.shown_products import read_shown

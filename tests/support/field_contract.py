@@ -65,15 +65,26 @@ class Filtered:
         rows = [{**row, **more} for row, more in zip(products_of(self.vectors), fields, strict=True)]
         self.engine: Any = engine_over(rows)
 
-    def check(self, query: Product, k: int = 7, excluded: frozenset[str] = frozenset()) -> None:
-        """Assert that the count and both sides are the oracle's: membership, scores and order."""
+    def check(
+        self,
+        query: Product,
+        k: int = 7,
+        excluded: frozenset[str] = frozenset(),
+        left_out: Product | None = None,
+    ) -> None:
+        """Assert that the count and both sides are the oracle's: membership, scores and order.
+
+        Products that the filter `left_out` lets through are not to be found, but counted.
+        """
         matched = matching(self.fields, query)
         tree = parse_filter(query, self.engine.vocabulary)
-        if k < len(matched) or excluded:  # Otherwise the width of an answer tells the count.
-            assert self.engine.count_matching(tree) == len(matched), query
-        kept = np.array([position for position in matched if f"p{position}" not in excluded], np.int64)
-        found = self.engine.search_matching(unit_vectors(self.user[None]), k, tree, excluded)
-        for side, neighbours in zip(("best", "worst"), found, strict=True):
+        without = None if left_out is None else parse_filter(left_out, self.engine.vocabulary)
+        gone = {*matching(self.fields, left_out)} if left_out is not None else set[int]()
+        gone |= {position for position in matched if f"p{position}" in excluded}
+        kept = np.array([position for position in matched if position not in gone], np.int64)
+        *sides, count = self.engine.search_matching(unit_vectors(self.user[None]), k, tree, excluded, without)
+        assert count == len(matched), query
+        for side, neighbours in zip(("best", "worst"), sides, strict=True):
             positions, scores = neighbours.positions[0], neighbours.scores[0]
             assert len(positions) == min(k, len(kept)), query
             assert np.isin(positions, kept).all(), query
@@ -118,6 +129,17 @@ class FieldContract:
             k = int(draw.choice([1, 3, 10, 2 * catalogue_size]))
             names = draw.choice(catalogue_size, draw.choice([0, 5, 70]), replace=False)
             filtered.check(drawn.filter(), k, frozenset(f"p{i}" for i in names) | {"unknown", 'p"', "\ud800"})
+
+    def test_products_that_a_second_filter_leaves_out_are_counted_but_not_found(
+        self, engine_over: EngineOver, catalogue_size: int
+    ) -> None:
+        filtered = Filtered(engine_over, RandomFilters(7).products(catalogue_size))
+        drawn, draw = RandomFilters(12), np.random.default_rng(4)
+        for left_out in ({}, {"$not": {}}, *(drawn.filter() for _ in range(20))):
+            names = frozenset(f"p{i}" for i in draw.choice(catalogue_size, draw.choice([0, 5]), replace=False))
+            k = int(draw.choice([1, 7, 2 * catalogue_size]))
+            filtered.check({}, k, names, left_out)
+            filtered.check(drawn.filter(), k, names, left_out)
 
     def test_texts_of_all_kinds_are_only_texts(self, engine_over: EngineOver) -> None:
         fields: list[Product] = [
@@ -167,14 +189,9 @@ class FieldContract:
         ]
         ids = ["p31", "p32", "p3", 'p"', "", "p3", "\ud800", "p3\x00"]
         assert filtered.engine.positions_of(ids).tolist() == [31, -1, 3, -1, -1, 3, -1, -1]
-        vectors = filtered.engine.unit_vectors_of(ids)
-        assert [vector is None for vector in vectors] == [False, True, False, True, True, False, True, True]
-        np.testing.assert_allclose(
-            [vector for vector in vectors if vector is not None],
-            unit_vectors(filtered.vectors)[[31, 3, 3]],
-            rtol=0,
-            atol=1e-7,
-        )
+        for some in (positions, positions[:0]):
+            expected = unit_vectors(filtered.vectors)[some]
+            np.testing.assert_allclose(filtered.engine.vectors_of(some), expected, rtol=0, atol=1e-7)
         assert filtered.engine.positions_of([]).tolist() == []
         assert filtered.engine.positions_of(["\ud800"]).tolist() == [-1]
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from index_builder.pipeline import BuildRequest, build
-from retrieval.artifact.store import Build, open_current
+from retrieval.artifact.build import Build
+from retrieval.artifact.store import open_current
 from tests.support.catalogues import products_of, write_lines
 from tests.support.filter_oracle import RandomFilters, matching
 from tests.support.oracle import Oracle

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from retrieval.artifact.field_writer import FieldReport, FieldWriter
-from retrieval.artifact.fields import open_filters
-from retrieval.artifact.products import ProductWriter, open_products
+from retrieval.artifact.fields.lists import open_fields
+from retrieval.artifact.fields.writer import FieldReport, FieldWriter
+from retrieval.artifact.products import ProductWriter, open_products, open_rows, write_rows
+from retrieval.search.filters.facts import FieldFacts
 from retrieval.search.filters.language import BadFilter
-from retrieval.search.filters.masks import FilterIndex
+from retrieval.search.filters.masks import FilterIndex, Mask, MaskMaker
 from retrieval.search.ranking import RowAssigner
 
 
@@ -28,17 +29,26 @@ def write_fields(
         fields.append(f"p{i}", product)
     assigner.assign(np.array(rows or range(len(products)), np.float32)[:, np.newaxis])
     table.close()
-    table.finish(assigner.groups())
+    table.finish()
+    write_rows(directory, assigner.groups())
     try:
         return fields.finish()
     finally:
         fields.close()
 
 
+def open_filters(directory: Path, facts: list[FieldFacts]) -> FilterIndex[Mask]:
+    """Open the filters over the products whose tables are in a directory."""
+    products = open_products(directory)
+    rows = open_rows(directory, len(products))
+    vocabulary, lists = open_fields(directory, facts, len(products))
+    return FilterIndex(vocabulary, lists, MaskMaker(rows.groups, rows.row_of_product))
+
+
 def filters_over(products: Sequence[dict[str, Any]], rows: Sequence[int] | None = None) -> FilterIndex:
     with tempfile.TemporaryDirectory() as directory:
         report = write_fields(Path(directory), products, rows=rows)
-        return open_filters(Path(directory), report.filterable, open_products(Path(directory)))
+        return open_filters(Path(directory), report.filterable)
 
 
 def matches(filters: FilterIndex, query: dict[str, Any]) -> list[int]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from retrieval.artifact.store import Build
+from retrieval.artifact.build import Build
 from service.recommender import Recommender
 from tests.support.engines import engine_of
 from tests.support.matches import answers_to, user_row

@@ -2,35 +2,59 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cached_property, partial, reduce
-from typing import Any
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.search.filters.language import Vocabulary, parse_filter
-from retrieval.search.filters.postings import Bitmap, Numbers, Postings, Texts, complement_of, members_of, pack
-from retrieval.search.filters.tree import Compare, Every, Exists, Filter, Not, OneOf, Some
+from retrieval.search.filters.postings import (
+    Bitmap,
+    count_by_group,
+    count_of,
+    members_of,
+    pack,
+)
+from retrieval.search.filters.tree import Filter
+from retrieval.search.filters.values import FieldValues, Shown, ValueCounts, list_values
 from retrieval.search.ranking import RowGroups
 
 MAX_LISTED_ROWS = 2**15  # More rows are not scored one by one, and need no list.
 _MAX_CACHE_BYTES = 32 * 2**20
-_FEW = 16  # A product looked up on its own takes about so many times as long as one of all.
+M = TypeVar("M", bound="ProductMask")
 
 
 @dataclass(frozen=True, eq=False)
-class Mask:
-    """The products that a filter lets through, `matched` of them.
-
-    `products` is their bitmap, and `rows` that of the index rows that any of them has, `row_count` of them. `row_ids`
-    (row_count,) are these rows in rising order where they are few, or None.
-    """
+class ProductMask:
+    """The products that a filter lets through, `matched` of them; `products` is their bitmap."""
 
     matched: int
     products: Bitmap
+
+    @property
+    def size_bytes(self) -> int:
+        return self.products.nbytes
+
+    def holds(self, positions: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Tell which products match, in the shape of `positions`."""
+        return holds(self.products, positions)
+
+    def positions(self) -> NDArray[np.int64]:
+        """Return the products (matched,) in catalogue order."""
+        return members_of(self.products)
+
+
+@dataclass(frozen=True, eq=False)
+class Mask(ProductMask):
+    """The mask of an index: `rows` is the bitmap of the rows that any of the products has, `row_count` of them.
+
+    `row_ids` (row_count,) are these rows in rising order where they are few, or None.
+    """
+
     row_count: int
     rows: Bitmap
     row_ids: NDArray[np.int64] | None
@@ -39,10 +63,6 @@ class Mask:
     def size_bytes(self) -> int:
         own_rows = 0 if self.rows is self.products else self.rows.nbytes
         return self.products.nbytes + own_rows + (0 if self.row_ids is None else self.row_ids.nbytes)
-
-    def holds(self, positions: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """Tell which products match, in the shape of `positions`."""
-        return holds(self.products, positions)
 
     def row_blocks(self, size: int) -> Iterator[NDArray[np.int64]]:
         """Yield its rows in rising order, about `size` of them at a time at most."""
@@ -55,21 +75,21 @@ class Mask:
             if len(rows):
                 yield rows
 
-    def positions(self) -> NDArray[np.int64]:
-        """Return the products (matched,) in catalogue order."""
-        return members_of(self.products)
-
 
 class MaskMaker:
     """Makes the masks of products in one build. Safe to use from many threads."""
 
     def __init__(self, groups: RowGroups, row_of_product: NDArray[np.integer]):
-        self._groups, self._row_of_product = groups, row_of_product
+        self._groups, self._row_of_product, self._row_sizes = groups, row_of_product, np.diff(groups.starts)
         self.product_count = groups.product_count
 
     def mask_of(self, products: Bitmap) -> Mask:
         """Return the mask that holds the products of a bitmap."""
-        rows = self._rows_of(products)
+        rows = (
+            products
+            if self._groups.is_one_to_one
+            else pack(count_by_group(products, self._row_of_product, self._row_sizes) > 0)
+        )
         row_count = count_of(rows)
         row_ids = members_of(rows) if row_count <= MAX_LISTED_ROWS else None
         return Mask(count_of(products), products, row_count, rows, row_ids)
@@ -78,7 +98,7 @@ class MaskMaker:
         """Return a mask that does not hold the products at these positions; it takes little time where they are few."""
         products = without_members(mask.products, positions)
         matched = count_of(products)
-        if self._groups.row_count == self._groups.product_count:
+        if self._groups.is_one_to_one:
             rows, row_count = products, matched
         else:
             concerned = np.unique(self._row_of_product[positions]).astype(np.int64)
@@ -90,107 +110,85 @@ class MaskMaker:
             row_ids = row_ids[holds(rows, row_ids)]
         return Mask(matched, products, row_count, rows, row_ids)
 
-    def _rows_of(self, products: Bitmap) -> Bitmap:
-        """Return the rows of products: found one by one where they are few, or else by the first product of each."""
-        groups = self._groups
-        if groups.row_count == groups.product_count:
-            return products
-        if count_of(products) * _FEW < self.product_count:
-            rows = np.zeros(groups.row_count, np.bool_)
-            rows[self._row_of_product[members_of(products)]] = True
-        else:
-            first, others = self._first_and_other_products
-            chosen = np.unpackbits(products, count=self.product_count, bitorder="little").view(np.bool_)
-            rows = chosen[first]
-            rows[self._row_of_product[others[chosen[others]]]] = True
-        return pack(rows)
 
-    @cached_property
-    def _first_and_other_products(self) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-        """The first product of each row, and the products that share a row with an earlier one."""
-        is_other = np.ones(self.product_count, np.bool_)
-        is_other[self._groups.starts[:-1]] = False
-        return self._groups.products[self._groups.starts[:-1]], self._groups.products[is_other]
+class Lists(Protocol):
+    """The inverted lists of the fields of some products."""
+
+    def evaluate(self, tree: Filter) -> Bitmap:
+        """Return the products that a filter lets through."""
+
+    def value_counts(self, field: str, shown: Shown) -> list[ValueCounts]:
+        """Return how many products that are shown have each value of a field, in one part or several."""
 
 
-class FilterIndex:
+class MaskMakes(Protocol[M]):
+    """Makes masks of some kind."""
+
+    def mask_of(self, products: Bitmap) -> M:
+        """Return the mask that holds the products of a bitmap."""
+
+    def without(self, mask: M, positions: NDArray[np.integer]) -> M:
+        """Return a mask that does not hold the products at these positions; it takes little time where they are few."""
+
+
+class FilterIndex(Generic[M]):
     """Reads filters over the products of one build, and compiles them. Safe to use from many threads.
 
     `on_mask` is told with each mask that is wanted whether it was cached.
     """
 
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        postings: Mapping[str, Postings],
-        groups: RowGroups,
-        row_of_product: NDArray[np.integer],
-    ):
-        """`postings` are those of each filterable field."""
-        self.vocabulary, self._postings = vocabulary, postings
-        self._maker, self._count = MaskMaker(groups, row_of_product), groups.product_count
-        self._cache = MaskCache(_MAX_CACHE_BYTES)
+    def __init__(self, vocabulary: Vocabulary, lists: Lists, maker: MaskMakes[M]):
+        """`lists` are those of the fields of the vocabulary."""
+        self.vocabulary, self.lists, self.evaluate, self.maker = vocabulary, lists, lists.evaluate, maker
+        self._cache = MaskCache[M](_MAX_CACHE_BYTES)
         self.on_mask: Callable[[bool], object] = lambda _was_cached: None
 
     def parse(self, value: Any) -> Filter:
         """Return the filter in parsed JSON. Raises BadFilter."""
         return parse_filter(value, self.vocabulary)
 
-    def values_of(self, name: str) -> Texts | Numbers:
-        """Return the distinct values of a filterable field in rising order; booleans are 0 and 1."""
-        return self._postings[name].values
-
-    def mask(self, tree: Filter, excluded: NDArray[np.integer] | None = None) -> Mask:
-        """Return the mask of a filter that `parse` has returned, without the products at `excluded` positions.
-
-        No mask without products is kept, as each user has others.
-        """
+    def mask(self, tree: Filter) -> M:
+        """Return the mask of a filter that `parse` has returned."""
         compiled = False
 
-        def compile_mask() -> Mask:
+        def compile_mask() -> M:
             nonlocal compiled
             compiled = True
-            return self._compile(tree)
+            return self.maker.mask_of(self.evaluate(tree))
 
         mask = self._cache.get(tree, compile_mask)
         self.on_mask(not compiled)
-        return mask if excluded is None else self._maker.without(mask, excluded)
+        return mask
 
-    def _compile(self, tree: Filter) -> Mask:
-        return self._maker.mask_of(self._evaluate(tree))
+    def but(self, mask: M, tree: Filter) -> M:
+        """Return a mask without the products that a filter lets through. It is not kept: each user has another one."""
+        return self.maker.mask_of(mask.products & ~self.evaluate(tree))
 
-    def _evaluate(self, tree: Filter) -> Bitmap:
-        match tree:
-            case OneOf(field, values):
-                return self._postings[field].one_of(values)
-            case Compare(field, order, operand):
-                return self._postings[field].compare(order, operand)
-            case Exists(field):
-                return self._postings[field].all()
-            case Not(inner):
-                return complement_of(self._evaluate(inner), self._count)
-            case Some(members):
-                return reduce(np.bitwise_or, map(self._evaluate, members))
-            case Every(members):
-                return reduce(np.bitwise_and, map(self._evaluate, members), pack(np.ones(self._count, np.bool_)))
+    def values(self, name: str, shown: Shown, text: str, limit: int) -> FieldValues:
+        """Return what `list_values` does of a filterable field, over the products that are shown."""
+        return list_values(self.vocabulary.filterable[name], self.lists.value_counts(name, shown), text, limit)
+
+    def without(self, mask: M, positions: NDArray[np.integer]) -> M:
+        """Do what `MaskMaker.without` does. No such mask is kept, as each user excludes other products."""
+        return self.maker.without(mask, positions)
 
 
-class MaskCache:
+class MaskCache(Generic[M]):
     """The masks used last, up to `max_bytes` of them. What two threads want at once is compiled by one of them."""
 
     def __init__(self, max_bytes: int):
         self._max_bytes, self._bytes = max_bytes, 0
-        self._masks: OrderedDict[Hashable, Future[Mask]] = OrderedDict()
+        self._masks: OrderedDict[Hashable, Future[M]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, compile_mask: Callable[[], Mask]) -> Mask:
+    def get(self, key: Hashable, compile_mask: Callable[[], M]) -> M:
         """Return the mask of a key; what compiling raises is raised in every thread that waits, and forgotten."""
         with self._lock:
             cached = self._masks.get(key)
             if cached:
                 self._masks.move_to_end(key)
             else:
-                self._masks[key] = pending = Future[Mask]()
+                self._masks[key] = pending = Future[M]()
         if cached:
             return cached.result()
         try:
@@ -226,7 +224,3 @@ def without_members(bitmap: Bitmap, positions: NDArray[np.integer]) -> Bitmap:
     other = bitmap.copy()
     np.bitwise_and.at(other, positions >> 3, ~(1 << (positions & 7).astype(np.uint8)))
     return other
-
-
-def count_of(bitmap: Bitmap) -> int:
-    return int(np.bitwise_count(bitmap).sum())

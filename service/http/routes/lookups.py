@@ -4,11 +4,14 @@ from typing import Any
 
 from flask import Response, request
 
+from service.engines.shown_fields import ShownFields
 from service.errors import UnknownProduct
 from service.http import encoding, lookups, metrics
+from service.http.requests.misspelt import find_misspelt
 from service.http.requests.schemas import load, read_digits
 from service.http.requests.text import read_json
 from service.http.routes.base import USERS, Routes, View, respond, respond_json
+from service.http.routes.recommendations import name_ignored
 from service.recommender import Recommender
 
 
@@ -17,6 +20,7 @@ class Lookups(Routes):
         return {
             "products": self.products,
             "product": self.product,
+            "field": self.field,
             "similar": self.similar,
             "samples": self.samples,
             "landmarks": self.sampled_points,
@@ -24,11 +28,8 @@ class Lookups(Routes):
         }
 
     def products(self, recommender: Recommender) -> Response:
-        arguments = request.args.to_dict()
-        limit = read_digits(arguments.get("limit", ""))
-        number = {} if limit is None else {"limit": limit}
-        query = self._load(recommender, "ProductsQuery", {**arguments, **number}, "a query")
-        positions = recommender.catalogue.starting_with(**query)
+        query = self._load_query(recommender, "ProductsQuery")
+        positions = lookups.find_products(recommender.catalogue, **query)
         return respond(recommender, encoding.write_products(recommender.prefixes, positions))
 
     def product(self, recommender: Recommender) -> Response:
@@ -38,24 +39,42 @@ class Lookups(Routes):
             raise UnknownProduct(f"no product has the id {identifier[:100]!r}")
         return respond_json(recommender, recommender.field_engine.fields_of(positions)[0])
 
+    def field(self, recommender: Recommender) -> Response:
+        query = self._load_query(recommender, "FieldQuery")
+        name = request.view_args["name"]  # type: ignore[index]
+        return respond_json(recommender, lookups.list_values(recommender, name, **query))
+
     def similar(self, recommender: Recommender) -> Response:
-        query = self._load(recommender, "SimilarRequest", read_json(self.read_body()), "the body")
+        body = read_json(self.read_body())
+        query = self._load(recommender, "SimilarRequest", body, "the body")
         request.environ[USERS] = 1
         answer = lookups.similar(recommender, **query)
-        metrics.observe_answers([], [answer.matched], recommender.info.products)
+        metrics.observe_answers([], [answer.matched], recommender.shown_products)
         written = encoding.write_similar(recommender.prefixes, query["ids"], answer, self.reserve_answer())
-        return respond(recommender, written)
+        response = respond(recommender, written)
+        name_ignored(response, find_misspelt(body))
+        return response
 
     def samples(self, recommender: Recommender) -> Response:
         return respond_json(recommender, {"users": recommender.catalogue.sample_users})
 
     def sampled_points(self, recommender: Recommender) -> Response:
+        names = [*self._load_query(recommender, "MapQuery").values()]
         positions, points = recommender.catalogue.sampled_points
-        return respond(recommender, encoding.write_points(recommender.prefixes, positions, points))
+        fields = ShownFields(recommender.field_engine, positions, names) if names else None
+        written = encoding.write_points(recommender.prefixes, positions, points, fields, self.reserve_answer())
+        return respond(recommender, written)
 
     def project(self, recommender: Recommender) -> Response:
         query = self._load(recommender, "MapRequest", read_json(self.read_body()), "the body")
         return respond_json(recommender, lookups.project(recommender.catalogue, **query))
+
+    def _load_query(self, recommender: Recommender, name: str) -> dict[str, Any]:
+        """Return the parameters of the request's query, as `_load` does."""
+        arguments = request.args.to_dict()
+        limit = read_digits(arguments.get("limit", ""))
+        number = {} if limit is None else {"limit": limit}
+        return self._load(recommender, name, {**arguments, **number}, "a query")
 
     def _load(self, recommender: Recommender, name: str, value: Any, subject: str) -> dict[str, Any]:
         """Return the fields of a request, given as parsed JSON. Raises BadRequest with every fault."""

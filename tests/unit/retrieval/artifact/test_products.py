@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from retrieval.artifact.products import ProductTable, ProductWriter, open_products
-from retrieval.search.ranking import RowGroups
 
 
 def table_of(directory: Path, ids: list[str]) -> ProductTable:
@@ -14,8 +13,7 @@ def table_of(directory: Path, ids: list[str]) -> ProductTable:
     for identifier in ids:
         writer.append(identifier, "a name", {})
     writer.close()
-    rows = np.arange(len(ids) + 1)
-    writer.finish(RowGroups(rows, rows[:-1]))
+    writer.finish()
     return open_products(directory)
 
 

@@ -10,15 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from index_builder.catalogue import read_catalogue
-from retrieval.artifact import field_writer
-from retrieval.artifact.field_writer import FieldReport, FieldWriter
-from retrieval.artifact.fields import FIELD_FILES, open_filters
-from retrieval.artifact.products import open_products
+from retrieval.artifact.fields import writer
+from retrieval.artifact.fields.lists import FIELD_FILES
+from retrieval.artifact.fields.writer import FieldReport, FieldWriter
 from retrieval.errors import BadArtifact, BadCatalogue
 from retrieval.search.filters.facts import FieldFacts
 from tests.support.catalogues import write_lines
 from tests.support.filter_oracle import matching
-from tests.support.filters import filters_over, matches, write_fields
+from tests.support.filters import filters_over, matches, open_filters, write_fields
 
 OBJECTS = "holds objects, whose own fields have dotted names, first in product 'p0'"
 
@@ -54,7 +53,7 @@ def types_of(report: FieldReport) -> dict[str, str]:
 def test_the_type_of_a_field_is_that_of_its_values(tmp_path: Path, values: list[Any], facts: FieldFacts) -> None:
     report = write_fields(tmp_path, [{"f": value} for value in values])
     assert report == FieldReport([facts], {})
-    filters = open_filters(tmp_path, report.filterable, open_products(tmp_path))
+    filters = open_filters(tmp_path, report.filterable)
     assert len(matches(filters, {"f": {"$exists": True}})) == facts.coverage * len(values)
 
 
@@ -97,7 +96,7 @@ def test_members_of_objects_are_fields_with_dotted_names(tmp_path: Path) -> None
     report = write_fields(tmp_path, products)
     assert types_of(report) == {"shop.city": "keyword", "shop.at.floor": "number", "more": "number"}
     assert report.not_filterable == {"shop": OBJECTS, "shop.at": OBJECTS}
-    filters = open_filters(tmp_path, report.filterable, open_products(tmp_path))
+    filters = open_filters(tmp_path, report.filterable)
     assert matches(filters, {"shop.city": {"$exists": True}, "shop.at.floor": {"$gt": 1}}) == [0]
     assert matches(filters, {"shop.city": {"$ne": "Roma"}}) == [1, 2, 3]
 
@@ -129,7 +128,7 @@ def test_the_first_thousand_fields_are_looked_at(tmp_path: Path) -> None:
     report = write_fields(tmp_path, [{f"f{i}": i} for i in range(10_000)])
     assert types_of(report) == {f"f{i}": "number" for i in range(1000)}
     assert report.further == 9000
-    filters = open_filters(tmp_path, report.filterable, open_products(tmp_path))
+    filters = open_filters(tmp_path, report.filterable)
     assert matches(filters, {"f999": 999}) == [999]
     assert "f9999" in filters.vocabulary.names
     assert "f10000" not in filters.vocabulary.names
@@ -139,10 +138,10 @@ def test_the_first_thousand_fields_are_looked_at(tmp_path: Path) -> None:
 def test_values_come_back_in_order_however_many_wait_in_the_scratch_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(field_writer, "_MAX_BUFFERED_VALUES", 7)
+    monkeypatch.setattr(writer, "_MAX_BUFFERED_VALUES", 7)
     products = [{"n": i % 9 if i % 2 else i % 9 + 0.5, "t": [f"{i % 5}", f"{i % 3}"]} for i in range(200)]
     report = write_fields(tmp_path, products)
-    filters = open_filters(tmp_path, report.filterable, open_products(tmp_path))
+    filters = open_filters(tmp_path, report.filterable)
     for query in ({"n": {"$gte": 3, "$lt": 4.5}}, {"t": {"$in": ["1", "4"]}}, {"n": {"$exists": False}}):
         assert matches(filters, query) == matching(products, query)
     assert sorted(path.name for path in tmp_path.glob("fields*")) == sorted(FIELD_FILES)
@@ -152,7 +151,7 @@ def test_products_without_further_fields_cost_no_file(tmp_path: Path) -> None:
     report = write_fields(tmp_path, [{}, {"f": None}])
     assert report == FieldReport([], {})
     assert [*tmp_path.glob("fields*")] == []
-    filters = open_filters(tmp_path, [], open_products(tmp_path))
+    filters = open_filters(tmp_path, [])
     assert matches(filters, {}) == [0, 1]
 
 
@@ -162,7 +161,7 @@ def test_chosen_fields_alone_are_filterable(tmp_path: Path) -> None:
         report = write_fields(tmp_path, products, chosen)
         assert sorted(types_of(report)) == sorted(chosen)
         assert report.not_filterable == {}
-        filters = open_filters(tmp_path, report.filterable, open_products(tmp_path))
+        filters = open_filters(tmp_path, report.filterable)
         assert {name for name in ("a", "b", "c", "c.d", "mixed", "x") if name in filters.vocabulary.names} == {
             *("a", "b", "c", "c.d", "mixed")
         }
@@ -175,7 +174,7 @@ def test_chosen_fields_alone_are_filterable(tmp_path: Path) -> None:
         with pytest.raises(BadCatalogue) as caught:
             write_fields(tmp_path, [*products, {"price": 1}], ["b", name])
         assert str(caught.value) == f"--filterable {name}: {reason}"
-        assert not (tmp_path / field_writer._SPOOL).exists()
+        assert not (tmp_path / writer._SPOOL).exists()
 
 
 def test_a_refused_product_leaves_no_value_behind(tmp_path: Path) -> None:
@@ -221,7 +220,7 @@ def test_a_directory_that_does_not_fit_its_arrays_is_refused(tmp_path: Path, pla
         found["filterable"][place] = {**found["filterable"][place], **wrong} if wrong else {}
     path.write_bytes(orjson.dumps(found))
     with pytest.raises(BadArtifact, match="^" + str(path)):
-        open_filters(tmp_path, report.filterable, open_products(tmp_path))
+        open_filters(tmp_path, report.filterable)
 
 
 def test_a_writer_that_is_given_up_leaves_no_scratch_file(tmp_path: Path) -> None:

@@ -13,11 +13,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from retrieval.artifact.products import ProductTable
 from retrieval.errors import BadArtifact
 from retrieval.search.filters.facts import FieldFacts
 from retrieval.search.filters.language import Vocabulary
-from retrieval.search.filters.masks import FilterIndex
+from retrieval.search.filters.lists import InvertedLists
 from retrieval.search.filters.postings import Numbers, Postings, Texts
 
 DIRECTORY, ARRAYS = "fields.json", "fields.bin"
@@ -55,21 +54,26 @@ class ArrayWriter:
         return dtype, start, count
 
 
-def open_filters(directory: Path, facts: Iterable[FieldFacts], products: ProductTable) -> FilterIndex:
-    """Map the fields of a build with these filterable ones. Raises BadArtifact where its files do not fit together."""
+def open_fields(
+    directory: Path, facts: Iterable[FieldFacts], product_count: int, may_lack_values: bool = False
+) -> tuple[Vocabulary, InvertedLists]:
+    """Map the fields of a build's products, with these filterable ones.
+
+    Raises BadArtifact where the files do not fit together, or lack the lists of a field, unless they may.
+    """
     path = directory / DIRECTORY
     if not path.exists():
-        return FilterIndex(Vocabulary({}, {}, ()), {}, products.groups, products.row_of_product)
+        return Vocabulary({}, {}, ()), InvertedLists({}, product_count)
     try:
         found = orjson.loads(path.read_bytes())
         with (directory / ARRAYS).open("rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         filterable = {each.name: each for each in facts}
-        places = {name: _map_arrays(content, found[FILTERABLE][name]) for name in filterable}
-        postings = {name: _postings(arrays, len(products)) for name, arrays in places.items()}
+        listed = [name for name in filterable if name in found[FILTERABLE] or not may_lack_values]
+        arrays = {name: _map_arrays(content, found[FILTERABLE][name]) for name in listed}
+        postings = {name: _postings(of_field, product_count) for name, of_field in arrays.items()}
         names = _texts(_map_arrays(content, found[NAMES]))
-        vocabulary = Vocabulary(filterable, found[NOT_FILTERABLE], names)
-        return FilterIndex(vocabulary, postings, products.groups, products.row_of_product)
+        return Vocabulary(filterable, found[NOT_FILTERABLE], names), InvertedLists(postings, product_count)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadArtifact(f"{path}: does not describe {ARRAYS}: {error!r}") from error
 

@@ -81,6 +81,7 @@ class MilvusEngine:
 
     concurrency = 4  # Searches take most of their time elsewhere.
     search_seconds = math.inf
+    max_matches = MILVUS_MAX_MATCHES
 
     def __init__(self, cluster: Cluster, collection: str, shown: str = ""):
         """Raises EngineUnavailable, BadArtifact, or BadSetting where the filter `shown` does not fit."""
@@ -138,7 +139,7 @@ class MilvusEngine:
         selection = self._leave_out(matching, excluded, without)
         k = min(k, selection.count)
         if k > MILVUS_MAX_MATCHES:
-            raise TooLarge(f"k, exclude and max_per ask for {k} matches, Milvus finds {MILVUS_MAX_MATCHES} at once")
+            raise TooLarge(f"k and exclude ask for {k} matches, Milvus finds {MILVUS_MAX_MATCHES} at once")
         users = len(unit_vectors)
         queries = np.concatenate([unit_vectors, -unit_vectors])
         positions, scores = np.full((2 * users, k), -1, np.int64), np.zeros((2 * users, k))

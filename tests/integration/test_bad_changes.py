@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index_builder.changes.update import UpdateRequest, update
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
+from index_builder.pipelines.changes.update import UpdateRequest, update
 from retrieval.artifact.store import open_current
 from retrieval.errors import RetrievalError
 from retrieval.search.filters.language import BadFilter
@@ -172,7 +172,7 @@ def test_vectors_of_another_embedding_model_are_refused(tmp_path: Path, root: Pa
 def test_a_delta_of_more_than_a_fifth_of_its_base_is_refused(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("index_builder.changes.update._ALWAYS_ALLOWED_BYTES", 0)
+    monkeypatch.setattr("index_builder.pipelines.changes.update._ALWAYS_ALLOWED_BYTES", 0)
     limit = open_current(root).base.manifest.size_bytes / 5e6
     lines = [{**ANY, "id": f"new {i}", "text": "x" * 900} for i in range(20)]
     message = refusal(write_lines(tmp_path / "f", lines), root)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from index_builder.__main__ import main
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from retrieval.artifact.store import open_current
 from tests.support.catalogues import products_of, write_lines
 

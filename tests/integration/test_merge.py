@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from index_builder.__main__ import main
-from index_builder.changes.merge import Merged, MergeRequest, merge
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
+from index_builder.pipelines.changes.merge import Merged, MergeRequest, merge
 from retrieval.artifact.manifest import RecallAtK
 from retrieval.artifact.store import open_current
 from retrieval.search.filters.facts import FieldFacts

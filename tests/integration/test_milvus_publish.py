@@ -171,7 +171,7 @@ def test_a_build_in_use_is_not_given_another_index(run: Publish, cluster: Any, r
 
 
 def test_a_product_whose_name_milvus_cannot_keep_fails_the_publish(milvus: MilvusServer, tmp_path: Path) -> None:
-    from index_builder.pipeline import BuildRequest, build
+    from index_builder.pipelines.build import BuildRequest, build
     from service.engines.milvus_publish import Layout
     from service.engines.milvus_publish import publish as publish_to_milvus
 

@@ -24,13 +24,13 @@ any_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 @pytest.fixture(scope="module")
-def harnesses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrashHarnesses]:
+def harnesses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrashHarnesses[CrashHarness]]:
     with crash_harnesses(tmp_path_factory.mktemp("crash")) as harnesses:
         yield harnesses
 
 
 @pytest.fixture(scope="module")
-def empty_harnesses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrashHarnesses]:
+def empty_harnesses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrashHarnesses[CrashHarness]]:
     """Where no build was published before."""
     with crash_harnesses(tmp_path_factory.mktemp("first"), empty=True) as harnesses:
         yield harnesses
@@ -77,7 +77,7 @@ def cut_the_power(harness: CrashHarness, outcome: Outcome) -> None:
             path.write_bytes(b"")
 
 
-def test_a_builder_killed_at_any_change_to_files(harnesses: CrashHarnesses) -> None:
+def test_a_builder_killed_at_any_change_to_files(harnesses: CrashHarnesses[CrashHarness]) -> None:
     tally = harnesses.try_all(changes_of(harnesses.first), kill_at("default"))
     settle("builder killed at a change to files", tally)
     assert tally.new_in_use == 1  # by the last sync
@@ -85,7 +85,7 @@ def test_a_builder_killed_at_any_change_to_files(harnesses: CrashHarnesses) -> N
 
 @pytest.mark.soak
 @any_kind
-def test_a_builder_killed_at_any_file_operation(harnesses: CrashHarnesses, kind: str) -> None:
+def test_a_builder_killed_at_any_file_operation(harnesses: CrashHarnesses[CrashHarness], kind: str) -> None:
     tally = harnesses.try_all(range(len(operations_of(harnesses.first, kind))), kill_at(kind))
     settle(f"builder killed at a file operation, {kind}", tally)
     assert tally.new_in_use == 3  # by the reading and syncing after the last rename, and by the looking for old builds
@@ -93,7 +93,7 @@ def test_a_builder_killed_at_any_file_operation(harnesses: CrashHarnesses, kind:
 
 @pytest.mark.soak
 @any_kind
-def test_the_power_fails_at_any_file_operation_of_a_builder(harnesses: CrashHarnesses, kind: str) -> None:
+def test_the_power_fails_at_any_file_operation_of_a_builder(harnesses: CrashHarnesses[CrashHarness], kind: str) -> None:
     tally = harnesses.try_all(range(len(operations_of(harnesses.first, kind))), kill_at(kind, cut_the_power))
     settle(f"power lost at a file operation, {kind}", tally)
     assert tally.new_in_use == 3  # by the reading and syncing after the last rename, and by the looking for old builds
@@ -101,7 +101,9 @@ def test_the_power_fails_at_any_file_operation_of_a_builder(harnesses: CrashHarn
 
 @pytest.mark.soak
 @any_kind
-def test_the_first_builder_of_a_root_killed_at_any_file_operation(empty_harnesses: CrashHarnesses, kind: str) -> None:
+def test_the_first_builder_of_a_root_killed_at_any_file_operation(
+    empty_harnesses: CrashHarnesses[CrashHarness], kind: str
+) -> None:
     tally = empty_harnesses.try_all(range(len(operations_of(empty_harnesses.first, kind))), kill_at(kind))
     settle(f"first builder killed at a file operation, {kind}", tally)
     assert tally.new_in_use == 3  # by the reading and syncing after the last rename, and by the looking for old builds
@@ -130,7 +132,7 @@ def looking_for_old_builds(operations: list[str]) -> set[int]:
     return {len(operations) - 1}
 
 
-def test_a_disk_that_is_full_at_any_change_to_files(harnesses: CrashHarnesses) -> None:
+def test_a_disk_that_is_full_at_any_change_to_files(harnesses: CrashHarnesses[CrashHarness]) -> None:
     tally = harnesses.try_all(
         changes_of(harnesses.first), fail_at("default", making_a_root_that_exists(harnesses.first))
     )
@@ -141,7 +143,7 @@ def test_a_disk_that_is_full_at_any_change_to_files(harnesses: CrashHarnesses) -
 @any_kind
 @pytest.mark.parametrize("first", [False, True], ids=["a further build", "the first build"])
 def test_a_disk_that_fails_at_any_file_operation(
-    harnesses: CrashHarnesses, empty_harnesses: CrashHarnesses, kind: str, first: bool
+    harnesses: CrashHarnesses[CrashHarness], empty_harnesses: CrashHarnesses[CrashHarness], kind: str, first: bool
 ) -> None:
     chosen = empty_harnesses if first else harnesses
     operations = operations_of(chosen.first, kind)
@@ -170,7 +172,7 @@ def sizes_of(harness: CrashHarness, kind: str) -> list[int]:
     return sorted({path.stat().st_size for path in directory.iterdir()})
 
 
-def test_a_disk_that_takes_all_of_a_file_but_its_last_byte(harnesses: CrashHarnesses) -> None:
+def test_a_disk_that_takes_all_of_a_file_but_its_last_byte(harnesses: CrashHarnesses[CrashHarness]) -> None:
     cases = [
         ("default", effect, size - 1) for size in sizes_of(harnesses.first, "default") for effect in ("fail", "kill")
     ]
@@ -179,7 +181,7 @@ def test_a_disk_that_takes_all_of_a_file_but_its_last_byte(harnesses: CrashHarne
 
 @pytest.mark.parametrize("effect", ["fail", "kill"])
 def test_a_disk_that_takes_all_of_an_index_but_its_last_byte(
-    harnesses: CrashHarnesses, tmp_path: Path, effect: str
+    harnesses: CrashHarnesses[CrashHarness], tmp_path: Path, effect: str
 ) -> None:
     shape = (300, 64)  # wide enough that the index is by far the largest file of the build
     source = tmp_path / "wide.npz"
@@ -199,7 +201,7 @@ def test_a_disk_that_takes_all_of_an_index_but_its_last_byte(
 
 @pytest.mark.soak
 @any_kind
-def test_a_disk_that_takes_only_part_of_a_file(harnesses: CrashHarnesses, kind: str) -> None:
+def test_a_disk_that_takes_only_part_of_a_file(harnesses: CrashHarnesses[CrashHarness], kind: str) -> None:
     sizes = range(0, sizes_of(harnesses.first, kind)[-1], 331)
     cases = [(kind, effect, size) for size in sizes for effect in ("kill", "fail")]
     settle(f"files cut anywhere, {kind}", harnesses.try_all(cases, cut_files))
@@ -232,14 +234,14 @@ def kill_within(stage: str, index: str, source: Path) -> Callable[[CrashHarness,
 @pytest.mark.parametrize("count", [2, pytest.param(40, marks=pytest.mark.soak)])
 @pytest.mark.parametrize(("stage", "index"), [("train", "PQ8x4fs"), ("add", "HNSW16")])
 def test_a_builder_killed_while_it_trains_or_fills_an_index(
-    harnesses: CrashHarnesses, larger: Path, stage: str, index: str, count: int
+    harnesses: CrashHarnesses[CrashHarness], larger: Path, stage: str, index: str, count: int
 ) -> None:
     tally = harnesses.try_all(np.linspace(0, 0.02, count).tolist(), kill_within(stage, index, larger))
     settle(f"builder killed in {stage} of {index}, {count} times", tally)
 
 
 @pytest.mark.soak
-def test_a_builder_killed_at_any_time(harnesses: CrashHarnesses) -> None:
+def test_a_builder_killed_at_any_time(harnesses: CrashHarnesses[CrashHarness]) -> None:
     whole = harnesses.first.build()
     draw = random.Random(5)
     last = whole.operations[-1][1] * 1.1

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from tests.support.published import DIMENSION, publish
 from tests.support.served import answers_of
 
 Case = TypeVar("Case")
+Harness = TypeVar("Harness")
 _HARNESSES = 2
 POINTERS = ("CURRENT", "HISTORY")
 
@@ -116,20 +117,20 @@ class Tally:
         return {"cases": self.cases, "new_build_in_use": self.new_in_use, "builds_lost": len(self.failed)}
 
 
-class CrashHarnesses:
+class CrashHarnesses(Generic[Harness]):
     """As many harnesses as work at once."""
 
-    def __init__(self, members: list[CrashHarness]):
+    def __init__(self, members: list[Harness]):
         self._members = members
 
     @property
-    def first(self) -> CrashHarness:
+    def first(self) -> Harness:
         return self._members[0]
 
-    def try_all(self, cases: Iterable[Case], try_one: Callable[[CrashHarness, Case], bool]) -> Tally:
+    def try_all(self, cases: Iterable[Case], try_one: Callable[[Harness, Case], bool]) -> Tally:
         """Try every case; `try_one` tells whether the new build came into use, and raises where anything is wrong."""
 
-        def work(member: CrashHarness, own: list[Case]) -> list[bool | str]:
+        def work(member: Harness, own: list[Case]) -> list[bool | str]:
             use_threads(1)
             return [_outcome_of(try_one, member, case) for case in own]
 
@@ -140,7 +141,7 @@ class CrashHarnesses:
         return Tally(len(ends), ends.count(True), [end for end in ends if isinstance(end, str)])
 
 
-def _outcome_of(try_one: Callable[[CrashHarness, Case], bool], harness: CrashHarness, case: Case) -> bool | str:
+def _outcome_of(try_one: Callable[[Harness, Case], bool], harness: Harness, case: Case) -> bool | str:
     try:
         return try_one(harness, case)
     except (AssertionError, BadArtifact) as fault:
@@ -148,7 +149,7 @@ def _outcome_of(try_one: Callable[[CrashHarness, Case], bool], harness: CrashHar
 
 
 @contextmanager
-def crash_harnesses(directory: Path, empty: bool = False) -> Iterator[CrashHarnesses]:
+def crash_harnesses(directory: Path, empty: bool = False) -> Iterator[CrashHarnesses[CrashHarness]]:
     baseline = Baseline(directory)
     with ExitStack() as stack:
         members = []

@@ -21,7 +21,7 @@ IMAGE ?= jetmlett
 BUILD_INDEX = $(BIN)/python -m index_builder --products $(PRODUCTS) --out $(OUT) --recall $(RECALL) $(if $(QUERIES),--queries $(QUERIES)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve build-index update-index merge-index test test-faults test-milvus coverage soak audit check format bench bench-serve bench-index bench-search bench-filter bench-storage bench-offline bench-oip lock sample-data docker docker-run clean
+.PHONY: help install serve build-index update-index merge-index test test-faults test-milvus coverage soak audit check format bench bench-serve bench-index bench-search bench-filter bench-update bench-storage bench-offline bench-oip lock sample-data docker docker-run clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -90,6 +90,9 @@ bench-index: $(VENV)/.dev .venv-bench/.installed ## the builder's choice against
 
 bench-filter: $(VENV)/.dev ## searches under masks of any share against the same without one (SIZES="20000 200000")
 	$(BIN)/python -m benchmarks.filters $(if $(SIZES),--sizes $(SIZES)) $(ARGS)
+
+bench-update: $(VENV)/.dev ## changes: command to answers, searches with a delta, merges, a delta a second (SIZES="20000 1000000", ARGS=--write)
+	$(BIN)/python -m benchmarks.updates $(if $(SIZES),--sizes $(SIZES)) $(ARGS)
 
 bench-search: $(VENV)/.dev ## both sides of a search against FAISS's own (ARGS="--products 200000")
 	$(BIN)/python -m benchmarks.search $(ARGS)

@@ -23,11 +23,10 @@ _VERSION = "X-Index-Version"
 
 @dataclass(frozen=True)
 class Freshness:
-    """Seconds from the start of a command until it ended, and until the last worker answered from its build."""
+    """Seconds from the start of a command until it published a build, and until the last worker answered from it."""
 
-    command: float
+    published: float
     served: float
-    printed: str
 
 
 class Watcher:
@@ -67,18 +66,17 @@ def run_builder(root: Path, *options: object) -> subprocess.Popen[str]:
 def publish(watcher: Watcher, root: Path, *options: object) -> Freshness:
     """Run the builder, and wait until all workers answer from what it has published."""
     before, began = current_build_id(root), time.perf_counter()
-    ended = None
     with run_builder(root, *options) as command:
-        while command.poll() is None or not watcher.serve(current_build_id(root)):
-            if ended is None and command.poll() is not None:
-                ended = time.perf_counter() - began
+        while (build_id := current_build_id(root)) == before and command.poll() is None:
+            time.sleep(_PROBE_SECONDS)
+        published = time.perf_counter() - began
+        while build_id != before and not watcher.serve(build_id):
             assert time.perf_counter() - began < _MAX_SECONDS, "nobody serves what was published"
             time.sleep(_PROBE_SECONDS)
         served = time.perf_counter() - began
-        printed, errors = command.communicate()
+        _, errors = command.communicate()
     assert command.returncode == 0, errors
-    assert current_build_id(root) != before
-    return Freshness(served if ended is None else ended, served, printed)
+    return Freshness(published, served)
 
 
 def figure(printed: str, pattern: str) -> str:

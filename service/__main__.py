@@ -11,7 +11,7 @@ from retrieval.artifact.build import Build
 from retrieval.artifact.store import current_build_id, open_current, roll_back
 from retrieval.errors import BadArtifact
 from retrieval.records.console import print_message, print_result, standard_streams
-from service.engines.faiss_engine import read_shown
+from service.engines.shown_products import read_shown
 from service.errors import INSTALL_MILVUS, ServiceError
 from service.offline.job import PART_ROWS, run_batch
 from service.settings import MILVUS_INDEXES, SCHEMA, environment_with, read_milvus, read_settings
@@ -43,7 +43,7 @@ def _serve(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     settings = read_settings(options.environment)
     build = open_current(settings.artifacts)
-    read_shown(build.filters, settings.filter)
+    read_shown(build.filters.vocabulary, settings.filter)
     manifest = build.manifest
     index, recall = manifest.index, manifest.recall
     found = f"best {recall.best[0].mean:.4f}, worst {recall.worst[0].mean:.4f}"

@@ -74,11 +74,11 @@ class SearchEngine(Protocol):
 
 @runtime_checkable
 class FieldEngine(Protocol):
-    """Filters products by their fields, and shows these. May be used from many threads at once.
+    """Filters products by their fields, shows these, and finds products by id. May be used from many threads at once.
 
-    An engine that can do both is one; another is a `SearchEngine` alone. Filters are over the fields in `vocabulary`,
-    and match some of the `shown_products`, the number of those that may be shown at all. Both ways to search say which
-    path they went.
+    An engine that can do all of it is one; another is a `SearchEngine` alone. Filters are over the fields in
+    `vocabulary`, and match some of the `shown_products`, the number of those that may be shown at all. Both ways to
+    search say which path they went.
     """
 
     vocabulary: Vocabulary
@@ -104,13 +104,15 @@ class FieldEngine(Protocol):
     def vectors_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the float32 vectors (m, d) of length 1 of products (m,)."""
 
+    def positions_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the product with each id (m,), and -1 for an id that none of those to be shown has."""
+
 
 @runtime_checkable
-class Catalogue(Protocol):
-    """Looks up products by name and id, and projects vectors onto a map. May be used from many threads at once.
+class Catalogue(FieldEngine, Protocol):
+    """Looks up products by name too, and projects vectors onto a map. May be used from many threads at once.
 
-    An engine that can do all of it is one; another is a `SearchEngine` alone. Each of `sample_users`, to try the engine
-    with, has a `name`, `likes` and a `vector`.
+    Each of `sample_users`, to try the engine with, has a `name`, `likes` and a `vector`.
     """
 
     sample_users: list[dict[str, Any]]
@@ -130,12 +132,6 @@ class Catalogue(Protocol):
 
     def field_values(self, name: str, text: str, limit: int) -> FieldValues:
         """Return the values that products have in a filterable field: of texts, those that contain the text."""
-
-    def find(self, product_id: str) -> int | None:
-        """Return the product with this id, or None."""
-
-    def unit_vectors_of(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        """Return the float32 vector (d,) of length 1 of each product, None for an id that no product has."""
 
     def project(self, unit_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the map points (n, 2), as x and y, of (n, d) vectors of length 1; sampled ones lie within [-1, 1]."""

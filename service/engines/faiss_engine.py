@@ -8,19 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from retrieval.artifact.build import Build, open_build
-from retrieval.search.filters.language import EVERYTHING, BadFilter
-from retrieval.search.filters.masks import FilterIndex
+from retrieval.search.filters.language import EVERYTHING
 from retrieval.search.filters.tree import Filter, every
 from retrieval.search.filters.values import FieldValues
 from retrieval.search.index import use_threads
 from retrieval.search.ranking import Neighbours
 from service.cores import Cores
 from service.engines.base import DeltaInfo, IndexInfo
-from service.errors import BadSetting
+from service.engines.shown_products import read_shown
 
 _TIMED_SEARCHES, _TIMED_MATCHES = 3, 10  # to learn how long one takes
 
@@ -42,15 +40,7 @@ def open_engine(
     build = open_build(root, build_id, verified, reuse)
     build.index.warm()
     build.filters.on_mask = on_mask or build.filters.on_mask
-    return FaissEngine(build, cores, read_shown(build.filters, shown))
-
-
-def read_shown(filters: FilterIndex[Any], text: str) -> Filter:
-    """Return the filter of `RECO_FILTER`, of which an empty text lets all through. Raises BadSetting."""
-    try:
-        return filters.parse(orjson.loads(text)) if text else EVERYTHING
-    except BadFilter as error:
-        raise BadSetting(f"RECO_FILTER={text!r} does not fit the build: {error}") from error
+    return FaissEngine(build, cores, read_shown(build.filters.vocabulary, shown))
 
 
 def info_of(build: Build) -> IndexInfo:
@@ -122,9 +112,9 @@ class FaissEngine:
         use_threads(1)
         return self.build.vectors(positions)
 
-    def find(self, product_id: str) -> int | None:
-        position = self._products.position(product_id)
-        return None if position is None or not self._are_shown(np.array([position])).all() else position
+    def positions_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        positions = self._products.positions(ids)
+        return np.where((positions >= 0) & self._are_shown(positions), positions, -1)
 
     def _time_search(self) -> float:
         began = time.perf_counter()
@@ -139,12 +129,6 @@ class FaissEngine:
 
     def field_values(self, name: str, text: str, limit: int) -> FieldValues:
         return self._filters.values(name, self._are_shown, text, limit)
-
-    def unit_vectors_of(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        positions = [self.find(identifier) for identifier in ids]
-        known = [position for position in positions if position is not None]
-        vectors = iter(self.vectors_of(np.array(known)) if known else ())
-        return [None if position is None else next(vectors) for position in positions]
 
     @cached_property
     def sampled_points(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

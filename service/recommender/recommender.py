@@ -52,16 +52,17 @@ class Recommender:
 
     @property
     def catalogue(self) -> Catalogue:
-        """The engine, where it also looks products up. Raises CannotLookUp where it does not."""
-        if not isinstance(self.engine, Catalogue):
-            raise CannotLookUp(f"the {self.info.index} engine does not look products up; /infer and /batch work")
-        return self.engine
+        """The engine, where it also looks products up by name and has a map. Raises CannotLookUp or CannotFilter."""
+        if not isinstance(self.field_engine, Catalogue):
+            problem = "does not look products up by name and has no map; /infer, /batch and /similar work"
+            raise CannotLookUp(f"the {self.info.index} engine {problem}")
+        return self.field_engine
 
     @property
     def field_engine(self) -> FieldEngine:
-        """The engine, where it also filters products and shows their fields. Raises CannotFilter where it does not."""
+        """The engine, where it also knows the ids and fields of products. Raises CannotFilter where it does not."""
         if self._field_engine is None:
-            raise CannotFilter(f"the {self.info.index} engine does not know the fields of products")
+            raise CannotFilter(f"the {self.info.index} engine does not look products up; /infer and /batch work")
         return self._field_engine
 
     def recommend_one(self, user: User, vector: NDArray[np.float64]) -> Recommendation:
@@ -146,7 +147,7 @@ class Recommender:
             "path": ", then ".join(names),
             "matched": matched,
             "candidates": {side: sum(path.candidates[side] for path in paths[side]) for side in SIDES},
-            "unknown_excluded": sum(self.catalogue.find(identifier) is None for identifier in user.exclude),
+            "unknown_excluded": int(np.count_nonzero(self.field_engine.positions_of([*user.exclude]) < 0)),
         }
         if user.max_per:
             explain["searches"] = {side: len(paths[side]) for side in SIDES}

@@ -94,7 +94,8 @@ def test_the_replaced_collection_stays_and_older_ones_go(run: Publish, cluster: 
 def test_what_a_killed_publish_has_left_is_replaced(run: Publish, cluster: Any, root: Path, alias: str) -> None:
     name = collection_of(alias, root)
     cluster.create(name, 5, 1)
-    cluster.insert(name, 0, [b'{"id":"x","name":"x"'], np.ones((1, 5), np.float32))
+    texts = {"id": "x", "head": '{"id":"x","name":"x"', "further": "}", "about": ""}
+    cluster.insert(name, [{"position": 0, **texts, "vector": np.ones(5, np.float32)}])
     assert run()[0] == 0
     assert cluster.target() == name
     assert cluster.count(name) == PRODUCTS
@@ -131,11 +132,7 @@ def test_products_that_got_lost_fail_the_publish(
     from service.engines.milvus_cluster import Cluster
 
     insert = Cluster.insert
-    monkeypatch.setattr(
-        Cluster,
-        "insert",
-        lambda self, name, first, prefixes, vectors: insert(self, name, first, prefixes[1:], vectors[1:]),
-    )
+    monkeypatch.setattr(Cluster, "insert", lambda self, name, rows: insert(self, name, [rows[0], *rows[2:]]))
     name = collection_of(alias, root)
     expected = f"error: {name}: holds 29 products, the build 30\nnothing was published\n"
     assert run() == (1, "", expected)
@@ -148,11 +145,12 @@ def test_wrong_answers_fail_the_publish(
     from service.engines.milvus_cluster import Cluster
 
     insert = Cluster.insert
-    monkeypatch.setattr(
-        Cluster,
-        "insert",
-        lambda self, name, first, prefixes, vectors: insert(self, name, first, prefixes, vectors[::-1]),
-    )
+
+    def insert_mixed_up(self: Any, name: str, rows: list[dict[str, Any]]) -> None:
+        vectors = [row["vector"] for row in rows]
+        insert(self, name, [{**row, "vector": vector} for row, vector in zip(rows, vectors[::-1], strict=True)])
+
+    monkeypatch.setattr(Cluster, "insert", insert_mixed_up)
     code, _, message = run()
     assert code == 1
     name = collection_of(alias, root)

@@ -23,6 +23,8 @@ from typing import IO, Any
 
 import faiss
 
+import index_builder.changes.merge
+import index_builder.changes.update  # noqa: F401 (Each builder would import what a command takes.)
 from index_builder import __main__ as builder
 from index_builder.tuning import clock
 

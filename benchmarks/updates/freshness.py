@@ -39,6 +39,11 @@ class Watcher:
         ]
         self._body = json.dumps({"name": "u", "vector": draw_users(1, seed=3)[0].tolist()})
 
+    def reconnect(self) -> None:
+        """Have the next requests open the connections again: the service closes those that nobody uses."""
+        for connection in self._connections:
+            connection.close()
+
     def serve(self, build_id: str) -> bool:
         """Whether a request on every connection is answered from a build."""
         return all(self._version(connection) == build_id for connection in self._connections)
@@ -70,6 +75,7 @@ def publish(watcher: Watcher, root: Path, *options: object) -> Freshness:
         while (build_id := current_build_id(root)) == before and command.poll() is None:
             time.sleep(_PROBE_SECONDS)
         published = time.perf_counter() - began
+        watcher.reconnect()
         while build_id != before and not watcher.serve(build_id):
             assert time.perf_counter() - began < _MAX_SECONDS, "nobody serves what was published"
             time.sleep(_PROBE_SECONDS)

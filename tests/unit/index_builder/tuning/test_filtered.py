@@ -106,3 +106,16 @@ def test_settings_that_do_are_not_repeated(make: Make) -> None:
     settings, cells = grid(target=0.1).settle(make, PLAIN)
     assert settings == []
     assert {cell.path for cell in cells if cell.share > 0.05} == {"candidates"}
+
+
+def test_known_settings_are_measured_once_and_kept_where_they_do(make: Make) -> None:
+    some = grid(target=0.9)
+    known, cells = some.settle(make, PLAIN)
+    measured: list[SideSettings] = []
+
+    def noting(settings: SideSettings) -> ProductIndex:
+        measured.append(settings)
+        return make(settings)
+
+    assert some.settle(noting, PLAIN, known) == (known, cells)
+    assert measured == [each.search for each in known]

@@ -135,7 +135,7 @@ def prune(root: Path, keep: int) -> list[str]:
                 shutil.rmtree(draft, ignore_errors=True)
         except OSError:
             continue  # It is pinned, or belongs to somebody else.
-    return sorted(removed)
+    return removed[::-1]
 
 
 def pin(root: Path, build_id: str) -> ExitStack:

@@ -23,9 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     # start a thread for each core of the machine. FAISS reads both as it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
-    from index_builder.changes.merge import MergeRequest
-    from index_builder.changes.update import UpdateRequest
-    from index_builder.pipeline import BuildRequest
+    from index_builder.pipelines.build import BuildRequest
+    from index_builder.pipelines.changes.merge import MergeRequest
+    from index_builder.pipelines.changes.update import UpdateRequest
 
     commands = {
         "products": (BuildRequest, _build),
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _build(request: Any) -> None:
-    from index_builder.pipeline import build
+    from index_builder.pipelines.build import build
     from index_builder.report.files import PAGE
 
     started = time.perf_counter()
@@ -55,7 +55,7 @@ def _build(request: Any) -> None:
 
 
 def _update(request: Any) -> None:
-    from index_builder.changes.update import advise_on, update
+    from index_builder.pipelines.changes.update import advise_on, update
 
     started = time.perf_counter()
     updated = update(request)
@@ -69,7 +69,7 @@ def _update(request: Any) -> None:
 
 
 def _merge(request: Any) -> None:
-    from index_builder.changes.merge import merge
+    from index_builder.pipelines.changes.merge import merge
 
     started = time.perf_counter()
     merged = merge(request)
@@ -152,7 +152,7 @@ published   {root / manifest.build_id}
 changes     {_counts(counts)} by {manifest.source.file}
 delta       {_counts(delta)} since {delta.base}
 products    {manifest.products:,}
-size        {manifest.size_bytes / 1e6:.1f} MB, published in {seconds:.2f} s"""
+size        {manifest.size_bytes / 1e6:.2f} MB, published in {seconds:.2f} s"""
 
 
 def _counts(counts: Any) -> str:

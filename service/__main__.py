@@ -50,7 +50,7 @@ def _check(options: argparse.Namespace) -> None:
     lines = [
         f"build      {settings.artifacts / build.id}",
         *_delta_lines(build),
-        f"products   {manifest.products:,} x {manifest.dimension} dimensions from {manifest.source.file}",
+        f"products   {manifest.products:,} x {manifest.dimension} dimensions from {build.base.manifest.source.file}",
         f"index      {index.factory}, {index.storage}, worst side {index.worst}; recall@10 {found}",
         *(f"{setting.name:19} {setting.show(options.environment)}".rstrip() for setting in SCHEMA),
     ]
@@ -66,7 +66,8 @@ def _delta_lines(build: Build) -> list[str]:
         f"{delta.added:,} products added, {delta.replaced:,} replaced, {delta.changed:,} changed, {delta.deleted:,}"
     )
     size, base_size = (each.manifest.size_bytes / 1e6 for each in (build, build.base))
-    return [f"delta      {counts} deleted; {size:.1f} MB on {base_size:.1f} MB of {delta.base}"]
+    last = f"the last by {build.manifest.source.file}"
+    return [f"delta      {counts} deleted, {last}; {size:.1f} MB on {base_size:.1f} MB of {delta.base}"]
 
 
 def _roll_back(options: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import faiss
 import pytest
 
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from index_builder.tuning import clock
 from retrieval.artifact.build import Build
 from retrieval.artifact.store import open_current

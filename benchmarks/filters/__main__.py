@@ -19,7 +19,7 @@ from benchmarks.filters.crossover import print_crossovers
 from benchmarks.filters.peer import Catalogue, compare
 from benchmarks.index.contestants import Vectors
 from benchmarks.report import option_parser, print_header, print_machine, print_row
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from retrieval.artifact.build import BEST
 from retrieval.artifact.manifest import RecallAtK
 from retrieval.artifact.store import open_current

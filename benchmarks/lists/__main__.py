@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.catalogues import draw_users, sample_users, sources, vectors_of
 from benchmarks.report import option_parser, print_header, print_machine, print_row
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from retrieval.artifact.store import current_build_id
 from retrieval.search.ranking import SIDES
 from retrieval.vectors import unit_vectors

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from tests.support.browser import OpenPage, playwright
 from tests.support.catalogues import write_lines
 from tests.support.explorer import answer_to, check_shown, choose_likes, names, picture, samples

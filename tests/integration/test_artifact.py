@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from index_builder.kinds.negation import negate
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from retrieval.artifact import store
 from retrieval.artifact.store import draft, open_current
 from retrieval.errors import BadCatalogue

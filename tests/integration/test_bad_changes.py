@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index_builder.changes.update import UpdateRequest, update
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
+from index_builder.pipelines.changes.update import UpdateRequest, update
 from retrieval.artifact.store import open_current
 from retrieval.errors import RetrievalError
 from retrieval.search.filters.language import BadFilter
@@ -132,6 +132,11 @@ def test_a_bad_line_refuses_the_file_and_is_named(tmp_path: Path, root: Path, li
     assert refusal(path, root) == f"{path}: 1 bad rows\n  line 4: {reason}"
 
 
+def test_a_file_of_nothing_but_faults_is_refused(tmp_path: Path, root: Path) -> None:
+    path = write_lines(tmp_path / "f", [5])
+    assert refusal(path, root) == f"{path}: 1 bad rows\n  line 1: a product must be an object, not a number"
+
+
 def test_of_a_new_field_the_first_line_that_brings_it_decides_the_type(tmp_path: Path, root: Path) -> None:
     lines = [{**ANY, "id": "new", "novel": "a"}, {"id": "p0", "set": {"novel": 1}}, {"id": "p1", "set": {"novel": "b"}}]
     path = write_lines(tmp_path / "f", lines)
@@ -172,7 +177,7 @@ def test_vectors_of_another_embedding_model_are_refused(tmp_path: Path, root: Pa
 def test_a_delta_of_more_than_a_fifth_of_its_base_is_refused(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("index_builder.changes.update._ALWAYS_ALLOWED_BYTES", 0)
+    monkeypatch.setattr("index_builder.pipelines.changes.update._ALWAYS_ALLOWED_BYTES", 0)
     limit = open_current(root).base.manifest.size_bytes / 5e6
     lines = [{**ANY, "id": f"new {i}", "text": "x" * 900} for i in range(20)]
     message = refusal(write_lines(tmp_path / "f", lines), root)

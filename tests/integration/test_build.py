@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from index_builder.tuning.recall import summarise
 from retrieval.artifact.build import Build
 from retrieval.artifact.manifest import Source

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from index_builder.__main__ import main
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from retrieval.artifact.store import open_current
 from tests.support.catalogues import products_of, write_lines
 
@@ -41,7 +41,7 @@ def test_an_update_says_what_it_changed_and_whether_a_merge_is_due(
         f"delta       1 added, 0 replaced, 1 changed, 10 deleted since {base}",
         "products    41",
     ]
-    assert re.fullmatch(r"size        0\.0 MB, published in \d+\.\d\d s", size)
+    assert re.fullmatch(r"size        0\.0\d MB, published in \d+\.\d\d s", size)
     assert merge.startswith("merge       due, as ")
     assert "20.0% of the base's products are deleted or replaced" in merge
     assert merge.endswith(f": python -m index_builder --merge --out {root}")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from service.__main__ import main
 from service.recommender import Recommender
 from tests.support.catalogues import products_of, write_lines

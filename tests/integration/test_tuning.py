@@ -10,7 +10,7 @@ import pytest
 
 from index_builder.__main__ import main
 from index_builder.kinds.tiers import Tier, TieredKind
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from index_builder.tuning import clock
 from index_builder.tuning.clock import TimedSearch
 from index_builder.tuning.plan import Screening

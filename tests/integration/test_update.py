@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index_builder.changes.update import FileCounts, UpdateRequest, update
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
+from index_builder.pipelines.changes.update import FileCounts, UpdateRequest, update
 from retrieval.artifact import golden
 from retrieval.artifact.manifest import DeltaFacts, GoldenQuery, read_checksum
 from retrieval.artifact.store import current_build_id, open_current, updating

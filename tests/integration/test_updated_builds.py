@@ -198,6 +198,18 @@ def test_index_and_metrics_say_what_the_delta_changes(pair: Build, apis: list[Ap
     assert apis[2].get("/index").json["delta"] is None
 
 
+def test_check_says_what_the_delta_changes_on_which_base(
+    catalogue: ChangingCatalogue, pair: Build, counts: dict[str, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "--artifact", str(catalogue.root)]) == 0
+    first, second, third, *_ = capsys.readouterr().out.splitlines()
+    assert first == f"build      {catalogue.root / pair.id}"
+    said = "{added} products added, {replaced} replaced, {changed} changed, {deleted} deleted".format_map(counts)
+    sizes = f"{pair.manifest.size_bytes / 1e6:.1f} MB on {pair.base.manifest.size_bytes / 1e6:.1f} MB of {pair.base.id}"
+    assert second == f"delta      {said}, the last by artifacts 2.jsonl; {sizes}"
+    assert third == f"products   {len(catalogue.by_id)} x {DIMENSION} dimensions from artifacts 0.jsonl"
+
+
 def test_metrics_say_how_large_the_delta_is(pair: Build, counts: dict[str, int]) -> None:
     def gauges(build: Build) -> dict[tuple[str, ...], float]:
         families = metrics._Index(engine_of(build).info).collect()

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index_builder.changes.update import Updated, UpdateRequest, update
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
+from index_builder.pipelines.changes.update import Updated, UpdateRequest, update
 from retrieval.artifact.build import Build
 from retrieval.artifact.store import open_current
 from retrieval.vectors import unit_vectors

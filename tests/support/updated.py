@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from index_builder.changes.update import UpdateRequest, update
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
+from index_builder.pipelines.changes.update import UpdateRequest, update
 from retrieval.artifact.manifest import Manifest
 from tests.support.catalogues import write_lines
 from tests.support.changes import ChangedProducts

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_builder.catalogue import VECTORS, Catalogue
-from index_builder.changes.combining.facts import facts_of
-from index_builder.changes.combining.fields import columns_of, write_fields
-from index_builder.changes.combining.rows import merge_rows, vectors_of
-from index_builder.changes.combining.tables import Part, write_table
-from index_builder.changes.current import CurrentProducts, names_of, open_current_products
 from index_builder.kinds.training import FLAT, refill
-from index_builder.pipeline import start_tuning, write_index_files
+from index_builder.pipelines.build import start_tuning, write_index_files
+from index_builder.pipelines.changes.combining.facts import facts_of
+from index_builder.pipelines.changes.combining.fields import columns_of, write_fields
+from index_builder.pipelines.changes.combining.rows import merge_rows, vectors_of
+from index_builder.pipelines.changes.combining.tables import Part, write_table
+from index_builder.pipelines.changes.current import CurrentProducts, names_of, open_current_products
 from index_builder.tuning.trials import TunedIndex
 from index_builder.tuning.tuner import Tuner
 from index_builder.tuning.users import user_pool

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index_builder.changes.current import CurrentProducts
+from index_builder.pipelines.changes.current import CurrentProducts
 from retrieval.artifact.golden import MATCHES
 from retrieval.artifact.manifest import GoldenQuery
 from retrieval.artifact.products import ProductTable

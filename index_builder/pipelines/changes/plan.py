@@ -6,8 +6,8 @@ from itertools import compress
 import numpy as np
 from numpy.typing import NDArray
 
-from index_builder.changes.current import CurrentProducts
-from index_builder.changes.reading import ChangeFile, Delete, SetFields, Upsert
+from index_builder.pipelines.changes.current import CurrentProducts
+from index_builder.pipelines.changes.reading import ChangeFile, Delete, SetFields, Upsert
 from retrieval.search.pair import PairLayout
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from index_builder.catalogue import list_faults
-from index_builder.changes.advice import Finding, advise
-from index_builder.changes.answers import golden_answers
-from index_builder.changes.combining.facts import pair_facts
-from index_builder.changes.current import CurrentProducts, open_current_products
-from index_builder.changes.plan import Plan, plan_records
-from index_builder.changes.reading import ChangeFile, SetFields
-from index_builder.changes.records import RecordFields, write_changed, write_records, write_vectors
-from index_builder.changes.rules import FieldRules
+from index_builder.pipelines.changes.advice import Finding, advise
+from index_builder.pipelines.changes.answers import golden_answers
+from index_builder.pipelines.changes.combining.facts import pair_facts
+from index_builder.pipelines.changes.current import CurrentProducts, open_current_products
+from index_builder.pipelines.changes.plan import Plan, plan_records
+from index_builder.pipelines.changes.reading import ChangeFile, SetFields
+from index_builder.pipelines.changes.records import RecordFields, write_changed, write_records, write_vectors
+from index_builder.pipelines.changes.rules import FieldRules
 from retrieval.artifact import golden, store
 from retrieval.artifact.build import open_build, open_pair
 from retrieval.artifact.manifest import DeltaFacts, GoldenQuery, Manifest, Source, file_facts
@@ -86,7 +86,7 @@ def advise_on(root: Path, updated: Updated) -> list[Finding]:
     with store.pin(root, build_id):
         findings = advise(open_build(root, build_id, verified=True), updated.delta)
     size = updated.manifest.size_bytes
-    text = f"the delta has {size / 1e6:.1f} MB of the {updated.max_bytes / 1e6:.1f} MB that it may have"
+    text = f"the delta has {size / 1e6:.2f} MB of the {updated.max_bytes / 1e6:.1f} MB that it may have"
     return [*findings, Finding(text, size > _MAX_SHARE_OF_LIMIT * updated.max_bytes)]
 
 

@@ -11,14 +11,14 @@ import orjson
 from numpy.typing import NDArray
 
 from index_builder.catalogue import VECTORS, BadRow
-from index_builder.changes.answers import DeltaVectors
-from index_builder.changes.combining.fields import columns_of, write_fields
-from index_builder.changes.combining.tables import Part, write_table
-from index_builder.changes.current import CurrentProducts, names_of
-from index_builder.changes.plan import Plan
-from index_builder.changes.reading import ChangeFile, SetFields, Upsert
-from index_builder.changes.rules import FieldRules
 from index_builder.kinds.training import store_vectors
+from index_builder.pipelines.changes.answers import DeltaVectors
+from index_builder.pipelines.changes.combining.fields import columns_of, write_fields
+from index_builder.pipelines.changes.combining.tables import Part, write_table
+from index_builder.pipelines.changes.current import CurrentProducts, names_of
+from index_builder.pipelines.changes.plan import Plan
+from index_builder.pipelines.changes.reading import ChangeFile, SetFields, Upsert
+from index_builder.pipelines.changes.rules import FieldRules
 from retrieval.artifact.delta import files as delta_files
 from retrieval.artifact.fields.lists import open_fields
 from retrieval.artifact.fields.values import Column

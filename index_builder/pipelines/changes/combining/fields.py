@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from index_builder.changes.combining.tables import Part
+from index_builder.pipelines.changes.combining.tables import Part
 from retrieval.artifact.fields.lists import DIRECTORY, FILTERABLE, NAMES, NOT_FILTERABLE, ArrayWriter
 from retrieval.artifact.fields.values import Column, InexactNumbers
 from retrieval.artifact.fields.writer import INEXACT, posting_arrays, text_arrays

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from retrieval.search.filters.language import Vocabulary
 from retrieval.search.filters.tree import Filter
 from retrieval.search.ranking import Neighbours
+from retrieval.search.reranking.limits import Values
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,9 @@ class FieldEngine(Protocol):
 
     def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Return all fields of each product (m,) as the catalogue gave them, its id and name among them."""
+
+    def values_of(self, position: int, names: tuple[str, ...]) -> Values:
+        """Return the values of one product in the fields of these names, which hold strings or lists of them."""
 
     def vectors_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the float32 vectors (m, d) of length 1 of products (m,)."""

@@ -1,9 +1,8 @@
 """The lists that users get of what their search has found, and of what further searches find for some of them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,24 +12,10 @@ from retrieval.search.filters.tree import Filter
 from retrieval.search.ranking import SIDES, SIGNS, Neighbours, SearchPath
 from retrieval.search.reranking.lists import Ranked, make_list
 from service.engines.base import FieldEngine
-from service.engines.shown_fields import ShownFields
 from service.recommender.users import Request, Search, User
 
 Found = tuple[Neighbours, Neighbours, int]  # both sides, and how many products match
 Ask = Callable[[NDArray[np.float32], Request], Found]  # an engine, about unit vectors (n, d)
-
-
-@dataclass(frozen=True)
-class ProductsOf:
-    """The products of an engine, as lists are made of them."""
-
-    engine: FieldEngine
-
-    def fields_of(self, positions: NDArray[np.int64], names: Sequence[str]) -> Iterable[dict[str, Any]]:
-        return ShownFields(self.engine, positions, names)
-
-    def vectors_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        return self.engine.vectors_of(positions)
 
 
 @dataclass
@@ -59,7 +44,7 @@ class UserLists:
         if self.engine is None or not user.is_reranked:
             return first.take(slice(user.k))
         deepen = partial(self._search_deeper, side, row)
-        return make_list(first, SIGNS[side], user.list_options, ProductsOf(self.engine), deepen)
+        return make_list(first, SIGNS[side], user.list_options, self.engine, deepen)
 
     def _search_deeper(self, side: str, row: int, count: int, without: Filter) -> Ranked:
         """Return a user's first products without those of a filter: `count` of them, and as many as are excluded."""

@@ -1,6 +1,6 @@
 """Makes the list of a side that is shown of the products that qualify: limits by value, then diversity, then k."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from retrieval.search.filters.tree import Filter
 from retrieval.search.reranking.diversity import pick_diverse
-from retrieval.search.reranking.limits import MaxPer, ValueCounts
+from retrieval.search.reranking.limits import MaxPer, ValueCounts, Values
 
 _POOL_PER_MATCH, _MAX_POOL = 10, 2000  # of the products that diversity picks from
-_SPARE_PER_MATCH, _MAX_SPARE = 4, 64  # Most lists are full with so many more products than are wanted.
+_SPARE_PER_MATCH, _MAX_SPARE = 3, 64  # Most lists are full with so many more products than are wanted.
 _GROWTH = 4
 
 
@@ -60,8 +60,8 @@ class Ranked:
 class Products(Protocol):
     """What is known of products by catalogue position (m,)."""
 
-    def fields_of(self, positions: NDArray[np.int64], names: Sequence[str]) -> Iterable[dict[str, Any]]:
-        """Yield those fields of each product that have one of the names, as the catalogue gave them."""
+    def values_of(self, position: int, names: tuple[str, ...]) -> Values:
+        """Return the values of one product in the fields of these names."""
 
     def vectors_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the unit vectors (m, d)."""
@@ -93,12 +93,11 @@ def _limit(found: Ranked, sign: float, options: ListOptions, products: Products,
     most 1 + log4(p / n) of them, the last of which scores all products that are left.
     """
     counts, ahead = ValueCounts(options.max_per), options.wanted
+    names = tuple(field for field, _ in options.max_per)
     picked: dict[int, float] = {}
-    names = [field for field, _ in options.max_per]
     while True:
-        fields = products.fields_of(found.positions, names)
-        for position, score, each in zip(found.positions.tolist(), found.scores.tolist(), fields, strict=True):
-            if position not in picked and counts.pick(each):
+        for position, score in zip(found.positions.tolist(), found.scores.tolist(), strict=True):
+            if position not in picked and counts.pick(products.values_of(position, names)):
                 picked[position] = score
                 if len(picked) == options.wanted:
                     break
@@ -107,5 +106,6 @@ def _limit(found: Ranked, sign: float, options: ListOptions, products: Products,
         ahead *= _GROWTH
         found = search(len(picked) + ahead, counts.full())
     positions, scores = np.array([*picked], np.int64), np.array([*picked.values()], np.float64)
-    # An approximate index may find late what it missed before.
-    return Ranked(positions, scores).take(np.lexsort((positions, -sign * scores)))
+    # A later search of an approximate index may find what an earlier one has missed.
+    order = np.lexsort((positions, -sign * scores)) if ahead > options.wanted else slice(None)
+    return Ranked(positions, scores).take(order)

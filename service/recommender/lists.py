@@ -35,14 +35,17 @@ class UserLists:
 
     def find(self) -> Found:
         """Search for all users."""
-        return self.ask(self.vectors, self.search.request)
+        best, worst, matched = self.ask(self.vectors, self.search.request)
+        self._note_path(SIDES[0], best)
+        self._note_path(SIDES[1], worst)
+        return best, worst, matched
 
     def list_of(self, side: str, found: Neighbours, row: int) -> Ranked:
         """Return a user's list of one side, of what `find` has found."""
-        user, depth = self.search.users[row], self.search.request.depth
-        first = self._qualifying(side, user, found, row, depth)
+        user = self.search.users[row]
+        first = self._qualifying(side, user, found, row, self.search.request.depth)
         if self.engine is None or not user.is_reranked:
-            return first.take(slice(user.k))
+            return first.take(slice(user.k)) if len(first.positions) > user.k else first
         deepen = partial(self._search_deeper, side, row)
         return make_list(first, SIGNS[side], user.list_options, self.engine, deepen)
 
@@ -51,12 +54,16 @@ class UserLists:
         user, request = self.search.users[row], self.search.request
         depth = count + request.depth - user.list_options.depth
         best, worst, _ = self.ask(self.vectors[row : row + 1], replace(request, depth=depth, without=without))
-        return self._qualifying(side, user, best if side == SIDES[0] else worst, 0, depth)
+        found = best if side == SIDES[0] else worst
+        self._note_path(side, found)
+        return self._qualifying(side, user, found, 0, depth)
+
+    def _note_path(self, side: str, found: Neighbours) -> None:
+        if found.path:
+            self.paths[side].append(found.path)
 
     def _qualifying(self, side: str, user: User, found: Neighbours, row: int, depth: int) -> Ranked:
         """Return those of a user's first `depth` products that are not excluded, as far as their scores may go."""
-        if found.path:
-            self.paths[side].append(found.path)
         positions, scores = found.positions[row], found.scores[row]
         if len(positions) and positions[-1] < 0:  # An approximate engine pads what it did not find.
             count = int(np.count_nonzero(positions >= 0))
@@ -65,4 +72,6 @@ class UserLists:
         if user.exclude:
             kept = [product["id"] not in user.exclude for product in parse_prefixes(self.prefixes(positions))]
             positions, scores = positions[kept], scores[kept]
-        return Ranked(positions, scores, is_all).within(SIGNS[side], user.bounds[side])
+        ranked = Ranked(positions, scores, is_all)
+        bound = user.min_score if side == SIDES[0] else user.max_score
+        return ranked if bound is None else ranked.within(SIGNS[side], bound)

@@ -67,4 +67,5 @@ class ListMaker:
     def _within(self, side: str, found: Neighbours, row: int, depth: int) -> Ranked:
         """Return what a search for `depth` products has found for a user, as far as scores may go."""
         positions, scores = found.positions[row], found.scores[row]
-        return Ranked(positions, scores, len(positions) < depth).within(SIGNS[side], self._bounds[side])
+        ranked, bound = Ranked(positions, scores, len(positions) < depth), self._bounds[side]
+        return ranked if bound is None else ranked.within(SIGNS[side], bound)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +35,7 @@ class ListOptions:
         return self.wanted + (min(_SPARE_PER_MATCH * self.wanted, _MAX_SPARE) if self.max_per else 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(NamedTuple):
     """Products in the order of a side: catalogue `positions` (m,) and cosine `scores` (m,).
 
     `is_all` tells that no other product qualifies.
@@ -46,10 +45,8 @@ class Ranked:
     scores: NDArray[np.float64]
     is_all: bool = False
 
-    def within(self, sign: float, bound: float | None) -> "Ranked":
-        """Return the products whose scores, times the side's sign, reach a bound, if there is one."""
-        if bound is None:
-            return self
+    def within(self, sign: float, bound: float) -> "Ranked":
+        """Return the products whose scores, times the side's sign, reach the bound times it."""
         count = int(np.count_nonzero(sign * self.scores >= sign * bound))
         return Ranked(self.positions[:count], self.scores[:count], self.is_all or count < len(self.scores))
 

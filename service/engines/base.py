@@ -1,6 +1,6 @@
 """The contract every search engine keeps, and that of engines which also look products up."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,6 +11,7 @@ from retrieval.search.filters.language import Vocabulary
 from retrieval.search.filters.tree import Filter
 from retrieval.search.filters.values import FieldValues
 from retrieval.search.ranking import Neighbours
+from retrieval.search.reranking.limits import Values
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,9 @@ class FieldEngine(Protocol):
 
     def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Return all fields of each product (m,) as the catalogue gave them, its id and name among them."""
+
+    def values_of(self, positions: Sequence[int], names: tuple[str, ...]) -> Iterable[Values]:
+        """Yield the values of each product in the fields of these names, which hold strings or lists of them."""
 
     def vectors_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the float32 vectors (m, d) of length 1 of products (m,)."""

@@ -17,6 +17,7 @@ from retrieval.search.filters.tree import Filter, every
 from retrieval.search.filters.values import FieldValues
 from retrieval.search.index import use_threads
 from retrieval.search.ranking import Neighbours
+from retrieval.search.reranking.limits import ProductValues
 from service.cores import Cores
 from service.engines.base import DeltaInfo, IndexInfo
 from service.engines.shown_products import read_shown
@@ -79,6 +80,7 @@ class FaissEngine:
         all_are_shown = shown == EVERYTHING and build.base is build  # Of a delta's base, some are no more.
         self._shown, self._shown_mask = shown, None if all_are_shown else build.filters.mask(shown)
         self.vocabulary = build.filters.vocabulary
+        self.values_of = ProductValues(build.products.__getitem__).of
         self.prefixes, self.project = build.products.prefixes, build.projection.project
         self.sample_users: list[dict[str, Any]] = build.sample_users
         manifest = build.manifest

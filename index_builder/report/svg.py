@@ -8,7 +8,7 @@ from typing import Protocol
 
 WIDTH, HEIGHT = 480, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 24, 52
-_MAX_TICKS, _ROUND, _SLACK = 6, (1, 2, 5), 1e-9
+_MIN_TICKS, _MAX_TICKS, _ROUND, _SLACK = 3, 6, (1, 2, 5), 1e-9
 
 
 class Scale(Protocol):
@@ -60,6 +60,8 @@ class Logarithmic:
             values = [step * 10.0**ten for ten in tens for step in steps if self.low <= step * 10.0**ten <= self.high]
             if len(values) <= _MAX_TICKS:
                 break
+        if len(values) < _MIN_TICKS:  # Values so near to each other are read as easily by equal steps.
+            return Linear(self.label, self.low, self.high).ticks()
         return [(value, _plain(value)) for value in values]
 
 

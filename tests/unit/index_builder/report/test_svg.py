@@ -15,6 +15,8 @@ from index_builder.report.svg import HEIGHT, WIDTH, Chart, Linear, Logarithmic, 
         (Linear("", -0.3, 0.9), ["0", "0.5"]),
         (Logarithmic("", 0.15, 3), ["0.2", "0.5", "1", "2"]),
         (Logarithmic("", 0.05, 400), ["0.1", "1", "10", "100"]),
+        (Logarithmic("", 0.17, 0.23), ["0.18", "0.2", "0.22"]),
+        (Logarithmic("", 0.9, 1.4), ["0.9", "1", "1.1", "1.2", "1.3", "1.4"]),
         (Names("", ["best", "worst"]), ["best", "worst"]),
     ],
 )

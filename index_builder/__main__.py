@@ -75,11 +75,11 @@ def _compare(options: dict[str, Any]) -> int:
 
 def _build(request: Any) -> None:
     from index_builder.pipelines.build import build
-    from index_builder.report.files import PAGE
+    from retrieval.artifact.build import REPORT
 
     started = time.perf_counter()
     manifest = build(request)
-    page = request.out / manifest.build_id / PAGE
+    page = request.out / manifest.build_id / REPORT
     print_result(f"{_summary(request.out, manifest, time.perf_counter() - started)}\nreport      {page}")
 
 

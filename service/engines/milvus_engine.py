@@ -50,6 +50,7 @@ class MilvusEngine:
 
     concurrency = 4  # Searches take most of their time elsewhere.
     search_seconds = math.inf
+    report: bytes | None = None
 
     def __init__(self, cluster: Cluster, collection: str):
         """Raises EngineUnavailable."""

@@ -58,7 +58,11 @@ def _milliseconds(facts: Facts, kind: str) -> str:
 
 
 def _fate(facts: Facts, kind: str) -> str:
-    return "chosen" if kind == facts["index"] else escape(facts["dropped"].get(kind, "slower"))
+    if kind == facts["index"]:
+        return "chosen"
+    seconds = [trial["seconds"] for trial in facts["measured"] if trial["factory"] == kind]
+    is_slower = bool(seconds) and min(seconds) >= facts["chosen"]["seconds"]
+    return escape(facts["dropped"].get(kind, "slower" if is_slower else "not chosen"))
 
 
 def _fields(facts: Facts) -> str:

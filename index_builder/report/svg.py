@@ -36,9 +36,11 @@ class Linear:
         return min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
 
     def ticks(self) -> list[tuple[float, str]]:
-        span = (self.high - self.low) / (_MAX_TICKS - 1)
-        ten = 10.0 ** math.floor(math.log10(span))
-        step = next(each * ten for each in (*_ROUND, 10) if each * ten >= span)
+        ten = 10.0 ** math.floor(math.log10((self.high - self.low) / _MAX_TICKS))
+        steps = (each * ten for each in (*_ROUND, 10, 20))
+        return next(ticks for ticks in map(self._multiples, steps) if len(ticks) <= _MAX_TICKS)
+
+    def _multiples(self, step: float) -> list[tuple[float, str]]:
         numbers = range(math.ceil(self.low / step - _SLACK), math.floor(self.high / step + _SLACK) + 1)
         return [(number * step, _plain(number * step)) for number in numbers]
 

@@ -79,6 +79,11 @@ def test_all_tables_hold_the_facts(facts: dict[str, Any]) -> None:
     ]
 
 
+def test_a_kind_that_is_quicker_than_the_chosen_one_is_not_called_slower(facts: dict[str, Any]) -> None:
+    facts["measured"][0]["seconds"] = 0.0001
+    assert ["Flat", "0.100", "not chosen"] in cells_of(render(facts))
+
+
 def test_texts_say_what_the_tables_cannot(facts: dict[str, Any]) -> None:
     page = render(facts)
     assert "<title>Tiers64x1 over 20,000 products</title>" in page

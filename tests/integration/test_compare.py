@@ -14,7 +14,7 @@ import pytest
 from index_builder.__main__ import main
 from index_builder.pipelines.build import BuildRequest, build
 from index_builder.pipelines.compare.compare import CompareRequest, compare
-from retrieval.artifact.store import current_build_id
+from retrieval.artifact import store
 from tests.support.catalogues import products_of, write_lines
 from tests.support.oracle import SCORE_ERROR, Oracle
 from tests.support.published import current, edit_manifest
@@ -134,7 +134,7 @@ def test_a_delta_is_described_with_its_base(builds: Builds) -> None:
     found = builds.compare("base", "delta")
     base, delta = found["a"], found["b"]
     assert delta["base"] == base["build_id"] == builds.paths["base"].name
-    assert delta["build_id"] == current_build_id(builds.paths["delta"])
+    assert delta["build_id"] == store.current_build_id(builds.paths["delta"])
     assert (base["base"], base["products"], delta["products"]) == (None, PRODUCTS, len(builds.rows["delta"]))
     files = [path for path in builds.paths["base"].iterdir() if path.name != "manifest.json"]
     own = [path for path in (builds.paths["delta"] / delta["build_id"]).iterdir() if path.name != "manifest.json"]
@@ -165,6 +165,31 @@ def small(tmp_path_factory: pytest.TempPathFactory, vectors: np.ndarray) -> Path
     rows = [{**row, "price": 1, "size": 2, "kept": True} for row in products_of(vectors)]
     build(BuildRequest(write_lines(root.parent / "small.jsonl", rows), root, embedding_model="m1"))
     return root
+
+
+def test_the_overlap_of_lists_that_hold_all_products_is_a_share_of_the_longer_one(
+    tmp_path: Path, vectors: np.ndarray
+) -> None:
+    few, more = small_build(tmp_path / "few", vectors[:4]), small_build(tmp_path / "more", vectors[:9])
+    for request in (CompareRequest(few, more), CompareRequest(more, few)):
+        for side in compare(request)["sides"].values():
+            assert [set(each["quantiles"].values()) for each in side["overlap"]] == [{round(4 / 9, 6)}] * 2
+
+
+def test_builds_are_kept_while_they_are_compared(
+    tmp_path: Path, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = small_build(tmp_path / "artifacts", vectors)
+    older = current(root)
+    for _ in range(2):
+        small_build(root, vectors)
+
+    def prune_instead(*_: Any) -> dict[str, Any]:
+        return {"removed": store.prune(root, 1)}
+
+    monkeypatch.setattr("index_builder.pipelines.compare.compare.compare_lists", prune_instead)
+    assert older.name not in compare(CompareRequest(older, root))["removed"]
+    assert store.prune(root, 1) == [older.name]
 
 
 def test_fields_that_come_go_and_change_their_type_are_told(tmp_path: Path, small: Path, vectors: np.ndarray) -> None:

@@ -55,12 +55,14 @@ class SearchEngine(Protocol):
     depend on the other users of the call, and holds each product at most once on a side. `is_available` says whether
     the last search or probe was answered, `concurrency` how many searches at the same time are faster than one by one,
     and `search_seconds` how long a search for one user and ten matches takes, infinity where it waits for a network.
+    `report` is the page about the build, of all its products, None where none is to be shown.
     """
 
     info: IndexInfo
     is_available: bool
     concurrency: int
     search_seconds: float
+    report: bytes | None
 
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         """Return the k best and the k worst products for each row of (n, d) float32 vectors of length 1.

@@ -83,6 +83,7 @@ class FaissEngine:
         self.values_of = ProductValues(build.products.__getitem__).of
         self.prefixes, self.project = build.products.prefixes, build.projection.project
         self.sample_users: list[dict[str, Any]] = build.sample_users
+        self.report = build.report if shown == EVERYTHING else None  # It tells of products that are not shown.
         manifest = build.manifest
         self.info = info_of(build)
         self.shown_products = self._shown_mask.matched if self._shown_mask else manifest.products

@@ -75,6 +75,7 @@ class MilvusEngine:
     concurrency = 4  # Searches take most of their time elsewhere.
     search_seconds = math.inf
     max_matches = MILVUS_MAX_MATCHES
+    report: bytes | None = None
 
     def __init__(self, cluster: Cluster, collection: str, shown: str = ""):
         """Raises EngineUnavailable, BadArtifact, or BadSetting where the filter `shown` does not fit."""

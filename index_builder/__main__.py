@@ -15,6 +15,7 @@ from retrieval.artifact.manifest import Manifest, Recall, RecallAtK
 from retrieval.cores import available_cores
 from retrieval.errors import RetrievalError
 from retrieval.records.console import print_message, print_result, readable, standard_streams
+from retrieval.records.roles import ROLES
 from retrieval.search.settings import SearchSettings, fewest_for_scan
 
 _COMPARE = "compare"
@@ -34,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _publish(parser: argparse.ArgumentParser, options: dict[str, Any]) -> int:
+    from index_builder.catalogue import BadProducts
     from index_builder.pipelines.build import BuildRequest
     from index_builder.pipelines.changes.merge import MergeRequest
     from index_builder.pipelines.changes.update import UpdateRequest
@@ -50,7 +52,8 @@ def _publish(parser: argparse.ArgumentParser, options: dict[str, Any]) -> int:
     try:
         run(request_type(**options))
     except (RetrievalError, OSError) as error:
-        print_message(f"error: {error}\nnothing was published")
+        advice = "\n--on-bad-row drop leaves such rows out" if isinstance(error, BadProducts) else ""
+        print_message(f"error: {error}{advice}\nnothing was published")
         return 1
     return 0
 
@@ -136,6 +139,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--on-bad-row", choices=["fail", "drop"], help="what a bad row does (default: fail)")
     only = "fields to filter by, separated by commas, or none (default: all that can be)"
     add("--filterable", type=_field_names, metavar="FIELDS|none", help=only)
+    called = "what the file calls ids, names and vectors: id=sku,vector=embedding"
+    add("--columns", type=_columns, metavar="ROLE=NAME,…", help=called)
     add("--keep", type=_count, metavar="N", help="newest builds to keep, this one included (default: 5)")
     add("--embedding-model", type=readable, metavar="LABEL", help="embedding model's label, kept in the manifest")
     return parser
@@ -164,6 +169,13 @@ def _share(text: str) -> float:
 
 def _field_names(text: str) -> tuple[str, ...]:
     return () if text == "none" else tuple(text.split(","))
+
+
+def _columns(text: str) -> dict[str, str]:
+    columns = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
+    if len(columns) < text.count(",") + 1 or columns.keys() - {*ROLES} or not all(columns.values()):
+        raise argparse.ArgumentTypeError(f"{text} is not like id=sku,name=title,vector=embedding")
+    return columns
 
 
 def _count(text: str) -> int:

@@ -1,7 +1,9 @@
 """The pipeline: read, normalise, tune, build, measure, publish."""
 
+from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +26,7 @@ from retrieval.artifact.projection import write_projection
 from retrieval.artifact.sample_users import write_sample_users
 from retrieval.errors import LowRecall
 from retrieval.records.console import readable
+from retrieval.records.rows import part_files
 from retrieval.search.files import open_index, read_index, write_index
 from retrieval.search.kinds import FAISS_VERSION, candidate_index
 from retrieval.search.ranking import SIDES
@@ -37,7 +40,8 @@ class BuildRequest:
     """What to build from, and where to.
 
     `recall` is the share that an index must find of the ten, and of the hundred, best and worst products; `index` is
-    "auto" or a kind (`kinds/`); `filterable` are the fields to filter by, None for all that can be; of old builds,
+    "auto" or a kind (`kinds/`); `filterable` are the fields to filter by, None for all that can be; `columns` are what
+    the file calls ids, names and vectors, by "id", "name" and "vector"; of old builds,
     `keep` stay, this one included.
     """
 
@@ -52,6 +56,7 @@ class BuildRequest:
     allow_low_recall: bool = False
     embedding_model: str | None = None
     filterable: tuple[str, ...] | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
     keep: int = 5
 
 
@@ -69,7 +74,7 @@ def build(request: BuildRequest) -> Manifest:
 
 def _fill(directory: Path, request: BuildRequest) -> Manifest:
     """Write all files of a build into a directory, and return the facts for its manifest."""
-    catalogue = read_catalogue(request.products, directory, request.on_bad_row, request.filterable)
+    catalogue = read_catalogue(request.products, directory, request.on_bad_row, request.filterable, request.columns)
     with closing(catalogue.vectors) as vectors:
         if request.worst == "negated" and request.index != "auto":
             check_negates(request.index, vectors.dimension)
@@ -82,7 +87,7 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         write_sample_users(directory, request.queries)
     (directory / VECTORS).unlink()
     return Manifest(
-        source=Source(readable(request.products.name), file_facts(request.products).sha256),
+        source=_source_of(request.products),
         products=len(catalogue),
         distinct_vectors=vectors.rows,
         dimension=vectors.dimension,
@@ -122,6 +127,12 @@ def write_index_files(
     if worst == "negated":
         _write_negated(tuned.index, directory / WORST)
     return tuned, recall, golden_queries
+
+
+def _source_of(path: Path) -> Source:
+    """Return the name of a file and its hash; of a directory, the hash of those of its parts."""
+    hashes = [file_facts(part).sha256 for part in (part_files(path) if path.is_dir() else [path])]
+    return Source(readable(path.name), hashes[0] if path.is_file() else sha256("".join(hashes).encode()).hexdigest())
 
 
 def _write_negated(index: faiss.Index, path: Path) -> None:

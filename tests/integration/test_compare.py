@@ -1,6 +1,7 @@
 """Two builds side by side: overlap, moves and shifts are those of exact lists, whole builds and deltas alike."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -282,6 +283,14 @@ def test_builds_that_cannot_be_compared_are_named(
         assert main(["compare", *map(str, arguments)]) == 1
         out, err = capsys.readouterr()
         assert (out, err.startswith(f"error: {expected}")) == ("", True), err
+
+
+def test_a_path_need_not_be_unicode(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    shutil.copytree(small, odd)
+    for form in ("text", "json", "html"):
+        assert main(["compare", str(small), str(odd), "--format", form]) == 0
+        assert "caf\\xe9" in capsys.readouterr().out.replace("\\\\", "\\")
 
 
 @pytest.mark.parametrize(

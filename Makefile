@@ -21,7 +21,7 @@ IMAGE ?= jetmlett
 BUILD_INDEX = $(BIN)/python -m index_builder --products $(PRODUCTS) --out $(OUT) --recall $(RECALL) $(if $(QUERIES),--queries $(QUERIES)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-parquet install-milvus serve build-index update-index merge-index test test-faults test-milvus coverage soak audit check format bench bench-serve bench-index bench-search bench-filter bench-lists bench-storage bench-offline bench-oip lock sample-data docker docker-run clean
+.PHONY: help install install-parquet install-milvus serve build-index update-index merge-index test test-faults test-milvus coverage soak audit check format bench bench-serve bench-index bench-search bench-filter bench-lists bench-update bench-storage bench-offline bench-oip lock sample-data docker docker-run clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -99,6 +99,9 @@ bench-filter: $(VENV)/.dev ## searches under masks of any share against the same
 
 bench-lists: $(VENV)/.dev ## what diversity and limits by value do to lists, and the time they take (ARGS="--users 1000")
 	$(BIN)/python -m benchmarks.lists $(ARGS)
+
+bench-update: $(VENV)/.dev ## changes: command to answers, searches with a delta, merges, a delta a second (SIZES="20000 1000000", ARGS=--write)
+	$(BIN)/python -m benchmarks.updates $(if $(SIZES),--sizes $(SIZES)) $(ARGS)
 
 bench-search: $(VENV)/.dev ## both sides of a search against FAISS's own (ARGS="--products 200000")
 	$(BIN)/python -m benchmarks.search $(ARGS)

@@ -11,7 +11,7 @@ from retrieval.artifact.build import Build
 from retrieval.artifact.store import current_build_id, open_current, roll_back
 from retrieval.errors import BadArtifact
 from retrieval.records.console import print_message, print_result, standard_streams
-from service.engines.faiss_engine import read_shown
+from service.engines.shown_products import read_shown
 from service.errors import INSTALL_MILVUS, ServiceError
 from service.offline.job import PART_ROWS, run_batch
 from service.settings import MILVUS_INDEXES, SCHEMA, environment_with, read_milvus, read_settings
@@ -43,14 +43,14 @@ def _serve(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     settings = read_settings(options.environment)
     build = open_current(settings.artifacts)
-    read_shown(build.filters, settings.filter)
+    read_shown(build.filters.vocabulary, settings.filter)
     manifest = build.manifest
     index, recall = manifest.index, manifest.recall
     found = f"best {recall.best[0].mean:.4f}, worst {recall.worst[0].mean:.4f}"
     lines = [
         f"build      {settings.artifacts / build.id}",
         *_delta_lines(build),
-        f"products   {manifest.products:,} x {manifest.dimension} dimensions from {manifest.source.file}",
+        f"products   {manifest.products:,} x {manifest.dimension} dimensions from {build.base.manifest.source.file}",
         f"index      {index.factory}, {index.storage}, worst side {index.worst}; recall@10 {found}",
         *(f"{setting.name:19} {setting.show(options.environment)}".rstrip() for setting in SCHEMA),
     ]
@@ -66,7 +66,8 @@ def _delta_lines(build: Build) -> list[str]:
         f"{delta.added:,} products added, {delta.replaced:,} replaced, {delta.changed:,} changed, {delta.deleted:,}"
     )
     size, base_size = (each.manifest.size_bytes / 1e6 for each in (build, build.base))
-    return [f"delta      {counts} deleted; {size:.1f} MB on {base_size:.1f} MB of {delta.base}"]
+    last = f"the last by {build.manifest.source.file}"
+    return [f"delta      {counts} deleted, {last}; {size:.1f} MB on {base_size:.1f} MB of {delta.base}"]
 
 
 def _roll_back(options: argparse.Namespace) -> None:

@@ -28,7 +28,8 @@ from retrieval.search.ranking import SIDES
 ROUNDS = 3
 _SIZES = (20_000,)
 _MIN_PRODUCTS_FOR_MANY = 200_000  # Of fewer products, 10,000 are too large a part for a delta.
-_SHARE_OF_BASE, _FILLED, _TOMBSTONES = 5, 0.9, 10
+_SHARE_OF_BASE, _TOMBSTONES = 5, 10
+_FILLED = (0.0, 0.05, 0.25, 0.9)
 _RECORD_BYTES = 200  # of a product in a delta, besides its vector
 _BODIES = 1000
 _REPORT = Path(__file__).parent.parent / "UPDATES.md"
@@ -93,36 +94,31 @@ def freshness(bench: Bench) -> Table:
     with bench.root() as root, service("this revision", root) as server, watcher(server) as workers:
         for label, write in files.items():
             rounds = [publish(workers, root, "--update", write()) for _ in range(ROUNDS)]
-            inside = median(float(figure(each.printed, r"published in ([\d.]+) s")) for each in rounds)
-            times = [median(each.command for each in rounds), median(each.served for each in rounds)]
-            rows.append(
-                [
-                    label,
-                    f"{inside:.2f}",
-                    *(f"{seconds:.2f}" for seconds in times),
-                    f"{max(each.served for each in rounds):.2f}",
-                ]
-            )
-    return ("changes", "the update itself s", "its command s", "last worker's first answer s", "slowest round s"), rows
+            times = median(each.published for each in rounds), median(each.served for each in rounds)
+            slowest = max(each.served for each in rounds)
+            rows.append([label, *(f"{seconds:.2f}" for seconds in (*times, slowest))])
+    return ("changes", "published s", "last worker's first answer s", "slowest round s"), rows
 
 
-def full_delta(bench: Bench) -> Table:
-    """Searches on a delta that is nearly full and tombstones, against those on its base."""
-    with bench.root() as root:
-        pair = fill(bench, root)
-        found = searches.compare(root)
-    assert pair.delta
+def filled_deltas(bench: Bench) -> Table:
+    """Searches on deltas of several sizes and tombstones, against those on their base."""
     recall = [f"recall@{searches.K} {side} (at least)" for side in SIDES]
     header = ("replaced and new", "deleted", "share of the base's bytes", "base ms", "pair ms", "time ÷", *recall)
-    share = pair.size_bytes / open_current(bench.base).manifest.size_bytes
-    vectors = pair.delta.replaced + pair.delta.added
-    return header, [[f"{vectors:,}", f"{pair.delta.deleted:,}", f"{share:.3f}", *found]]
+    base_bytes, rows = open_current(bench.base).manifest.size_bytes, []
+    for filled in _FILLED:
+        with bench.root() as root:
+            pair = fill(bench, root, filled)
+            assert pair.delta
+            counts = pair.delta.replaced + pair.delta.added, pair.delta.deleted
+            share = f"{pair.size_bytes / base_bytes:.3f}"
+            rows.append([*(f"{count:,}" for count in counts), share, *searches.compare(root)])
+    return header, rows
 
 
-def fill(bench: Bench, root: Path) -> Manifest:
-    """Publish a delta with a tombstone for each tenth product, and nearly as many vectors as a delta may have."""
+def fill(bench: Bench, root: Path, filled: float) -> Manifest:
+    """Publish a delta with a tombstone for each tenth product, and a part of the vectors that a delta may have."""
     base = open_current(root).manifest
-    vectors = int(_FILLED * base.size_bytes / _SHARE_OF_BASE / (4 * base.dimension + _RECORD_BYTES))
+    vectors = int(filled * base.size_bytes / _SHARE_OF_BASE / (4 * base.dimension + _RECORD_BYTES))
     file = bench.changes().write(replaced=vectors // 2, added=vectors // 2, deleted=bench.products // _TOMBSTONES)
     finish(root, "--update", file)
     return open_current(root).manifest
@@ -131,7 +127,7 @@ def fill(bench: Bench, root: Path) -> Manifest:
 def merge(bench: Bench) -> Table:
     """Folding the full delta into a new base."""
     with bench.root() as root:
-        fill(bench, root)
+        fill(bench, root, _FILLED[-1])
         printed = finish(root, "--merge")
         recall = open_current(root).manifest.recall
     seconds = figure(printed, r"in ([\d.]+) s")
@@ -156,7 +152,7 @@ def under_load(bench: Bench) -> Table:
 
 STEPS: dict[str, tuple[str, Callable[[Bench], Table]]] = {
     "freshness": ("From the command to the answers", freshness),
-    "searches": ("Searches with a full delta", full_delta),
+    "searches": ("Searches with a delta", filled_deltas),
     "merge": ("Merging a full delta", merge),
     "stream": (f"One delta a second, {stream.CHANGES_PER_DELTA} changes each, under load", under_load),
 }

@@ -91,6 +91,7 @@ def _point(root: Path, build_id: str) -> None:
 
 
 def _reloads(service: Service) -> float:
+    service.connection.close()  # The service may have closed it meanwhile; a request opens it again.
     service.connection.request("GET", "/metrics")
     text = service.connection.getresponse().read().decode()
     found = re.search(r"^reco_reloads_total (\S+)$", text, re.MULTILINE)

@@ -5,7 +5,7 @@ product that a user likes, or to one that the user does not.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import pairwise
@@ -26,7 +26,6 @@ from retrieval.search.settings import FilteredSettings, SearchSettings, SideSett
 SHARES = (0.001, 0.01, 0.1, 0.5, 0.99)
 PRODUCTS = RANDOM, LIKED, DISLIKED = "random", "liked", "disliked"
 _MAX_USERS, _ANCHORS, _SEED = 200, 6, 5
-_USERS_AT_ONCE = 8  # A matrix product reads the vectors once for all of them.
 _RAISES = 8  # Where more is needed, the time is better spent on an exact scan.
 _FIRST_RAISE, _RAISE = 2, 1.25
 _EXACT = "exact"
@@ -123,7 +122,8 @@ class FilterGrid:
         """The score of each user's last match on each side (2, u), by cell; those of the worst side are negated."""
         cells = {(products, share): self._groups(products, share) for products in PRODUCTS for share in SHARES}
         kth_scores = {cell: np.empty((2, len(self._users)), np.float32) for cell in cells}
-        for user, of_rows in enumerate(self._row_scores()):
+        for user, vector in enumerate(self._users):
+            of_rows = self._exact.stored_vectors.score_range(vector[np.newaxis], 0, self._exact.groups.row_count)[0]
             scores = of_rows[self._row_of_product]
             for cell, groups in cells.items():
                 among = scores[next(group.positions for group in groups if user in group.users)]
@@ -131,12 +131,6 @@ class FilterGrid:
                 among.partition((k - 1, len(among) - k))
                 kth_scores[cell][:, user] = among[-k], -among[k - 1]
         return kth_scores
-
-    def _row_scores(self) -> Iterator[NDArray[np.float32]]:
-        """Yield the scores of all rows with each user."""
-        vectors = self._exact.stored_vectors
-        for start in range(0, len(self._users), _USERS_AT_ONCE):
-            yield from vectors.score_range(self._users[start : start + _USERS_AT_ONCE], 0, vectors.count)
 
     @cache  # noqa: B019 (The grid lives no longer than its build.)
     def _groups(self, products: str, share: float) -> list[_Group]:

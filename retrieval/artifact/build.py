@@ -108,10 +108,10 @@ def open_build(root: Path, build_id: str, verified: bool = False, reuse: Build |
     manifest = _read_checked_manifest(directory)
     base = None
     _check_base(directory, manifest)
+    _check_files(directory, manifest, verified)
     if manifest.delta:
         is_open = reuse is not None and reuse.base.id == manifest.delta.base
         base = reuse.base if reuse and is_open else open_build(root, manifest.delta.base, verified)
-    _check_files(directory, manifest, verified)
     try:
         build = _open_whole(directory, manifest) if base is None else open_pair(directory, manifest, base)
         for subject, count, found in (

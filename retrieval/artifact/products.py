@@ -44,7 +44,16 @@ class ProductTable:
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """Return the product's `id`, `name` and further fields."""
-        return orjson.loads(self.lines[self.line_starts[position] : self.line_starts[position + 1]])
+        return orjson.loads(self.line(position))
+
+    def line(self, position: int) -> bytes:
+        """Return the JSON of the product, which begins with its prefix."""
+        return self.lines[self.line_starts[position] : self.line_starts[position + 1] - 1]
+
+    def sizes_behind_prefix(self, positions: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Return how many bytes the JSON of each product (m,) has behind its prefix."""
+        starts, ends = (self.line_starts[each].astype(np.int64) for each in (positions, positions + 1))
+        return ends - starts - self.prefix_lengths[positions] - 1
 
     def standing(self) -> NDArray[np.int64]:
         """Return the position of each product, in catalogue order."""

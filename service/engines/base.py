@@ -1,6 +1,6 @@
 """The contract every search engine keeps, and that of engines which also look products up."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,6 +11,7 @@ from retrieval.search.filters.language import Vocabulary
 from retrieval.search.filters.tree import Filter
 from retrieval.search.filters.values import FieldValues
 from retrieval.search.ranking import Neighbours
+from retrieval.search.reranking.limits import Values
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,16 @@ class SearchEngine(Protocol):
 
 @runtime_checkable
 class FieldEngine(Protocol):
-    """Filters products by their fields, and shows these. May be used from many threads at once.
+    """Filters products by their fields, shows these, and finds products by id. May be used from many threads at once.
 
-    An engine that can do both is one; another is a `SearchEngine` alone. Filters are over the fields in `vocabulary`,
-    and match some of the `shown_products`, the number of those that may be shown at all. Both ways to search say which
-    path they went.
+    An engine that can do all of it is one; another is a `SearchEngine` alone. Filters are over the fields in
+    `vocabulary`, and match some of the `shown_products`, the number of those that may be shown at all. Both ways to
+    search say which path they went, and find up to `max_matches` products a side.
     """
 
     vocabulary: Vocabulary
     shown_products: int
+    max_matches: int
 
     def search_matching(
         self,
@@ -103,16 +105,21 @@ class FieldEngine(Protocol):
     def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Return all fields of each product (m,) as the catalogue gave them, its id and name among them."""
 
+    def values_of(self, positions: Sequence[int], names: tuple[str, ...]) -> Iterable[Values]:
+        """Yield the values of each product in the fields of these names, which hold strings or lists of them."""
+
     def vectors_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the float32 vectors (m, d) of length 1 of products (m,)."""
 
+    def positions_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the product with each id (m,), and -1 for an id that none of those to be shown has."""
+
 
 @runtime_checkable
-class Catalogue(Protocol):
-    """Looks up products by name and id, and projects vectors onto a map. May be used from many threads at once.
+class Catalogue(FieldEngine, Protocol):
+    """Looks up products by name too, and projects vectors onto a map. May be used from many threads at once.
 
-    An engine that can do all of it is one; another is a `SearchEngine` alone. Each of `sample_users`, to try the engine
-    with, has a `name`, `likes` and a `vector`.
+    Each of `sample_users`, to try the engine with, has a `name`, `likes` and a `vector`.
     """
 
     sample_users: list[dict[str, Any]]
@@ -132,12 +139,6 @@ class Catalogue(Protocol):
 
     def field_values(self, name: str, text: str, limit: int) -> FieldValues:
         """Return the values that products have in a filterable field: of texts, those that contain the text."""
-
-    def find(self, product_id: str) -> int | None:
-        """Return the product with this id, or None."""
-
-    def unit_vectors_of(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        """Return the float32 vector (d,) of length 1 of each product, None for an id that no product has."""
 
     def project(self, unit_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the map points (n, 2), as x and y, of (n, d) vectors of length 1; sampled ones lie within [-1, 1]."""

@@ -1,5 +1,6 @@
 """The embedded engine: a FAISS build, memory-mapped into this process."""
 
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict
@@ -8,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from retrieval.artifact.build import Build, open_build
-from retrieval.search.filters.language import EVERYTHING, BadFilter
-from retrieval.search.filters.masks import FilterIndex
+from retrieval.search.filters.language import EVERYTHING
 from retrieval.search.filters.tree import Filter, every
 from retrieval.search.filters.values import FieldValues
 from retrieval.search.index import use_threads
 from retrieval.search.ranking import Neighbours
+from retrieval.search.reranking.limits import ProductValues
 from service.cores import Cores
 from service.engines.base import DeltaInfo, IndexInfo
-from service.errors import BadSetting
+from service.engines.shown_products import read_shown
 
 _TIMED_SEARCHES, _TIMED_MATCHES = 3, 10  # to learn how long one takes
 
@@ -42,15 +42,7 @@ def open_engine(
     build = open_build(root, build_id, verified, reuse)
     build.index.warm()
     build.filters.on_mask = on_mask or build.filters.on_mask
-    return FaissEngine(build, cores, read_shown(build.filters, shown))
-
-
-def read_shown(filters: FilterIndex[Any], text: str) -> Filter:
-    """Return the filter of `RECO_FILTER`, of which an empty text lets all through. Raises BadSetting."""
-    try:
-        return filters.parse(orjson.loads(text)) if text else EVERYTHING
-    except BadFilter as error:
-        raise BadSetting(f"RECO_FILTER={text!r} does not fit the build: {error}") from error
+    return FaissEngine(build, cores, read_shown(build.filters.vocabulary, shown))
 
 
 def info_of(build: Build) -> IndexInfo:
@@ -79,6 +71,7 @@ class FaissEngine:
     """Serves the products of one open build that a filter lets through. A search takes a core, and waits for one."""
 
     is_available = True
+    max_matches = sys.maxsize
 
     def __init__(self, build: Build, cores: Cores, shown: Filter = EVERYTHING):
         self.build, self._cores = build, cores
@@ -87,6 +80,7 @@ class FaissEngine:
         all_are_shown = shown == EVERYTHING and build.base is build  # Of a delta's base, some are no more.
         self._shown, self._shown_mask = shown, None if all_are_shown else build.filters.mask(shown)
         self.vocabulary = build.filters.vocabulary
+        self.values_of = ProductValues(build.products.__getitem__).of
         self.prefixes, self.project = build.products.prefixes, build.projection.project
         self.sample_users: list[dict[str, Any]] = build.sample_users
         self.report = build.report if shown == EVERYTHING else None  # It tells of products that are not shown.
@@ -123,9 +117,9 @@ class FaissEngine:
         use_threads(1)
         return self.build.vectors(positions)
 
-    def find(self, product_id: str) -> int | None:
-        position = self._products.position(product_id)
-        return None if position is None or not self._are_shown(np.array([position])).all() else position
+    def positions_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        positions = self._products.positions(ids)
+        return np.where((positions >= 0) & self._are_shown(positions), positions, -1)
 
     def _time_search(self) -> float:
         began = time.perf_counter()
@@ -140,12 +134,6 @@ class FaissEngine:
 
     def field_values(self, name: str, text: str, limit: int) -> FieldValues:
         return self._filters.values(name, self._are_shown, text, limit)
-
-    def unit_vectors_of(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        positions = [self.find(identifier) for identifier in ids]
-        known = [position for position in positions if position is not None]
-        vectors = iter(self.vectors_of(np.array(known)) if known else ())
-        return [None if position is None else next(vectors) for position in positions]
 
     @cached_property
     def sampled_points(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -12,7 +12,7 @@ from retrieval.search.filters.language import Vocabulary, no_field_fault
 from retrieval.search.filters.values import FieldValues
 from retrieval.search.reranking.options import read_count, read_field_name
 from retrieval.vectors import MAX_FAULTS, unit_vectors
-from service.engines.base import Catalogue
+from service.engines.base import Catalogue, FieldEngine
 from service.errors import BadRequest, Fault, UnknownField
 from service.http.requests.schemas import (
     Field,
@@ -74,13 +74,14 @@ def similar(
     With `negative`, they are those of twice that mean less the mean of these. The further options are those of a
     `User`. An id given twice counts once. Raises BadRequest naming each id that is unknown or in both lists.
     """
+    engine = recommender.field_engine
     if negative:
         _check_apart(ids, negative)
-        liked, disliked = _vectors_of(recommender.catalogue, ids=ids, negative=negative)
+        liked, disliked = _vectors_of(engine, ids=ids, negative=negative)
         vector = 2 * _mean(ids, liked) - _mean(negative, disliked)
         _check_direction(vector, "/negative", "ids and negative cancel out, which has no direction")
     else:
-        vector = _mean_vector(recommender.catalogue, ids, "ids")
+        vector = _mean_vector(engine, ids, "ids")
     user = User("", k, exclude.union(ids, negative), **options)
     return recommender.recommend_one(user, vector)
 
@@ -139,8 +140,8 @@ def _check_apart(ids: Sequence[str], negative: Sequence[str]) -> None:
         raise BadRequest(faults[:MAX_FAULTS])
 
 
-def _mean_vector(catalogue: Catalogue, ids: Sequence[str], field: str) -> NDArray[np.float64]:
-    [vectors] = _vectors_of(catalogue, **{field: ids})
+def _mean_vector(engine: FieldEngine, ids: Sequence[str], field: str) -> NDArray[np.float64]:
+    [vectors] = _vectors_of(engine, **{field: ids})
     mean = _mean(ids, vectors)
     _check_direction(mean, f"/{field}", f"{field} are of products whose vectors cancel out, which leaves no direction")
     return mean
@@ -159,15 +160,15 @@ def _check_direction(vector: NDArray[np.float64], pointer: str, detail: str) -> 
         raise BadRequest([Fault("vector_zero", detail, pointer)])
 
 
-def _vectors_of(catalogue: Catalogue, **ids_of_fields: Sequence[str]) -> list[NDArray[np.float32]]:
+def _vectors_of(engine: FieldEngine, **ids_of_fields: Sequence[str]) -> list[NDArray[np.float32]]:
     """Return the unit vectors (m, d) of the products in each field; raises BadRequest naming each unknown id."""
-    found = {field: catalogue.unit_vectors_of(ids) for field, ids in ids_of_fields.items()}
+    found = {field: engine.positions_of(ids) for field, ids in ids_of_fields.items()}
     faults = [
         Fault("unknown_id", f"{field} element {i} is the id of no product: {each[:_MAX_CHARACTERS_SHOWN]!r}", pointer)
         for field, ids in ids_of_fields.items()
         for i, each in enumerate(ids)
-        if found[field][i] is None and (pointer := f"/{field}/{i}")
+        if found[field][i] < 0 and (pointer := f"/{field}/{i}")
     ]
     if faults:
         raise BadRequest(faults[:MAX_FAULTS])
-    return [np.array(vectors, np.float32) for vectors in found.values()]
+    return [engine.vectors_of(positions) for positions in found.values()]

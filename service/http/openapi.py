@@ -121,8 +121,9 @@ def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
 
 def _example_filters(recommender: Recommender, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
     """Return a filter that one of the products (m,) matches, where one has a single value to filter by."""
-    names = [field["name"] for field in recommender.info.filterable]
-    shown = ShownFields(recommender.field_engine, positions, names) if names else ()
+    vocabulary, names = recommender.vocabulary, [field["name"] for field in recommender.info.filterable]
+    are_shown = names and vocabulary and not vocabulary.unshown
+    shown = ShownFields(recommender.field_engine, positions, names) if are_shown else ()
     values = [(name, value) for each in shown for name, value in each.items() if not isinstance(value, list)]
     return [{name: value} for name, value in values[:1]]
 

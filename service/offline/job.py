@@ -10,7 +10,7 @@ from tqdm import tqdm
 from retrieval.artifact.build import open_build
 from retrieval.artifact.durable import fsync
 from retrieval.artifact.store import current_build_id, pin
-from service.engines.faiss_engine import read_shown
+from service.engines.shown_products import read_shown
 from service.errors import BadBatch
 from service.offline.inputs import Block, BlockKey, open_users
 from service.offline.outputs import find_format
@@ -46,7 +46,7 @@ def run_batch(source: Path, output: Path, settings: Settings, k: int | None = No
         "part_rows": part_rows,
     }
     with pin(artifacts, build_id) as stack:
-        read_shown(open_build(artifacts, build_id).filters, settings.filter)
+        read_shown(open_build(artifacts, build_id).filters.vocabulary, settings.filter)
         parts = stack.enter_context(open_parts(directory, state))
         try:
             keys, resumed = _answer_all(users.read_blocks(part_rows), parts, task, settings.workers)

@@ -52,16 +52,17 @@ class Recommender:
 
     @property
     def catalogue(self) -> Catalogue:
-        """The engine, where it also looks products up. Raises CannotLookUp where it does not."""
-        if not isinstance(self.engine, Catalogue):
-            raise CannotLookUp(f"the {self.info.index} engine does not look products up; /infer and /batch work")
-        return self.engine
+        """The engine, where it also looks products up by name and has a map. Raises CannotLookUp or CannotFilter."""
+        if not isinstance(self.field_engine, Catalogue):
+            problem = "does not look products up by name and has no map; /infer, /batch and /similar work"
+            raise CannotLookUp(f"the {self.info.index} engine {problem}")
+        return self.field_engine
 
     @property
     def field_engine(self) -> FieldEngine:
-        """The engine, where it also filters products and shows their fields. Raises CannotFilter where it does not."""
+        """The engine, where it also knows the ids and fields of products. Raises CannotFilter where it does not."""
         if self._field_engine is None:
-            raise CannotFilter(f"the {self.info.index} engine does not know the fields of products")
+            raise CannotFilter(f"the {self.info.index} engine does not look products up; /infer and /batch work")
         return self._field_engine
 
     def recommend_one(self, user: User, vector: NDArray[np.float64]) -> Recommendation:
@@ -130,8 +131,8 @@ class Recommender:
         user, matched = lists.search.users[row], found[2]
         if user.is_reranked:
             self.last_progress = time.monotonic()
-        sides = zip(SIDES, found[:2], strict=True)
-        best, worst = (self._matches(user, lists.list_of(side, of_side, row)) for side, of_side in sides)
+        best = self._matches(user, lists.list_of(SIDES[0], found[0], row))
+        worst = self._matches(user, lists.list_of(SIDES[1], found[1], row))
         explain = self._explain(user, matched, lists.paths) if user.explain else None
         return Recommendation(user.name, best, worst, matched=None if user.filter is None else matched, explain=explain)
 
@@ -146,7 +147,7 @@ class Recommender:
             "path": ", then ".join(names),
             "matched": matched,
             "candidates": {side: sum(path.candidates[side] for path in paths[side]) for side in SIDES},
-            "unknown_excluded": sum(self.catalogue.find(identifier) is None for identifier in user.exclude),
+            "unknown_excluded": int(np.count_nonzero(self.field_engine.positions_of([*user.exclude]) < 0)),
         }
         if user.max_per:
             explain["searches"] = {side: len(paths[side]) for side in SIDES}

@@ -172,18 +172,18 @@ def _follow_alias(serving: Serving) -> None:
 def _open_recommender(settings: Settings, cores: Cores, build_id: str, in_use: Recommender | None) -> Recommender:
     """Open a build, and share what it has in common with the one in use."""
     if settings.milvus:
-        return Recommender(_milvus_engine(settings.milvus))
+        return Recommender(_milvus_engine(settings.milvus, settings.filter))
     reuse = in_use.engine.build if in_use and isinstance(in_use.engine, FaissEngine) else None
     engine = open_engine(settings.artifacts, build_id, cores, settings.filter, on_mask=metrics.count_mask, reuse=reuse)
     return Recommender(engine)
 
 
-def _milvus_engine(settings: MilvusSettings) -> "MilvusEngine":
+def _milvus_engine(settings: MilvusSettings, shown: str) -> "MilvusEngine":
     try:
         from service.engines import milvus_engine
     except ModuleNotFoundError as error:
         raise BadSetting(f"RECO_ENGINE='milvus': {error}; {INSTALL_MILVUS}") from error
-    return milvus_engine.open_engine(settings)
+    return milvus_engine.open_engine(settings, shown)
 
 
 if __name__ == "__main__":

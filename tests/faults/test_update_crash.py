@@ -1,6 +1,6 @@
 """An update or a merge that is killed, or whose disk is full, at any moment leaves the old pair or the new in use."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import pytest
@@ -93,9 +93,10 @@ def test_an_update_killed_at_any_change_to_files_while_it_is_published(harnesses
 
 @pytest.mark.slow
 @either
-def test_an_update_or_a_merge_killed_at_any_change_to_files(harnesses: CrashHarnesses) -> None:
+@pytest.mark.parametrize("kill", [kill, lose_power])
+def test_an_update_or_a_merge_killed_at_any_change_to_files(harnesses: CrashHarnesses, kill: Kill) -> None:
     operations = operations_of(harnesses.first)
-    check_killed(harnesses, operations, changes_among(operations))
+    check_killed(harnesses, operations, changes_among(operations), kill)
 
 
 @pytest.mark.soak
@@ -106,10 +107,18 @@ def test_an_update_or_a_merge_killed_at_any_file_operation(harnesses: CrashHarne
     check_killed(harnesses, operations, [*range(len(operations))], kill)
 
 
-@pytest.mark.soak
 @either
-def test_a_disk_that_fails_at_any_file_operation_of_an_update_or_a_merge(harnesses: CrashHarnesses) -> None:
+@pytest.mark.parametrize(
+    "choose",
+    [
+        pytest.param(changes_among, marks=pytest.mark.slow, id="changes"),
+        pytest.param(lambda operations: range(len(operations)), marks=pytest.mark.soak, id="all"),
+    ],
+)
+def test_a_disk_that_fails_at_a_file_operation_of_an_update_or_a_merge(
+    harnesses: CrashHarnesses, choose: Callable[[list[str]], Iterable[int]]
+) -> None:
     operations = operations_of(harnesses.first)
     synced = operations.index("os.fsync", last_rename(operations))
-    tally = harnesses.try_all(range(len(operations)), partial(fail, synced))
+    tally = harnesses.try_all(choose(operations), partial(fail, synced))
     settle(f"disk full at a file operation, {harnesses.command}", tally)

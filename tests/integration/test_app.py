@@ -56,6 +56,7 @@ def test_the_index_tells_what_is_served(api: Api, sample_build: Build) -> None:
                 {"name": "tags", "type": "list of keyword", "values": 15, "coverage": 964 / 2460},
                 {"name": "description", "type": "keyword", "values": 2460, "coverage": 1.0},
             ],
+            "delta": None,
         },
     )
 

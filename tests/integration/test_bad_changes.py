@@ -132,6 +132,11 @@ def test_a_bad_line_refuses_the_file_and_is_named(tmp_path: Path, root: Path, li
     assert refusal(path, root) == f"{path}: 1 bad rows\n  line 4: {reason}"
 
 
+def test_a_file_of_nothing_but_faults_is_refused(tmp_path: Path, root: Path) -> None:
+    path = write_lines(tmp_path / "f", [5])
+    assert refusal(path, root) == f"{path}: 1 bad rows\n  line 1: a product must be an object, not a number"
+
+
 def test_of_a_new_field_the_first_line_that_brings_it_decides_the_type(tmp_path: Path, root: Path) -> None:
     lines = [{**ANY, "id": "new", "novel": "a"}, {"id": "p0", "set": {"novel": 1}}, {"id": "p1", "set": {"novel": "b"}}]
     path = write_lines(tmp_path / "f", lines)

@@ -129,6 +129,15 @@ def test_products_are_found_by_their_ids_with_all_fields(catalogue: ChangingCata
             assert answer.status == 404
 
 
+def test_the_json_of_products_is_that_of_a_full_build(pair: Build, full_root: Path) -> None:
+    full, standing = open_current(full_root).products, pair.products.standing()
+    lines = [full.line(position) for position in range(len(full))]
+    assert [pair.products.line(position) for position in standing.tolist()] == lines
+    further = [line.removeprefix(prefix) for line, prefix in zip(lines, pair.products.prefixes(standing), strict=True)]
+    for products, positions in ((pair.products, standing), (full, full.standing())):
+        assert products.sizes_behind_prefix(positions).tolist() == [*map(len, further)]
+
+
 def test_products_like_others_are_those_of_a_full_build(catalogue: ChangingCatalogue, apis: list[Api]) -> None:
     ids = [*catalogue.by_id]
     answer = same_answer(apis, "POST", "/similar", {"ids": [*ids[:3], *ids[-3:]], "k": 100})
@@ -187,6 +196,18 @@ def test_index_and_metrics_say_what_the_delta_changes(pair: Build, apis: list[Ap
         "base_bytes": base.size_bytes,
     }
     assert apis[2].get("/index").json["delta"] is None
+
+
+def test_check_says_what_the_delta_changes_on_which_base(
+    catalogue: ChangingCatalogue, pair: Build, counts: dict[str, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "--artifact", str(catalogue.root)]) == 0
+    first, second, third, *_ = capsys.readouterr().out.splitlines()
+    assert first == f"build      {catalogue.root / pair.id}"
+    said = "{added} products added, {replaced} replaced, {changed} changed, {deleted} deleted".format_map(counts)
+    sizes = f"{pair.manifest.size_bytes / 1e6:.1f} MB on {pair.base.manifest.size_bytes / 1e6:.1f} MB of {pair.base.id}"
+    assert second == f"delta      {said}, the last by artifacts 2.jsonl; {sizes}"
+    assert third == f"products   {len(catalogue.by_id)} x {DIMENSION} dimensions from artifacts 0.jsonl"
 
 
 def test_metrics_say_how_large_the_delta_is(pair: Build, counts: dict[str, int]) -> None:

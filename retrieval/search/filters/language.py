@@ -5,8 +5,8 @@ condition := value | {operator: operand, …}                                   
 """
 
 import math
-from collections.abc import Callable, Collection, Container, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args
 
 from retrieval.search.filters.facts import FieldFacts
@@ -63,12 +63,22 @@ class BadFilter(ValueError):
 class Vocabulary:
     """The fields of a build: the filterable ones, why others are not filterable, and the names of all.
 
-    It equals itself alone, so that what is kept for a build can be found by it.
+    `unsupported` are filterable ones by which an engine cannot filter all the same, and why, and `unshown` is why it
+    shows no fields, if it does not; `diversifies` tells whether it can pick products unlike each other. It equals
+    itself alone, so that what is kept for a build can be found by it.
     """
 
     filterable: Mapping[str, FieldFacts]
     reasons: Mapping[str, str]
-    names: Container[str]
+    names: Collection[str]
+    unsupported: Mapping[str, str] = field(default_factory=dict)
+    unshown: str = ""
+    diversifies: bool = True
+
+    def problem_with(self, fields: Iterable[str]) -> str:
+        """Return by which of some fields an engine cannot filter, and why, or "" where it can by all of them."""
+        names = sorted(self.unsupported.keys() & {*fields})
+        return f"{names[0]!r}: {self.unsupported[names[0]]}" if names else ""
 
 
 def parse_filter(value: Any, vocabulary: Vocabulary) -> Filter:

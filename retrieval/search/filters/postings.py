@@ -4,7 +4,7 @@ A bitmap has a bit a product, least significant bits first: FAISS reads it so. W
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -61,8 +61,8 @@ def count_of(bitmap: Bitmap) -> int:
     return int(np.bitwise_count(bitmap).sum())
 
 
-class Texts(Container[str]):
-    """Texts in UTF-8, one behind the other: text i is `content[starts[i]:starts[i + 1]]`, in rising order."""
+class Texts(Collection[str]):
+    """Texts in rising order, one behind the other in UTF-8: text i is `content[starts[i]:starts[i + 1]]`."""
 
     def __init__(self, content: NDArray[np.uint8], starts: NDArray[np.unsignedinteger]):
         self._content, self._starts = content.data, starts.data  # NumPy's own look-ups of one number are slow.
@@ -72,6 +72,9 @@ class Texts(Container[str]):
 
     def __getitem__(self, i: int) -> bytes:
         return bytes(self._content[self._starts[i] : self._starts[i + 1]])
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[i].decode() for i in range(len(self)))
 
     def __contains__(self, text: object) -> bool:
         return isinstance(text, str) and rank_of(self, encode(text)) is not None

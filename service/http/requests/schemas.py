@@ -1,7 +1,7 @@
 """What a valid request is, as marshmallow fields whose errors are faults with codes."""
 
 from binascii import a2b_base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from retrieval.records.lenient_json import BadJson, loads
 from retrieval.search.filters.language import BadFilter, Vocabulary, parse_filter
+from retrieval.search.filters.tree import Filter, fields_of
+from retrieval.search.reranking.limits import MaxPer
 from retrieval.search.reranking.options import (
     BadOption,
     read_count,
@@ -85,12 +87,12 @@ def option_fields(limits: Limits, vocabulary: Vocabulary | None) -> dict[str, fi
     return {
         "k": Field(partial(read_count, limits.max_k), load_default=limits.default_k),
         "exclude": Field(read_id_set, load_default=frozenset),
-        "filter": Field(partial(read_by_fields, vocabulary, "filter; leave the filter out", parse_filter)),
+        "filter": Field(partial(read_by_fields, vocabulary, "filter; leave the filter out", read_filter)),
         "min_score": Field(partial(read_number, -1, 1)),
         "max_score": Field(partial(read_number, -1, 1)),
-        "max_per": Field(partial(read_by_fields, vocabulary, "limit values; leave max_per out", read_max_per)),
+        "max_per": Field(partial(read_by_fields, vocabulary, "limit values; leave max_per out", read_limits)),
         "diversity": Field(partial(read_diversity, vocabulary)),
-        "fields": Field(partial(read_by_fields, vocabulary, "show fields; leave them out", read_field_names)),
+        "fields": Field(partial(read_by_fields, vocabulary, "show fields; leave them out", read_shown_fields)),
         "explain": Field(partial(read_explain, vocabulary)),
     }
 
@@ -202,10 +204,41 @@ def read_by_fields(
     return read(value, vocabulary)
 
 
+def read_filter(value: Any, vocabulary: Vocabulary) -> Filter:
+    """Return a filter. Raises CannotFilter where the engine does not filter by one of its fields."""
+    tree = parse_filter(value, vocabulary)
+    _check_supported(vocabulary, fields_of(tree))
+    return tree
+
+
+def read_limits(value: Any, vocabulary: Vocabulary) -> MaxPer:
+    """Return limits by value. Raises CannotFilter where the engine cannot read the fields, or filter by one."""
+    _check_shown(vocabulary, "limit values")
+    limits = read_max_per(value, vocabulary)
+    _check_supported(vocabulary, [name for name, _ in limits])
+    return limits
+
+
+def read_shown_fields(value: Any, vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Return names of fields. Raises CannotFilter where the engine shows none."""
+    _check_shown(vocabulary, "show fields")
+    return read_field_names(value, vocabulary)
+
+
+def _check_supported(vocabulary: Vocabulary, fields: Iterable[str]) -> None:
+    if problem := vocabulary.problem_with(fields):
+        raise CannotFilter(f"this engine does not filter by {problem}")
+
+
+def _check_shown(vocabulary: Vocabulary, ability: str) -> None:
+    if vocabulary.unshown:
+        raise CannotFilter(f"this engine does not {ability}: {vocabulary.unshown}")
+
+
 def read_diversity(vocabulary: Vocabulary | None, value: Any) -> float:
     """Return a number from 0, which is off, to 1. Raises CannotFilter where an engine cannot tell products apart."""
     diversity = read_number(0, 1, value)
-    if diversity and vocabulary is None:
+    if diversity and (vocabulary is None or not vocabulary.diversifies):
         raise CannotFilter("this engine does not diversify; leave diversity out")
     return diversity
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 from flask import Response, request
 
 from service.engines.shown_fields import ShownFields
@@ -35,10 +34,10 @@ class Lookups(Routes):
 
     def product(self, recommender: Recommender) -> Response:
         identifier = request.view_args["id"]  # type: ignore[index]
-        position = recommender.catalogue.find(identifier)
-        if position is None:
+        positions = recommender.field_engine.positions_of([identifier])
+        if positions[0] < 0:
             raise UnknownProduct(f"no product has the id {identifier[:100]!r}")
-        return respond_json(recommender, recommender.field_engine.fields_of(np.array([position]))[0])
+        return respond_json(recommender, recommender.field_engine.fields_of(positions)[0])
 
     def field(self, recommender: Recommender) -> Response:
         query = self._load_query(recommender, "FieldQuery")

@@ -140,3 +140,16 @@ def test_uneven_masks_get_settings_that_even_ones_do_not_pay_for(monkeypatch: py
     for cell in cells:
         assert cell == some._measure(served, cell.products, cell.share)
         assert min(cell.best.lower_bound, cell.worst.lower_bound) >= 0.95
+
+
+def test_known_settings_are_measured_once_and_kept_where_they_do(make: Make) -> None:
+    some = grid(target=0.9)
+    filtered, uneven, cells = some.settle(make, PLAIN)
+    measured = []
+
+    def noting(*settings: list[FilteredSettings]) -> ProductIndex:
+        measured.append(settings)
+        return make(*settings)
+
+    assert some.settle(noting, PLAIN, filtered, uneven) == (filtered, uneven, cells)
+    assert measured == [(filtered, uneven)]

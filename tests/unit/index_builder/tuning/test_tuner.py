@@ -13,10 +13,13 @@ from index_builder.kinds.training import store_vectors
 from index_builder.tuning import clock, tuner
 from index_builder.tuning.clock import TimedSearch
 from index_builder.tuning.plan import Screening
+from index_builder.tuning.recall import Panel, measure
 from index_builder.tuning.trials import TunedIndex
 from index_builder.tuning.tuner import Tuner
 from index_builder.tuning.users import UserPool
+from retrieval.artifact.manifest import IndexFacts
 from retrieval.records.vector_file import VectorFile
+from retrieval.search.index import ProductIndex
 from retrieval.vectors import unit_vectors
 from tests.support.indexes import group_identical, vector_file
 
@@ -175,3 +178,21 @@ def test_calls_are_timed_in_turns_of_any_order_with_users_of_their_own(at_once: 
     users = np.resize(USERS[:100], (len(calls) // 2 * at_once, USERS.shape[1]))
     for name in "ab":
         assert np.array_equal(np.concatenate([given for of, given in calls if of == name]), users)
+
+
+def test_an_index_with_settings_of_before_is_measured_with_more_users_where_few_do_not_do(
+    vectors: VectorFile, tmp_path: Path
+) -> None:
+    chosen = choose(vectors, tmp_path, lambda start, count: USERS[start : start + count], 4000, KIND)
+    least = 0.5 * (chosen.recall["best"][0].lower_bound + 1)  # no few users show it
+    facts = IndexFacts(KIND, "fp32", "negated", chosen.settings)
+    for target, users in ((0.9, 300), (least, 1300)):
+        pool = UserPool("a test", len(USERS), lambda start, count: USERS[start : start + count])
+        tuner = Tuner(vectors, store_vectors(vectors, "fp32"), GROUPS, pool, target, tmp_path / "scratch")
+        measured = tuner.measured(chosen.index, facts)
+        panel = Panel.of(vectors, USERS[:users])
+        assert measured.recall == measure(ProductIndex(chosen.index, GROUPS, chosen.settings), GROUPS, panel)
+        assert (measured.factory, measured.settings) == (KIND, chosen.settings)
+        assert measured.meets_target == all(
+            each.lower_bound >= target for side in measured.recall.values() for each in side
+        )

@@ -22,12 +22,14 @@ def main() -> None:
     parser.add_argument(
         "--filter", type=read_filter, help='only products that match, as JSON: \'{"price": {"$lte": 12}}\''
     )
+    parser.add_argument("--embedding-model", help="what made the users' vectors; the service refuses another one's")
     parser.add_argument("--key", help="API key, where the service wants one")
     options = parser.parse_args()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `query.py | head` ends quietly
     query = query_batch if options.batch else query_one_by_one
     try:
-        with Client(options.url, api_key=options.key, timeout=60) as client:
+        model = options.embedding_model
+        with Client(options.url, api_key=options.key, embedding_model=model, timeout=60) as client:
             query(client, options.filter)
     except ValueError as error:
         sys.exit(f"--url: {error}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from retrieval.artifact.manifest import Manifest, Recall, RecallAtK
 from retrieval.cores import available_cores
 from retrieval.errors import RetrievalError
-from retrieval.records.console import print_message, print_result, readable, standard_streams
+from retrieval.records.console import print_message, print_result, standard_streams
 from retrieval.search.settings import SearchSettings, fewest_for_scan
 
 
@@ -53,7 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     only = "fields to filter by, separated by commas, or none (default: all that can be)"
     add("--filterable", type=_field_names, metavar="FIELDS|none", help=only)
     add("--keep", type=_count, metavar="N", help="newest builds to keep, this one included (default: 5)")
-    add("--embedding-model", type=readable, metavar="LABEL", help="embedding model's label, kept in the manifest")
+    label = "label of the model that made the vectors, which the service holds requests to"
+    add("--embedding-model", metavar="LABEL", help=label)
     return parser
 
 

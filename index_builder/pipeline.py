@@ -21,7 +21,7 @@ from retrieval.artifact.manifest import IndexFacts, Manifest, Recall, Source, fi
 from retrieval.artifact.products import open_products
 from retrieval.artifact.projection import write_projection
 from retrieval.artifact.sample_users import write_sample_users
-from retrieval.errors import LowRecall
+from retrieval.errors import BadLabel, LowRecall
 from retrieval.records.console import readable
 from retrieval.search.files import open_index, read_index, write_index
 from retrieval.search.kinds import FAISS_VERSION, candidate_index
@@ -29,6 +29,7 @@ from retrieval.search.ranking import SIDES
 
 _GOLDEN_QUERIES, _GOLDEN_SEED = 8, 2
 _SCRATCH = "scratch.faiss"
+_MAX_LABEL_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class BuildRequest:
 
     `recall` is the share that an index must find of the ten, and of the hundred, best and worst products; `index` is
     "auto" or a kind (`kinds/`); `filterable` are the fields to filter by, None for all that can be; of old builds,
-    `keep` stay, this one included.
+    `keep` stay, this one included. `embedding_model` labels the model that made the vectors of products and users: the
+    service answers it in a header, so it is of printable ASCII.
     """
 
     products: Path
@@ -59,6 +61,7 @@ def build(request: BuildRequest) -> Manifest:
 
     Raises a RetrievalError, and leaves the build in use alone, where anything is wrong.
     """
+    _check_label(request.embedding_model)
     with store.draft(request.out) as directory:
         manifest = store.publish(request.out, directory, _fill(directory, request))
         with suppress(OSError):  # The build is published, even where older ones cannot be found or removed.
@@ -112,6 +115,18 @@ def _write_negated(index: faiss.Index, path: Path) -> None:
     negated = read_index(path)
     negate(negated)
     write_index(negated, path)
+
+
+def _check_label(label: str | None) -> None:
+    """Raise BadLabel unless a header can carry the label, which takes no spaces from around it."""
+    if label is None:
+        return
+    if not (label.isascii() and label.isprintable() and label == label.strip() and label):
+        raise BadLabel(
+            f"--embedding-model {label!r}: must be of printable ASCII characters, without spaces around them"
+        )
+    if len(label) > _MAX_LABEL_CHARACTERS:
+        raise BadLabel(f"--embedding-model: has {len(label)} characters, at most {_MAX_LABEL_CHARACTERS} are allowed")
 
 
 def _check_recall(tuned: TunedIndex, request: BuildRequest) -> None:

@@ -169,6 +169,9 @@ def _open_pair(directory: Path, manifest: Manifest, base: Build) -> PairBuild:
     """Open a delta on its base. Raises BadArtifact, also where the search does not find its products."""
     if not isinstance(base, WholeBuild):
         raise BadArtifact(f"{MANIFEST}: names a delta, {base.id}, as the base")
+    if manifest.embedding_model != base.manifest.embedding_model:
+        models = f"{manifest.embedding_model!r}, its base {base.manifest.embedding_model!r}"
+        raise BadArtifact(f"{MANIFEST}: names the embedding model {models}")
     delta = open_delta(directory, manifest, len(base.products))
     lists = PairLists(delta.layout, base.filters.evaluate, delta.lists.evaluate)
     filters = FilterIndex(delta.vocabulary, lists.evaluate, PairMaskMaker(delta.layout, base.filters.maker))

@@ -17,7 +17,7 @@ class IndexInfo:
     """What an engine serves.
 
     `recall` is the share of exact matches found on each side, as the builder measured it; `filterable` are the facts of
-    each field to filter by.
+    each field to filter by; `embedding_model` is the label of the model that made the vectors, if the build has one.
     """
 
     build_id: str
@@ -26,6 +26,7 @@ class IndexInfo:
     index: str
     recall: dict[str, Any]
     filterable: list[dict[str, Any]] = field(default_factory=list)
+    embedding_model: str | None = None
 
 
 class SearchEngine(Protocol):

@@ -30,15 +30,18 @@ def open_engine(
     cores: Cores,
     shown: str = "",
     verified: bool = True,
+    requires_model: bool = False,
     on_mask: Callable[[bool], object] | None = None,
     reuse: Build | None = None,
 ) -> "FaissEngine":
     """Open a build of an artifacts root, of which the filter `shown` (JSON text) lets products through, or all.
 
     It is verified unless it was `verified` before, and shares the base of the build to `reuse`, if it is a delta on it.
-    `on_mask` is that of a `FilterIndex`. Raises BadArtifact, or BadSetting where the filter does not fit it.
+    `on_mask` is that of a `FilterIndex`. Raises BadArtifact, or BadSetting where the filter does not fit it, and where
+    one `requires_model` that it has no label of.
     """
     build = open_build(root, build_id, verified, reuse)
+    check_label(build.manifest.embedding_model, requires_model)
     build.index.warm()
     build.filters.on_mask = on_mask or build.filters.on_mask
     return FaissEngine(build, cores, read_shown(build.filters, shown))
@@ -50,6 +53,21 @@ def read_shown(filters: FilterIndex[Any], text: str) -> Filter:
         return filters.parse(orjson.loads(text)) if text else EVERYTHING
     except BadFilter as error:
         raise BadSetting(f"RECO_FILTER={text!r} does not fit the build: {error}") from error
+
+
+def _header_text(label: str | None) -> str | None:
+    """Return a label as a header can carry it: earlier versions published any."""
+    return label and "".join(
+        each if each.isascii() and each.isprintable() else each.encode("unicode_escape").decode()
+        for each in label.strip()
+    )
+
+
+def check_label(label: str | None, is_required: bool) -> None:
+    """Raise BadSetting where requests must name a build's embedding model, and it has no label of one."""
+    if is_required and label is None:
+        text = "the build has no embedding model; `python -m index_builder --embedding-model` gives it one"
+        raise BadSetting(f"RECO_REQUIRE_EMBEDDING_MODEL=1: {text}")
 
 
 class FaissEngine:
@@ -70,7 +88,13 @@ class FaissEngine:
         recall = asdict(manifest.recall)
         filterable = [asdict(each) for each in manifest.filterable]
         self.info = IndexInfo(
-            build.id, manifest.products, manifest.dimension, manifest.index.factory, recall, filterable
+            build.id,
+            manifest.products,
+            manifest.dimension,
+            manifest.index.factory,
+            recall,
+            filterable,
+            _header_text(manifest.embedding_model),
         )
         self.shown_products = self._shown_mask.matched if self._shown_mask else manifest.products
         self.concurrency = cores.count

@@ -9,8 +9,9 @@ from tqdm import tqdm
 
 from retrieval.artifact.durable import fsync
 from retrieval.artifact.store import open_current
-from service.engines.faiss_engine import read_shown
+from service.engines.faiss_engine import check_label, read_shown
 from service.errors import BadBatch
+from service.offline.answers import check_model
 from service.offline.inputs import Block, BlockKey, open_users
 from service.offline.outputs import find_format
 from service.offline.parts import PartsDirectory, open_parts
@@ -21,30 +22,28 @@ _PARTS_VERSION = 4
 PART_ROWS, _MAX_PART_ROWS = 4096, 100_000
 
 
-def run_batch(source: Path, output: Path, settings: Settings, k: int | None = None, part_rows: int = PART_ROWS) -> str:
+def run_batch(
+    source: Path,
+    output: Path,
+    settings: Settings,
+    k: int | None = None,
+    part_rows: int = PART_ROWS,
+    embedding_model: str | None = None,
+) -> str:
     """Answer every user of a file, in order, into another one; return the counts of users and errors in words.
 
-    `k` is the matches a side of users that do not say; None stands for the setting.
+    `k` is the matches a side of users that do not say; None stands for the setting. `embedding_model` is that of the
+    users' vectors, None where it is not known.
     Parts of the answers, of `part_rows` users, are kept beside the output until it is complete. A run that was ended
     early is resumed by the next one if the source's path, size and time of change, the build and the options are the
     same; each part is used again only for the bytes that it answers. Raises BadBatch, BadArtifact, or BadSetting.
     """
     directory, limits = _parts_directory(source, output), _limits(settings.limits, k, part_rows)
     output_format, users = find_format(output), open_users(source)
-    build_id, artifacts = _verified_build_id(settings), settings.artifacts.absolute()
+    build_id, artifacts = _verified_build_id(settings, embedding_model), settings.artifacts.absolute()
     task = Task(artifacts, build_id, settings.filter, limits, users.parse_users, output_format.write_part)
     version = _version(source)
-    state = {
-        "version": _PARTS_VERSION,
-        "input": _fingerprint(source),
-        "build": build_id,
-        "filter": settings.filter,
-        "k": limits.default_k,
-        "max_k": limits.max_k,
-        "answers": output_format.name,
-        "part_rows": part_rows,
-    }
-    with open_parts(directory, state) as parts:
+    with open_parts(directory, _state(source, task, output_format.name, part_rows)) as parts:
         try:
             keys, resumed = _answer_all(users.read_blocks(part_rows), parts, task, settings.workers)
             output_format.join_parts(map(parts.path, keys), parts.joined)
@@ -61,9 +60,25 @@ def run_batch(source: Path, output: Path, settings: Settings, k: int | None = No
     return f"{output}: {sum(key.rows for key in keys):,} users{before}; {failed:,} have an error"
 
 
-def _verified_build_id(settings: Settings) -> str:
-    """Return the id of the current build, which is good and has the fields of the filter."""
+def _state(source: Path, task: Task, answers: str, part_rows: int) -> dict[str, Any]:
+    """Return what has to be the same for parts of an earlier run to be used again."""
+    return {
+        "version": _PARTS_VERSION,
+        "input": _fingerprint(source),
+        "build": task.build_id,
+        "filter": task.shown,
+        "k": task.limits.default_k,
+        "max_k": task.limits.max_k,
+        "answers": answers,
+        "part_rows": part_rows,
+    }
+
+
+def _verified_build_id(settings: Settings, embedding_model: str | None) -> str:
+    """Return the id of the current build, which is good, has the fields of the filter and is of the embedding model."""
     build = open_current(settings.artifacts)
+    check_label(build.manifest.embedding_model, settings.require_embedding_model)
+    check_model(build.manifest.embedding_model, embedding_model, settings.require_embedding_model)
     read_shown(build.filters, settings.filter)
     return build.id
 

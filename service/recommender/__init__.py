@@ -1,6 +1,7 @@
 """The use case: users in, their best and worst products out. Knows no HTTP and no JSON."""
 
 from service.recommender.answers import Answer, Matches, Recommendation
+from service.recommender.embedding_model import find_mismatch
 from service.recommender.recommender import Recommender, Serving
 from service.recommender.users import MAX_USERS_PER_SEARCH, User, UserBlock
 
@@ -13,4 +14,5 @@ __all__ = [
     "Serving",
     "User",
     "UserBlock",
+    "find_mismatch",
 ]

@@ -166,7 +166,15 @@ def _open_recommender(settings: Settings, cores: Cores, build_id: str, in_use: R
     if settings.milvus:
         return Recommender(_milvus_engine(settings.milvus))
     reuse = in_use.engine.build if in_use and isinstance(in_use.engine, FaissEngine) else None
-    engine = open_engine(settings.artifacts, build_id, cores, settings.filter, on_mask=metrics.count_mask, reuse=reuse)
+    engine = open_engine(
+        settings.artifacts,
+        build_id,
+        cores,
+        settings.filter,
+        requires_model=settings.require_embedding_model,
+        on_mask=metrics.count_mask,
+        reuse=reuse,
+    )
     return Recommender(engine)
 
 

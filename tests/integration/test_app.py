@@ -9,6 +9,7 @@ import pytest
 from index_builder.tuning.recall import summarise
 from retrieval.artifact.build import Build
 from service.recommender import Recommender
+from tests.conftest import SAMPLE_MODEL
 from tests.integration.conftest import ApiOver
 from tests.support.api import JSON, Api, array, check_problem, user_json
 from tests.support.fake_engine import EAST, BrokenEngine
@@ -53,6 +54,7 @@ def test_the_index_tells_what_is_served(api: Api, sample_build: Build) -> None:
                 {"name": "cuisine", "type": "keyword", "values": 30, "coverage": 1.0},
                 {"name": "description", "type": "keyword", "values": 2460, "coverage": 1.0},
             ],
+            "embedding_model": SAMPLE_MODEL,
         },
     )
 

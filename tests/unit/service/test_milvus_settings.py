@@ -91,3 +91,8 @@ def test_a_file_is_served_by_one_worker_alone() -> None:
 
 def test_a_filter_for_all_requests_is_refused_where_the_engine_does_not_filter() -> None:
     assert refusal(RECO_FILTER="{}") == "RECO_FILTER='{}': the milvus engine does not filter"
+
+
+def test_nobody_can_be_held_to_an_embedding_model_that_milvus_does_not_know() -> None:
+    expected = "RECO_REQUIRE_EMBEDDING_MODEL='1': the milvus engine does not know the embedding model of a build"
+    assert refusal(RECO_REQUIRE_EMBEDDING_MODEL="1") == expected

@@ -83,9 +83,11 @@ function fieldsOf(api, schema, shown = new Set()) {
   return found;
 }
 
-function keyHeaders() {
+let model = null; // embedding model of the build, as the answer with the document named it
+
+function commonHeaders() {
   const key = byId("key").value;
-  return key ? { "X-API-Key": key } : {};
+  return { ...(key ? { "X-API-Key": key } : {}), ...(model ? { "X-Embedding-Model": model } : {}) };
 }
 
 const urlOf = (path) => new URL(path.slice(1), document.baseURI);
@@ -94,6 +96,7 @@ function curlOf(method, path, media, body) {
   const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
   const parts = ["curl", "-s", "-X", method.toUpperCase()];
   if (byId("key").value) parts.push("-H", quoted("X-API-Key: KEY"));
+  if (model) parts.push("-H", quoted(`X-Embedding-Model: ${model}`));
   if (body !== null) parts.push("-H", quoted(`Content-Type: ${media}`), "--data-binary", quoted(body));
   return [...parts, quoted(urlOf(path).href)].join(" ");
 }
@@ -113,7 +116,7 @@ function trial(method, path, content) {
     send.disabled = true;
     state.textContent = "Sending …";
     try {
-      const headers = { ...keyHeaders(), ...(hasBody ? { "Content-Type": media.value } : {}) };
+      const headers = { ...commonHeaders(), ...(hasBody ? { "Content-Type": media.value } : {}) };
       const began = performance.now();
       const response = await fetch(urlOf(path), { method: method.toUpperCase(), headers, body: hasBody ? body.value : undefined });
       const text = await response.text();
@@ -201,7 +204,8 @@ function show(api) {
 
 async function load() {
   try {
-    const response = await fetch(urlOf("/openapi.json"), { headers: keyHeaders() });
+    const response = await fetch(urlOf("/openapi.json"), { headers: commonHeaders() });
+    model = response.headers.get("X-Embedding-Model");
     byId("access").hidden = byId("access").hidden && response.status !== 401;
     if (!response.ok) throw new Error((await response.json()).detail);
     show(await response.json());

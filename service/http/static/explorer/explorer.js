@@ -14,6 +14,7 @@ const state = {
   sampledPoints: [],
   hasMap: true,
   view: null, // what part of the map is shown
+  model: null, // embedding model of the build, as the last answer named it
   run: 0, // number of the latest run; answers to earlier ones are dropped
 };
 
@@ -25,6 +26,7 @@ async function fetchJson(path, body, signal) {
   const headers = {};
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (at("key").value) headers["X-API-Key"] = at("key").value;
+  if (state.model) headers["X-Embedding-Model"] = state.model;
   let response;
   try {
     response = await fetch(path, { method: body === undefined ? "GET" : "POST", body, headers, signal });
@@ -32,6 +34,7 @@ async function fetchJson(path, body, signal) {
     if (error.name === "AbortError") throw error;
     throw new Problem("The service does not answer.");
   }
+  state.model = response.headers.get("X-Embedding-Model");
   const text = await response.text();
   let answer;
   try {

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from retrieval.artifact.manifest import Manifest, Recall, RecallAtK
+from retrieval.artifact.quality import MIN_NEAR_COSINE, Quality, SideQuality
 from retrieval.cores import available_cores
 from retrieval.errors import RetrievalError
 from retrieval.records.console import print_message, print_result, standard_streams
@@ -88,8 +89,24 @@ index       {index.factory}, {index.storage}, worst side {index.worst}, {manifes
 {_recall_line("best", recall.best, index.search.best, manifest.distinct_vectors)}
 {_recall_line("worst", recall.worst, index.search.worst, manifest.distinct_vectors)}
 promise     {"kept" if recall.kept else "NOT KEPT"}: recall@10 and @100 of at least {recall.target} on each side, \
-measured on {recall.users_from}{fields}
+measured on {recall.users_from}{fields}{_quality_lines(manifest.quality)}
 size        {manifest.size_bytes / 1e6:.1f} MB, built in {seconds:.1f} s"""
+
+
+def _quality_lines(quality: Quality | None) -> str:
+    if quality is None:
+        return ""
+    near = quality.near_duplicates
+    return f"""
+{_lists_line("best", quality.best)}
+{_lists_line("worst", quality.worst)}
+duplicates  {near.vectors:,} of {near.sampled:,} distinct vectors have a cosine of {MIN_NEAR_COSINE} or more with another"""
+
+
+def _lists_line(side: str, quality: SideQuality) -> str:
+    hub = f"one product in {quality.largest_share:.1%} of lists"
+    lists = f"reach {quality.coverage:.1%} of products, Gini {quality.gini:.2f}, hubness {quality.hubness:.1f}"
+    return f"{f'{side} lists':<11} {lists}, {hub}, distance {quality.ild:.3f} within a list"
 
 
 def _filtered_line(recall: Recall) -> str:

@@ -11,6 +11,7 @@ from index_builder.catalogue import VECTORS, read_catalogue
 from index_builder.kinds.negation import negate
 from index_builder.kinds.training import FLAT, check_negates, store_vectors
 from index_builder.report import write_report
+from index_builder.tuning.quality import measure_quality
 from index_builder.tuning.recall import K
 from index_builder.tuning.trials import TunedIndex
 from index_builder.tuning.tuner import Tuner
@@ -85,14 +86,13 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         tuned, filtered = tuner.under_filters(tuned) if catalogue.fields.filterable else (tuned, [])
         recall = Recall(request.recall, tuned.meets_target, tuned.users_from, **tuned.recall, filtered=filtered)
         index = tuner.product_index(tuned)
-        write_report(directory, catalogue, tuned, recall, index.search(tuner.panel.users, K))
+        prefixes = open_products(directory).prefixes
+        report = measure_quality(index, catalogue.groups, vectors, users, K, prefixes)
+        write_report(directory, catalogue, tuned, recall, report)
         write_projection(directory, vectors, catalogue.groups)
         write_sample_users(directory, request.queries)
-        golden_queries = golden.record(index.search, open_products(directory).prefixes, golden_users)
-        write_index(tuned.index, directory / _SCRATCH)  # The file of the vectors is mapped, and read from here.
-        (directory / _SCRATCH).replace(directory / BEST)
-        if request.worst == "negated":
-            _write_negated(tuned.index, directory / WORST)
+        golden_queries = golden.record(index.search, prefixes, golden_users)
+        _write_indexes(tuned.index, directory, request.worst)
     (directory / VECTORS).unlink()
     return Manifest(
         source=Source(readable(request.products.name), file_facts(request.products).sha256),
@@ -104,9 +104,17 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         filterable=catalogue.fields.filterable,
         index=IndexFacts(tuned.factory, request.storage, request.worst, tuned.settings, tuned.filtered),
         recall=recall,
+        quality=report.quality,
         faiss_version=FAISS_VERSION,
         golden_queries=golden_queries,
     )
+
+
+def _write_indexes(index: faiss.Index, directory: Path, worst: str) -> None:
+    write_index(index, directory / _SCRATCH)  # The file of the vectors is mapped, and read from here.
+    (directory / _SCRATCH).replace(directory / BEST)
+    if worst == "negated":
+        _write_negated(index, directory / WORST)
 
 
 def _write_negated(index: faiss.Index, path: Path) -> None:

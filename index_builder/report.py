@@ -7,6 +7,7 @@ import numpy as np
 import orjson
 
 from index_builder.catalogue import Catalogue
+from index_builder.tuning.quality import QualityReport
 from index_builder.tuning.trials import TunedIndex
 from retrieval.artifact.manifest import Recall
 from retrieval.records.console import print_message
@@ -17,16 +18,19 @@ _QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
 
 
 def write_report(
-    directory: Path, catalogue: Catalogue, tuned: TunedIndex, recall: Recall, answers: tuple[Neighbours, Neighbours]
+    directory: Path, catalogue: Catalogue, tuned: TunedIndex, recall: Recall, report: QualityReport
 ) -> None:
-    """Write what was measured, how the scores of sample `answers` lie on both sides, and the catalogue's health."""
-    sizes = np.diff(catalogue.groups.starts)
+    """Write what was measured, how the scores of some users' answers lie on both sides, and the catalogue's health."""
+    sizes, answers = np.diff(catalogue.groups.starts), report.answers
     facts = {
         "recall": recall,
         "index": tuned.factory,
         "chosen": tuned.chosen,
         "measured": tuned.trials,
         "scores": {side: _quantiles(each.scores) for side, each in zip(SIDES, answers, strict=True)},
+        "quality": report.quality,
+        "hubs": report.hubs,
+        "near_pairs": report.near_pairs,
         "catalogue": {
             "products": len(catalogue),
             "dropped_rows": catalogue.dropped_rows,

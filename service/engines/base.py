@@ -17,7 +17,8 @@ class IndexInfo:
     """What an engine serves.
 
     `recall` is the share of exact matches found on each side, as the builder measured it; `filterable` are the facts of
-    each field to filter by; `embedding_model` is the label of the model that made the vectors, if the build has one.
+    each field to filter by; `embedding_model` is the label of the model that made the vectors, if the build has one. `quality` says
+    what lists were like for the builder's users, if it has looked.
     """
 
     build_id: str
@@ -27,6 +28,7 @@ class IndexInfo:
     recall: dict[str, Any]
     filterable: list[dict[str, Any]] = field(default_factory=list)
     embedding_model: str | None = None
+    quality: dict[str, Any] | None = None
 
 
 class SearchEngine(Protocol):

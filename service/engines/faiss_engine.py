@@ -95,6 +95,7 @@ class FaissEngine:
             recall,
             filterable,
             _header_text(manifest.embedding_model),
+            asdict(build.base.manifest.quality) if build.base.manifest.quality else None,
         )
         self.shown_products = self._shown_mask.matched if self._shown_mask else manifest.products
         self.concurrency = cores.count

@@ -61,7 +61,7 @@ class DynamicBatcher:
         if time.thread_time() - began > _MAX_OVERRUN * max_seconds:
             self._cautious_until = time.monotonic() + _CAUTIOUS_SECONDS
         for answer in answers:
-            metrics.observe_answers([answer.best_score], (), recommender.shown_products)
+            metrics.observe_answers([answer.best_score], (), recommender)
         found, info = iter(answers), recommender.info
         return [BatchedAnswer(info, next(found).json) if user else None for user in users]
 

@@ -13,10 +13,11 @@ from retrieval.artifact.products import parse_prefixes
 from retrieval.search.filters.language import EVERYTHING
 from retrieval.search.ranking import Neighbours, SearchPath
 from retrieval.vectors import unit_vectors
-from service.engines.base import Catalogue, FieldEngine, SearchEngine
+from service.engines.base import Catalogue, FieldEngine, IndexInfo, SearchEngine
 from service.engines.shown_fields import ShownFields
 from service.errors import CannotFilter, CannotLookUp
 from service.recommender.answers import Matches, Recommendation
+from service.recommender.score_ranks import ScoreRanks
 from service.recommender.users import Item, Pending, Search, User, UserBlock, divide, full_searches, searches_of
 
 Convert = Callable[[list[Recommendation]], Sequence[Any]]
@@ -26,13 +27,15 @@ class Recommender:
     """Asks an engine for the matches of users.
 
     `last_progress` is when it last began some users or had some read, as `time.monotonic` has it; `shown_products` is
-    how many products may be found at all.
+    how many products may be found at all. `score_ranks` is where best scores stand, if the build was measured with
+    users who are not made up.
     """
 
     def __init__(self, engine: SearchEngine):
         self.engine = engine
         self.info, self.prefixes = engine.info, engine.prefixes
         self.last_progress = time.monotonic()
+        self.score_ranks = _score_ranks(self.info)
         self._field_engine = engine if isinstance(engine, FieldEngine) else None
         self._engine_excludes = self._field_engine is not None
         self.vocabulary = self._field_engine.vocabulary if self._field_engine else None
@@ -140,6 +143,12 @@ class Recommender:
         unknown = sum(self.catalogue.find(identifier) is None for identifier in user.exclude)
         went = path or SearchPath("")
         return {"path": went.name, "matched": matched, "candidates": went.candidates, "unknown_excluded": unknown}
+
+
+def _score_ranks(info: IndexInfo) -> ScoreRanks | None:
+    if info.quality is None or info.quality["synthetic"]:
+        return None
+    return ScoreRanks(info.quality["best"]["first_scores"])
 
 
 @dataclass

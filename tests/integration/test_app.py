@@ -1,6 +1,7 @@
 """Routes, headers and what becomes of errors."""
 
 import logging
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ def check_json(api: Api, path: str, expected: Any) -> None:
 
 
 def test_the_index_tells_what_is_served(api: Api, sample_build: Build) -> None:
+    assert sample_build.manifest.quality
     found = {"users": 250, "mean": 1.0}
     at_10, at_100 = (summarise(np.ones(250), k).lower_bound for k in (10, 100))
     of_side = {"users": 200, "mean": 1.0, "k": 10, "lower_bound": summarise(np.ones(200), 10).lower_bound}
@@ -55,6 +57,7 @@ def test_the_index_tells_what_is_served(api: Api, sample_build: Build) -> None:
                 {"name": "description", "type": "keyword", "values": 2460, "coverage": 1.0},
             ],
             "embedding_model": SAMPLE_MODEL,
+            "quality": asdict(sample_build.manifest.quality),
         },
     )
 

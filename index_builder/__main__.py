@@ -97,10 +97,11 @@ def _quality_lines(quality: Quality | None) -> str:
     if quality is None:
         return ""
     near = quality.near_duplicates
+    duplicates = f"{near.vectors:,} of {near.sampled:,} distinct vectors"
     return f"""
 {_lists_line("best", quality.best)}
 {_lists_line("worst", quality.worst)}
-duplicates  {near.vectors:,} of {near.sampled:,} distinct vectors have a cosine of {MIN_NEAR_COSINE} or more with another"""
+duplicates  {duplicates} have a cosine of {MIN_NEAR_COSINE} or more with another"""
 
 
 def _lists_line(side: str, quality: SideQuality) -> str:

@@ -103,7 +103,7 @@ def find_near_duplicates(vectors: VectorFile) -> tuple[NearDuplicates, list[tupl
         firsts.append(first + start)
         seconds.append(second + start)
         cosines.append(block[first, second])
-    first, second, cosine = map(np.concatenate, (firsts, seconds, cosines))
+    first, second, cosine = np.concatenate(firsts), np.concatenate(seconds), np.concatenate(cosines)
     found = NearDuplicates(len(rows), len(np.union1d(first, second)), len(first))
     nearest = np.argsort(-cosine, kind="stable")[:_PAIRS]
     shown = zip(rows[first[nearest]], rows[second[nearest]], cosine[nearest], strict=True)

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.search.exact_scan import Pace
 from retrieval.search.filters.language import Vocabulary
 from retrieval.search.filters.tree import Filter
 from retrieval.search.ranking import Neighbours
@@ -17,8 +18,8 @@ class IndexInfo:
     """What an engine serves.
 
     `recall` is the share of exact matches found on each side, as the builder measured it; `filterable` are the facts of
-    each field to filter by; `embedding_model` is the label of the model that made the vectors, if the build has one. `quality` says
-    what lists were like for the builder's users, if it has looked.
+    each field to filter by; `embedding_model` is the label of the model that made the vectors, if the build has one;
+    `quality` is what lists were like for the builder's users, if it has looked.
     """
 
     build_id: str
@@ -79,6 +80,26 @@ class FieldEngine(Protocol):
 
     def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Return all fields of each product (m,) as the catalogue gave them, its id and name among them."""
+
+
+@runtime_checkable
+class ExactEngine(Protocol):
+    """Also finds what there is by scoring all of it, to compare with. May be used from many threads at once.
+
+    `is_exact` says whether every search does so.
+    """
+
+    is_exact: bool
+
+    def search_exactly(
+        self,
+        unit_vectors: NDArray[np.float32],
+        k: int,
+        query: Filter | None,
+        excluded: Collection[str],
+        pace: Pace,
+    ) -> tuple[Neighbours, Neighbours]:
+        """Do what `search` and, where there is a query, `search_matching` do, in turns, each within a `pace`."""
 
 
 @runtime_checkable

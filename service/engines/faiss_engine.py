@@ -12,6 +12,7 @@ import orjson
 from numpy.typing import NDArray
 
 from retrieval.artifact.build import Build, open_build
+from retrieval.search.exact_scan import Pace
 from retrieval.search.filters.language import EVERYTHING, BadFilter
 from retrieval.search.filters.masks import FilterIndex
 from retrieval.search.filters.tree import Filter, every
@@ -78,6 +79,7 @@ class FaissEngine:
     def __init__(self, build: Build, cores: Cores, shown: Filter = EVERYTHING):
         self.build, self._cores = build, cores
         self._index, self._products = build.index, build.products
+        self.is_exact = build.index.is_exact
         self._projection, self._filters = build.projection, build.filters
         all_are_shown = shown == EVERYTHING and build.base is build  # Of a delta's base, some are no more.
         self._shown, self._shown_mask = shown, None if all_are_shown else build.filters.mask(shown)
@@ -114,6 +116,21 @@ class FaissEngine:
             matching = self._filters.mask(every((self._shown, query)))
             best, worst = self._index.search(unit_vectors, k, self._without(matching, excluded))
             return best, worst, matching.matched
+
+    def search_exactly(
+        self,
+        unit_vectors: NDArray[np.float32],
+        k: int,
+        query: Filter | None,
+        excluded: Collection[str],
+        pace: Pace,
+    ) -> tuple[Neighbours, Neighbours]:
+        use_threads(1)
+        mask = self._shown_mask if query is None else self._filters.mask(every((self._shown, query)))
+        if excluded:
+            mask = self._without(mask or self._filters.mask(EVERYTHING), excluded)
+        found: tuple[Neighbours, Neighbours] = self._index.search(unit_vectors, k, mask, pace)
+        return found
 
     def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
         return [self._products[position] for position in positions.tolist()]

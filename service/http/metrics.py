@@ -46,6 +46,12 @@ BEST_SCORE_RANK = Summary(
     "Share of the builder's users whose best score is lower than a user's who filters nothing, 0.5 on average.",
     registry=_registry,
 )
+LIVE_RECALL = Summary(
+    "reco_live_recall", "Recall of users who were answered again by an exact scan.", ["side"], registry=_registry
+)
+LIVE_RECALL_SQUARES = Counter(
+    "reco_live_recall_squares", "Sum of the squares of these recalls, for their variance.", ["side"], registry=_registry
+)
 FILTERED = Counter("reco_filtered_requests", "Requests with a filter.", registry=_registry)
 MATCHED_SHARE = Histogram(
     "reco_matched_share",
@@ -66,6 +72,7 @@ RELOADS = Counter("reco_reloads", "Builds that replaced another while serving.",
 FAILED_RELOADS = Counter("reco_failed_reloads", "Builds that were refused while serving.", registry=_registry)
 WORKER_RESTARTS = Counter("reco_worker_restarts", "Worker processes started again.", registry=_registry)
 DROPPED_LOG_LINES = Counter("reco_log_lines_dropped", "Log lines that stderr did not take.", registry=_registry)
+_RECALL_BY_SIDE = {side: (LIVE_RECALL.labels(side), LIVE_RECALL_SQUARES.labels(side)) for side in SIDES}
 _MASKS_BY_CACHED = {True: MASKS.labels("cached"), False: MASKS.labels("compiled")}
 EVENTS = {
     "reload": RELOADS,
@@ -97,6 +104,13 @@ def count_mask(was_cached: bool) -> None:
     _MASKS_BY_CACHED[was_cached].inc()
 
 
+def observe_recall(side: str, recall: float) -> None:
+    """Count the recall of a user who was answered again."""
+    summary, squares = _RECALL_BY_SIDE[side]
+    summary.observe(recall)
+    squares.inc(recall**2)
+
+
 class _Index(Collector):
     """The build in use, as gauges."""
 
@@ -112,6 +126,10 @@ class _Index(Collector):
             if side in info.recall:
                 recall.add_metric([side], info.recall[side][0]["mean"])
         yield recall
+        if "target" in info.recall:
+            yield GaugeMetricFamily(
+                "reco_index_recall_target", "Recall that the builder promised.", info.recall["target"]
+            )
 
 
 def exposition(info: IndexInfo) -> bytes:

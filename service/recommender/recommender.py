@@ -13,10 +13,11 @@ from retrieval.artifact.products import parse_prefixes
 from retrieval.search.filters.language import EVERYTHING
 from retrieval.search.ranking import Neighbours, SearchPath
 from retrieval.vectors import unit_vectors
-from service.engines.base import Catalogue, FieldEngine, IndexInfo, SearchEngine
+from service.engines.base import Catalogue, ExactEngine, FieldEngine, IndexInfo, SearchEngine
 from service.engines.shown_fields import ShownFields
 from service.errors import CannotFilter, CannotLookUp
 from service.recommender.answers import Matches, Recommendation
+from service.recommender.live_recall import LiveRecall
 from service.recommender.score_ranks import ScoreRanks
 from service.recommender.users import Item, Pending, Search, User, UserBlock, divide, full_searches, searches_of
 
@@ -31,8 +32,10 @@ class Recommender:
     users who are not made up.
     """
 
-    def __init__(self, engine: SearchEngine):
-        self.engine = engine
+    def __init__(self, engine: SearchEngine, live_recall: LiveRecall | None = None):
+        """Show some answers of an engine that may miss matches to the `live_recall`."""
+        self.engine, self._live_recall = engine, live_recall
+        self._measured_engine = engine if isinstance(engine, ExactEngine) and not engine.is_exact else None
         self.info, self.prefixes = engine.info, engine.prefixes
         self.last_progress = time.monotonic()
         self.score_ranks = _score_ranks(self.info)
@@ -111,6 +114,8 @@ class Recommender:
         else:
             query = request.filter or EVERYTHING
             best, worst, matched = self.field_engine.search_matching(vectors, request.depth, query, request.excluded)
+        if self._live_recall and self._measured_engine:
+            self._live_recall.offer(self._measured_engine, vectors, request, (best, worst))
         explain = self._explain(search.users[0], matched, best.path) if request.is_explained else None
         of_filter = None if request.filter is None else matched
         answers = [

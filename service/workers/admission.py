@@ -55,11 +55,16 @@ class Admission:
         return bool(self._urgent or self._small)
 
     @property
+    def has_queue(self) -> bool:
+        """Whether requests have been admitted that do not run yet."""
+        return self._in_flight > self._running
+
+    @property
     def is_stuck(self) -> bool:
         """Whether requests wait, and those that run have not come further for longer than a worker may hang."""
         last_progress = max(self._last_progress, self._serving.recommender.last_progress)
-        waits, seconds = self._in_flight > self._running, time.monotonic() - last_progress
-        return waits and 0 < self._watchdog_seconds < seconds
+        seconds = time.monotonic() - last_progress
+        return self.has_queue and 0 < self._watchdog_seconds < seconds
 
     def is_full(self) -> bool:
         return self._in_flight >= self._max_in_flight

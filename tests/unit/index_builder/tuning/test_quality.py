@@ -103,7 +103,10 @@ def test_a_build_has_the_quality_of_its_exact_lists(tmp_path: Path) -> None:
     root = tmp_path / "artifacts"
     source = write_lines(tmp_path / "products.jsonl", products_of(vectors))
     build_id = build(BuildRequest(products=source, out=root, queries=queries, index="Flat")).build_id
-    quality, report = open_build(root, build_id).manifest.quality, orjson.loads((current(root) / "recall.json").read_bytes())
+    quality, report = (
+        open_build(root, build_id).manifest.quality,
+        orjson.loads((current(root) / "recall.json").read_bytes()),
+    )
     assert quality is not None
     assert (quality.k, quality.users, quality.users_from, quality.synthetic) == (10, 100, "users.jsonl", False)
     # Exact kinds confirm with the users that they are tuned with, and there are no fields to filter by.

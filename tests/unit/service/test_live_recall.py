@@ -112,9 +112,11 @@ def test_no_more_than_a_hundred_matches_are_compared(cores: Cores) -> None:
     assert engine.asked[0][1] == 100
 
 
-def test_what_an_engine_did_not_find_counts_as_missed(cores: Cores) -> None:
+def test_what_an_engine_did_not_find_counts_as_missed(cores: Cores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXACT, "best", [0.9, -0.1, -0.2, -0.3])  # The padding's score of 0 would reach the last one.
+    monkeypatch.setitem(EXACT, "worst", [-0.5, 0.2, 0.3, 0.4])
     reports, nan = Reports(), float("nan")
-    sides = neighbours([[0.9, nan, nan, nan]]), neighbours([[-0.5, -0.4, nan, nan]])
+    sides = neighbours([[0.9, nan, nan, nan]]), neighbours([[-0.5, 0.2, nan, nan]])
     LiveRecall(1.0, cores, reports).offer(Engine(), USERS[:1], Request(4), sides)
     assert reports.wait() == [("best", 0.25), ("worst", 0.5)]
 

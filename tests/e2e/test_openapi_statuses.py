@@ -108,7 +108,7 @@ PROVOKE: dict[int, Callable[[Server, str, str], requests.Response]] = {
     ),
     422: lambda server, method, path: (
         raw(server, method, path, length(WRONG[path]), WRONG[path])
-        if path in WRONG
+        if method == "POST"
         else raw(server, method, path, "X-Embedding-Model: another")
     ),
     431: lambda server, method, path: raw(server, method, path, "X: " + "x" * 262_144),

@@ -12,7 +12,7 @@ from retrieval.search.stored_vectors import SCORING_ERROR, StoredVectors
 
 _MARGIN = np.float32(1e-6 + 2 * SCORING_ERROR)  # Rows this close to the k-th one may share its score in millionths.
 _MAX_SCORES = 2**22  # computed at a time, which bounds the memory of a scan
-_PACED_SCORES = 2**13  # computed in one turn of a scan that gives way to others: less than a millisecond at 300 dimensions
+_PACED_SCORES = 2**13  # computed in one turn of a scan that gives way: less than a millisecond at 300 dimensions
 _GROUP_ROWS, _MIN_GROUPS_PER_ROW = 64, 4
 _DENSE_SHARE = 0.7  # From there on, scoring all rows in their order takes less time than leaving some out.
 _MAX_TIES = 1000  # that a query may have in a block; each costs memory for every query

@@ -10,6 +10,7 @@ HOST ?= 0.0.0.0
 PORT ?= 5000
 
 PRODUCTS ?= data/products.jsonl.gz
+CHANGES  ?= changes.jsonl
 QUERIES  ?= $(if $(filter data/products.jsonl.gz,$(PRODUCTS)),data/users_batch.json)
 OUT      ?= artifacts
 RECALL   ?= 0.99
@@ -20,7 +21,7 @@ IMAGE ?= jetmlett
 BUILD_INDEX = $(BIN)/python -m index_builder --products $(PRODUCTS) --out $(OUT) --recall $(RECALL) $(if $(QUERIES),--queries $(QUERIES)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve build-index test test-faults test-milvus coverage soak audit check format bench bench-serve bench-index bench-search bench-filter bench-storage bench-offline bench-oip lock sample-data docker docker-run clean
+.PHONY: help install install-parquet install-milvus serve build-index update-index merge-index test test-faults test-milvus coverage soak audit check format bench bench-serve bench-index bench-search bench-filter bench-lists bench-update bench-storage bench-offline bench-oip lock sample-data docker docker-run clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,8 +31,20 @@ serve: $(VENV)/.runtime artifacts/CURRENT ## fresh checkout to a running service
 
 install: $(VENV)/.dev ## the virtual environment with everything that development needs
 
+install-parquet: $(VENV)/.runtime ## what reads and writes Parquet, beside what the service runs on
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements-dev.txt pyarrow
+
+install-milvus: $(VENV)/.runtime ## what talks to Milvus, beside what the service runs on
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements-dev.txt pymilvus
+
 build-index: $(VENV)/.runtime ## build and publish an index (PRODUCTS=, QUERIES=, RECALL=, OUT=, ARGS=)
 	$(BUILD_INDEX)
+
+update-index: $(VENV)/.runtime ## publish changes of products on the current index (CHANGES=, OUT=, ARGS=)
+	$(BIN)/python -m index_builder --update $(CHANGES) --out $(OUT) $(ARGS)
+
+merge-index: $(VENV)/.runtime ## publish the current index and its changes as one (OUT=, ARGS=)
+	$(BIN)/python -m index_builder --merge --out $(OUT) $(ARGS)
 
 # Some environments forbid compiled files, without which each of the suite's many processes compiles the code anew.
 test: export PYTHONDONTWRITEBYTECODE =
@@ -81,8 +94,14 @@ bench-serve: $(VENV)/.dev ## drive the service with wrk (BASE= compares a revisi
 bench-index: $(VENV)/.dev .venv-bench/.installed ## the builder's choice against others (DATA="words gaussian:8", SIZES="20000 200000", ARGS=--write)
 	$(BIN)/python -m benchmarks.index $(if $(DATA),--data $(DATA)) $(if $(SIZES),--sizes $(SIZES)) $(ARGS)
 
-bench-filter: $(VENV)/.dev ## searches under masks of any share against the same without one (SIZES="20000 200000")
+bench-filter: $(VENV)/.dev ## searches under masks of any share against the same without one, and pgvector (SIZES="20000 200000 1000000")
 	$(BIN)/python -m benchmarks.filters $(if $(SIZES),--sizes $(SIZES)) $(ARGS)
+
+bench-lists: $(VENV)/.dev ## what diversity and limits by value do to lists, and the time they take (ARGS="--users 1000")
+	$(BIN)/python -m benchmarks.lists $(ARGS)
+
+bench-update: $(VENV)/.dev ## changes: command to answers, searches with a delta, merges, a delta a second (SIZES="20000 1000000", ARGS=--write)
+	$(BIN)/python -m benchmarks.updates $(if $(SIZES),--sizes $(SIZES)) $(ARGS)
 
 bench-search: $(VENV)/.dev ## both sides of a search against FAISS's own (ARGS="--products 200000")
 	$(BIN)/python -m benchmarks.search $(ARGS)
@@ -98,7 +117,7 @@ bench-oip: $(VENV)/.dev ## 1,000 users as tensors of the Open Inference Protocol
 
 lock: $(VENV)/.dev ## resolve pyproject.toml into the pinned requirements files
 	$(BIN)/pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --output-file requirements.txt pyproject.toml
-	$(BIN)/pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --extra dev --extra parquet --extra plots --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --extra dev --extra parquet --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
 
 sample-data: ## make data/ again from its sources (installs spaCy and 40 MB of word vectors into .venv-data)
 	test -d .venv-data || $(PYTHON) -m venv .venv-data

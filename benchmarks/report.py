@@ -1,12 +1,14 @@
-"""What all benchmarks read and print: options, the machine, Markdown tables, and the time that a call takes."""
+"""What all benchmarks read and print: options, the machine, Markdown tables, answers of processes, times of calls."""
 
 import argparse
 import os
 import platform
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -35,6 +37,14 @@ def print_header(*columns: str) -> None:
 
 def print_row(*cells: object) -> None:
     print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
+@contextmanager
+def answers_only() -> Iterator[TextIO]:
+    """Yield what standard output was; what libraries print goes to standard error instead."""
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)
+        yield answers
 
 
 def seconds(call: Callable[[], object]) -> float:

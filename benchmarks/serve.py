@@ -157,9 +157,9 @@ def compare(ours: Service, base: Service, bodies: Path) -> None:
         print_row(f"POST /batch, {count:,} users", f"{median(old / new for new, old in pairs):.2f}")
 
 
-def wrk(server: Service, connections: int, bodies: Path) -> Load:
+def wrk(server: Service, connections: int, bodies: Path, duration_seconds: int = WRK_SECONDS) -> Load:
     """Keep so many connections busy for some seconds."""
-    command = ["wrk", "--latency", "-t1", f"-c{connections}", f"-d{WRK_SECONDS}s", "--timeout", "10s"]
+    command = ["wrk", "--latency", "-t1", f"-c{connections}", f"-d{duration_seconds}s", "--timeout", "10s"]
     script = ["-s", str(ROOT / "benchmarks" / "wrk.lua"), f"http://127.0.0.1:{server.port}/infer", "--", str(bodies)]
     printed = subprocess.run([*command, *script], capture_output=True, text=True, check=True).stdout
     found = re.search(r"^result (.*)$", printed, re.MULTILINE)

@@ -35,8 +35,9 @@ class User:
 
     The ids in `exclude` may be integers where the catalogue's are. The others are the options of a request: only
     products that match the `filter` are found, no best match scores less than `min_score` and no worst one more than
-    `max_score`, each is shown with the `fields` of these names (["*"] for all), and the answer says with `explain` how
-    it was found.
+    `max_score`, at most as many have the same value of a field as `max_per` says ({"brand": 2}), it counts by
+    `diversity` (0 to 1) that they are unlike each other, each is shown with the `fields` of these names (["*"] for
+    all), and the answer says with `explain` how it was found.
     """
 
     name: str
@@ -48,6 +49,8 @@ class User:
     max_score: float | None = None
     fields: Sequence[str] = ()
     explain: bool = False
+    max_per: Mapping[str, int] | None = None
+    diversity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ class Match:
 class Answer:
     """A user's matches: `best` from the highest score down, `worst` from the lowest up; `build` is the build's id.
 
-    `matched` is how many products the user's filter lets through, `explain` how the matches were found, if wanted.
+    With `diversity`, they stand in the order in which they were picked. `matched` is how many products the filter lets
+    through, `explain` how the matches were found, if wanted.
     """
 
     name: str
@@ -294,7 +298,7 @@ def _encode(user: User, rounds: bool) -> bytes:
     tolist = getattr(user.vector, "tolist", None)  # NumPy's arrays have one.
     numbers = tolist() if tolist else list(user.vector)
     members: dict[str, Any] = {"name": user.name, "vector": _base64(numbers, rounds) or numbers}
-    for option in ("k", "filter", "min_score", "max_score"):
+    for option in ("k", "filter", "min_score", "max_score", "max_per", "diversity"):
         if (value := getattr(user, option)) is not None:
             members[option] = value
     if len(user.exclude):

@@ -2,11 +2,13 @@
 
 A product's vector is the mean of the word vectors of the content words of its name and description; a like's vector is
 the mean of its content words' vectors; a user's vector is the mean of the vectors of the likes.
+A product's section, foods and tags are what its menu says, and enter no vector.
 """
 
 import gzip
 import json
 import random
+import re
 import string
 import sys
 from collections import Counter
@@ -30,6 +32,28 @@ SEED = 20_240_607
 FOREIGN_FUNCTION_WORDS = frozenset(
     "a al alla alle au aux con da dal de del della des di du e el en et la las le les los na os sur un una y".split()
 )
+
+# The section of a shop that a menu is of; the others are of the kitchen.
+SECTIONS = {
+    **dict.fromkeys(("cocktails", "coffee", "juices", "wine"), "drinks"),
+    **dict.fromkeys(("confectionery", "desserts"), "sweets"),
+    **dict.fromkeys(("cheese", "produce"), "groceries"),
+    "bakery": "bakery",
+}
+MENUS_OF_FLAVOURS = frozenset({"wine"})  # The cherries and the smoke in these descriptions are notes of a taste.
+# Tags, and how menus say them, of a product or of a part of it.
+TAGS = {
+    "vegetarian": "vegetarian|veggie|vegan",  # What is vegan is vegetarian.
+    "vegan": "vegan",
+    "organic": "organic",
+    "alcohol-free": "no alcohol|without alcohol|non alcoholic",
+    "spicy": "spicy|fiery",
+    "roasted": "roast|roasted",
+    **{
+        word: word for word in ("baked", "braised", "fried", "grilled", "poached", "raw", "smoked", "steamed", "stewed")
+    },
+}
+ABSENT = re.compile(r"\b(?:no|without)\b[^,]*|\b\w+[ -]free\b")
 
 
 class WordVectors:
@@ -62,13 +86,40 @@ def read_lines(pattern: str) -> dict[str, list[str]]:
 
 
 def read_menus() -> list[dict]:
-    products = []
+    products, foods = [], read_foods()
     for cuisine, lines in read_lines("menu/*.tsv").items():
         for number, line in enumerate(lines, 1):
             name, description = line.split("\t")
-            identifier = f"{cuisine}-{number:02d}"
-            products.append({"id": identifier, "name": name, "cuisine": cuisine, "description": description})
+            told = "" if cuisine in MENUS_OF_FLAVOURS else description
+            products.append(
+                {
+                    "id": f"{cuisine}-{number:02d}",
+                    "name": name,
+                    "cuisine": cuisine,
+                    "section": SECTIONS.get(cuisine, "kitchen"),
+                    "foods": foods_in(told, foods),
+                    "tags": tags_in(f"{name}, {told}"),
+                    "description": description,
+                }
+            )
     return products
+
+
+def read_foods() -> dict[str, str]:
+    """Return the foods that descriptions may name, by each spelling; "" for a phrase that only looks like one."""
+    rows = [line.split("\t") for line in read_lines("foods.tsv")["foods"]]
+    return {spelling: food for food, *others in rows for spelling in (food, *others) if spelling}
+
+
+def foods_in(description: str, foods: dict[str, str]) -> list[str]:
+    """Return the foods that a description names, in its order, without those that it says are absent."""
+    spellings = "|".join(map(re.escape, sorted(foods, key=len, reverse=True)))
+    named = re.findall(rf"\b(?:{spellings})\b", ABSENT.sub("", description.lower()))
+    return [food for food in dict.fromkeys(foods[spelling] for spelling in named) if food]
+
+
+def tags_in(text: str) -> list[str]:
+    return [tag for tag, words in TAGS.items() if re.search(rf"\b(?:{words})\b", text.lower())]
 
 
 def user(name: str, likes: list[str], vectors: WordVectors, **more: object) -> dict:

@@ -1,10 +1,12 @@
-"""Command line: `python -m index_builder --products FILE --out ARTIFACTS_ROOT`."""
+"""Command line: `python -m index_builder --products FILE --out ARTIFACTS_ROOT`, or `--update CHANGES`, or `--merge`."""
 
 import argparse
 import os
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from retrieval.artifact.manifest import Manifest, Recall, RecallAtK
 from retrieval.artifact.quality import MIN_NEAR_COSINE, Quality, SideQuality
@@ -16,32 +18,84 @@ from retrieval.search.settings import SearchSettings, fewest_for_scan
 
 @standard_streams()
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = vars(parser.parse_args(arguments))
     # Threads that wait would spin, and take cores from those that work. OpenMP knows no quota of a container, and would
     # start a thread for each core of the machine. FAISS reads both as it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
-    from index_builder.pipeline import BuildRequest, build
+    from index_builder.pipelines.build import BuildRequest
+    from index_builder.pipelines.changes.merge import MergeRequest
+    from index_builder.pipelines.changes.update import UpdateRequest
 
-    started = time.perf_counter()
+    commands = {
+        "products": (BuildRequest, _build),
+        "update": (UpdateRequest, _update),
+        "merge": (MergeRequest, _merge),
+    }
+    name = next(name for name in commands if name in options)
+    request_type, run = commands[name]
+    if foreign := options.keys() - {field.name for field in fields(request_type)}:
+        parser.error(f"--{min(foreign).replace('_', '-')} does not go with --{name}")
     try:
-        manifest = build(BuildRequest(**vars(options)))
+        run(request_type(**options))
     except (RetrievalError, OSError) as error:
         print_message(f"error: {error}\nnothing was published")
         return 1
-    print_result(_summary(options.out, manifest, time.perf_counter() - started))
     return 0
 
 
+def _build(request: Any) -> None:
+    from index_builder.pipelines.build import build
+    from index_builder.report.files import PAGE
+
+    started = time.perf_counter()
+    manifest = build(request)
+    page = request.out / manifest.build_id / PAGE
+    print_result(f"{_summary(request.out, manifest, time.perf_counter() - started)}\nreport      {page}")
+
+
+def _update(request: Any) -> None:
+    from index_builder.pipelines.changes.update import advise_on, update
+
+    started = time.perf_counter()
+    updated = update(request)
+    print_result(_update_summary(request.out, updated, time.perf_counter() - started))
+    try:
+        findings = advise_on(request.out, updated)
+    except (RetrievalError, OSError) as error:  # The delta is published for all that.
+        print_message(f"merge       cannot be advised on: {error}")
+        return
+    print_result(_merge_line(request.out, findings))
+
+
+def _merge(request: Any) -> None:
+    from index_builder.pipelines.changes.merge import merge
+
+    started = time.perf_counter()
+    merged = merge(request)
+    if merged is None:
+        print_result(f"nothing to merge: the current build of {request.out} is no delta")
+        return
+    print_result(_summary(request.out, merged.manifest, time.perf_counter() - started))
+    if merged.rebuilt_because:
+        print_result(f"rebuilt     with training and tuning, as {merged.rebuilt_because}")
+
+
 def _parser() -> argparse.ArgumentParser:
-    """Return the parser of a BuildRequest, which has the defaults."""
+    """Return the parser of the requests, which have the defaults."""
     parser = argparse.ArgumentParser(
         prog="python -m index_builder",
         description=sys.modules["index_builder"].__doc__,
         argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
-    add("--products", type=Path, required=True, metavar="FILE", help="JSON lines, JSON array or NPZ; may be .gz")
+    what = parser.add_mutually_exclusive_group(required=True).add_argument
+    what(
+        "--products", type=Path, metavar="FILE", help="build these: JSON lines, JSON array, NPZ or Parquet; may be .gz"
+    )
+    what("--update", type=Path, metavar="CHANGES", help="publish these changes as a delta on the current build")
+    what("--merge", action="store_true", help="publish the current build's base and delta as one build")
     add("--out", type=Path, required=True, metavar="ARTIFACTS_ROOT", help="where builds and CURRENT live")
     add("--queries", type=Path, metavar="FILE", help="users to measure recall with (default: synthetic users)")
     add("--recall", type=_share, help="share of the ten and of the hundred best, and worst, to find (default: 0.99)")
@@ -108,6 +162,29 @@ def _lists_line(side: str, quality: SideQuality) -> str:
     hub = f"one product in {quality.largest_share:.1%} of lists"
     lists = f"reach {quality.coverage:.1%} of products, Gini {quality.gini:.2f}, hubness {quality.hubness:.1f}"
     return f"{f'{side} lists':<11} {lists}, {hub}, distance {quality.ild:.3f} within a list"
+
+
+def _update_summary(root: Path, updated: Any, seconds: float) -> str:
+    manifest, counts, delta = updated.manifest, updated.counts, updated.delta
+    return f"""\
+published   {root / manifest.build_id}
+changes     {_counts(counts)} by {manifest.source.file}
+delta       {_counts(delta)} since {delta.base}
+products    {manifest.products:,}
+size        {manifest.size_bytes / 1e6:.1f} MB, published in {seconds:.2f} s"""
+
+
+def _counts(counts: Any) -> str:
+    return (
+        f"{counts.added:,} added, {counts.replaced:,} replaced, {counts.changed:,} changed, {counts.deleted:,} deleted"
+    )
+
+
+def _merge_line(root: Path, findings: list[Any]) -> str:
+    reasons = [finding.text for finding in findings if finding.is_due]
+    if not reasons:
+        return f"merge       not due: {'; '.join(finding.text for finding in findings)}"
+    return f"merge       due, as {'; '.join(reasons)}: python -m index_builder --merge --out {root}"
 
 
 def _filtered_line(recall: Recall) -> str:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from retrieval.artifact.fields.writer import FieldReport, FieldWriter
 from retrieval.artifact.products import ProductWriter, write_rows
 from retrieval.errors import BadCatalogue
+from retrieval.records.console import readable
 from retrieval.records.lenient_json import BadJson
 from retrieval.records.rows import read_rows
 from retrieval.records.vector_file import VectorFile
@@ -28,12 +29,17 @@ _MAX_LISTED_ROWS = 20
 
 @dataclass(frozen=True)
 class Catalogue:
-    """A catalogue that has been read: each distinct unit vector once, and the products that share it."""
+    """A catalogue that has been read: each distinct unit vector once, and the products that share it.
+
+    `norms` (n,) are the lengths that the vectors came with; None where they come from builds, which do not keep these.
+    `row_faults` says of the first dropped rows what is wrong with them.
+    """
 
     vectors: VectorFile
     groups: RowGroups
-    norms: NDArray[np.floating]
+    norms: NDArray[np.floating] | None
     dropped_rows: int
+    row_faults: list[str]
     fields: FieldReport
 
     def __len__(self) -> int:
@@ -61,19 +67,19 @@ def read_catalogue(
             norms.append(largest * np.sqrt(np.square(vectors_read / largest[:, np.newaxis]).sum(axis=1)))
             vectors.append(units[rows.assign(units)])
         if faults and (on_bad_row == "fail" or not norms):
-            raise BadCatalogue(_listing(path, faults))
+            raise BadCatalogue(list_faults(path, faults))
         if not norms:
             raise BadCatalogue(f"{path}: holds no products")
         groups = rows.groups()
         products.finish()
         write_rows(directory, groups)
-        report = fields.finish()
+        report, shown = fields.finish(), list(map(readable, faults[:_MAX_LISTED_ROWS]))
         on_error.pop_all()
-        return Catalogue(vectors, groups, np.concatenate(norms), len(faults), report)
+        return Catalogue(vectors, groups, np.concatenate(norms), len(faults), shown, report)
 
 
-class _BadRow(Exception):
-    """Why one row is no product."""
+class BadRow(Exception):
+    """Why one row cannot be taken."""
 
 
 def _write_products(
@@ -84,15 +90,15 @@ def _write_products(
     dimension = None
     for location, row in tqdm(read_rows(path), desc="reading products", disable=None, leave=False):
         try:
-            identifier, name, fields = _product(row)
+            identifier, name, fields = parse_product(row)
             if identifier in locations:
-                raise _BadRow(f"duplicate id {identifier!r}, first used at {locations[identifier]}")
+                raise BadRow(f"duplicate id {identifier!r}, first used at {locations[identifier]}")
             values = fields.pop("vector", None)
             if values is None:
-                raise _BadRow("missing vector")
+                raise BadRow("missing vector")
             vector = read_vector(values, dimension)
             products.append(identifier, name, fields)
-        except (_BadRow, BadVector, BadJson) as reason:
+        except (BadRow, BadVector, BadJson) as reason:
             faults.append(f"{location}: {reason}")
         except orjson.JSONEncodeError as error:  # a lone surrogate, an integer beyond 64 bits
             faults.append(f"{location}: cannot be stored as JSON: {error}")
@@ -102,30 +108,34 @@ def _write_products(
             yield vector
 
 
-def _product(row: Any) -> tuple[str, str, dict[str, Any]]:
-    """Return a row's id, name and other fields; the id defaults to the name, and an integer id becomes a string."""
+def parse_product(row: Any) -> tuple[str, str, dict[str, Any]]:
+    """Return a row's id, name and other fields; the id defaults to the name, and an integer id becomes a string.
+
+    Raises BadRow, and the BadJson that stands for a row that is none.
+    """
     if isinstance(row, BadJson):
         raise row
     if not isinstance(row, dict):
-        raise _BadRow(f"a product must be an object, not {json_type(row)}")
+        raise BadRow(f"a product must be an object, not {json_type(row)}")
     fields = dict(row)
     identifier, name = fields.pop("id", None), fields.pop("name", None)
     if name is not None and not isinstance(name, str):
-        raise _BadRow(f"name must be a string, not {json_type(name)}")
+        raise BadRow(f"name must be a string, not {json_type(name)}")
     if identifier is None:
         identifier = name
     if type(identifier) is int:
         identifier = str(identifier)
     if identifier is None or identifier == "":
-        raise _BadRow("missing id (and no name to take for one)")
+        raise BadRow("missing id (and no name to take for one)")
     if not isinstance(identifier, str):
-        raise _BadRow(f"id must be a string or an integer, not {json_type(identifier)}")
+        raise BadRow(f"id must be a string or an integer, not {json_type(identifier)}")
     if name is None:
-        raise _BadRow("missing name")
+        raise BadRow("missing name")
     return identifier, name, fields
 
 
-def _listing(path: Path, faults: list[str]) -> str:
+def list_faults(path: Path, faults: list[str]) -> str:
+    """Return the message that names the first faults of a file, each behind its place, and counts the others."""
     shown = "".join(f"\n  {fault}" for fault in faults[:_MAX_LISTED_ROWS])
     rest = len(faults) - _MAX_LISTED_ROWS
     return f"{path}: {len(faults)} bad rows{shown}" + (f"\n  and {rest} more" if rest > 0 else "")

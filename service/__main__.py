@@ -7,11 +7,13 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
+from retrieval.artifact.build import Build
 from retrieval.artifact.store import current_build_id, open_current, roll_back
 from retrieval.errors import BadArtifact
 from retrieval.records.console import print_message, print_result, standard_streams
-from service.engines.faiss_engine import check_label, read_shown
-from service.errors import ServiceError
+from service.engines.embedding_model import check_label
+from service.engines.shown_products import read_shown
+from service.errors import INSTALL_MILVUS, ServiceError
 from service.offline.job import PART_ROWS, run_batch
 from service.settings import MILVUS_INDEXES, SCHEMA, environment_with, read_milvus, read_settings
 from service.workers.logs import set_up_logs
@@ -42,19 +44,33 @@ def _serve(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     settings = read_settings(options.environment)
     build = open_current(settings.artifacts)
-    read_shown(build.filters, settings.filter)
+    read_shown(build.filters.vocabulary, settings.filter)
     manifest = build.manifest
     check_label(manifest.embedding_model, settings.require_embedding_model)
     index, recall = manifest.index, manifest.recall
     found = f"best {recall.best[0].mean:.4f}, worst {recall.worst[0].mean:.4f}"
     lines = [
         f"build      {settings.artifacts / build.id}",
-        f"products   {manifest.products:,} x {manifest.dimension} dimensions from {manifest.source.file}",
+        *_delta_lines(build),
+        f"products   {manifest.products:,} x {manifest.dimension} dimensions from {build.base.manifest.source.file}",
         f"index      {index.factory}, {index.storage}, worst side {index.worst}; recall@10 {found}",
         f"vectors    of {manifest.embedding_model or 'an embedding model that the build does not name'}",
         *(f"{setting.name:19} {setting.show(options.environment)}".rstrip() for setting in SCHEMA),
     ]
     print_result("\n".join(lines))
+
+
+def _delta_lines(build: Build) -> list[str]:
+    """Say what a delta changes on its base, if it is one."""
+    delta = build.manifest.delta
+    if delta is None:
+        return []
+    counts = (
+        f"{delta.added:,} products added, {delta.replaced:,} replaced, {delta.changed:,} changed, {delta.deleted:,}"
+    )
+    size, base_size = (each.manifest.size_bytes / 1e6 for each in (build, build.base))
+    last = f"the last by {build.manifest.source.file}"
+    return [f"delta      {counts} deleted, {last}; {size:.1f} MB on {base_size:.1f} MB of {delta.base}"]
 
 
 def _roll_back(options: argparse.Namespace) -> None:
@@ -75,7 +91,7 @@ def _publish(options: argparse.Namespace) -> None:
     try:
         from service.engines.milvus_publish import Layout, publish
     except ModuleNotFoundError as error:
-        raise ServiceError(f"{error}; pip install 'jetmlett[milvus]'") from error
+        raise ServiceError(f"{error}; {INSTALL_MILVUS}") from error
     artifacts = read_settings({**options.environment, "RECO_ENGINE": ""}).artifacts
     layout = Layout(options.index, options.shards, options.replicas)
     print_result(publish(artifacts, read_milvus(options.environment), layout))

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+INSTALL_MILVUS = "`pip install pymilvus`, or `make install-milvus` in a checkout"
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -70,6 +72,10 @@ class CannotFilter(ServiceError):
 
 class UnknownProduct(ServiceError):
     """An id that no product has."""
+
+
+class UnknownField(ServiceError):
+    """A name that none of the fields to filter by has."""
 
 
 class Unauthorized(ServiceError):

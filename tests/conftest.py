@@ -4,7 +4,6 @@ import fcntl
 import gc
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import faiss
 import pytest
 
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from index_builder.tuning import clock
 from retrieval.artifact.build import Build
 from retrieval.artifact.store import open_current
@@ -42,14 +41,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def light_builds() -> Iterator[None]:
-    """One thread a search, few searches timed, and no picture.
-
-    Timing and drawing would take longer than all the rest of a small build.
-    """
+    """One thread a search, and few searches timed, which would take longer than all the rest of a small build."""
     faiss.omp_set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clock, "_MAX_TIMED_CALLS", 15)
-        patch.setitem(sys.modules, "matplotlib.figure", None)
         yield
 
 

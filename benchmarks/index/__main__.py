@@ -1,6 +1,6 @@
 """Compare the builder's choice with exact scans, HNSW, usearch and ScaNN at equal recall, on many kinds of catalogue.
 
-python -m benchmarks.index [--data sample gaussian:8 …] [--sizes 20000 …] [--contestants …] [--write]
+python -m benchmarks.index [--data sample gaussian:8 …] [--sizes 20000 …] [--contestants … | --graphs] [--write]
 """
 
 import argparse
@@ -23,7 +23,7 @@ from benchmarks.processes import ROOT
 _DATA = ("sample", "words", "texts", "factors", "clustered:1536", "gaussian", "gaussian:8")
 _SIZES = (20_000,)
 _ROUNDS = 5
-_GRAPHS, _MAX_GRAPH_PRODUCTS = ("hnsw", "usearch"), 200_000  # Larger ones take a quarter of an hour to build.
+_GRAPHS = ("hnsw", "usearch")  # To tune them takes as long as all the rest.
 _MIN_TREE_PRODUCTS = 100_000
 _REPORT = Path(__file__).parent.parent / "INDEX.md"
 
@@ -48,32 +48,36 @@ def main() -> None:
     for size in options.sizes:
         results = []
         for data in options.data:
-            results.append(measure(data, size, options.contestants))
+            contestants = options.contestants or suitable(size, options.graphs)
+            arguments = f"--contestants {' '.join(options.contestants)}" if options.contestants else ""
+            results.append(measure(data, size, contestants, "--graphs" if options.graphs else arguments))
             publish(*section(results[-1]), options.write)
         if results[1:]:
             publish(*overview(size, results), options.write)
 
 
-def suitable(size: int) -> list[str]:
-    """Return the contestants for a number of products: graphs of small catalogues, and trees of large ones."""
-    left_out = (_GRAPHS if size > _MAX_GRAPH_PRODUCTS else ()) + (("scann-tree",) if size < _MIN_TREE_PRODUCTS else ())
+def suitable(size: int, graphs: bool) -> list[str]:
+    """Return the contestants for a number of products: trees of large catalogues only, and graphs where wanted."""
+    left_out = (() if graphs else _GRAPHS) + (("scann-tree",) if size < _MIN_TREE_PRODUCTS else ())
     return [name for name in CONTESTANTS if name not in (*left_out, "compact")]
 
 
-def measure(data: str, size: int, contestants: list[str] | None) -> Result:
-    """Build all contestants, one after the other, and then time them in turns, so that what else runs meets all."""
+def measure(data: str, size: int, contestants: list[str], arguments: str) -> Result:
+    """Build all contestants, one after the other, and then time them in turns, so that what else runs meets all.
+
+    `arguments` are those that chose the contestants.
+    """
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         subprocess.run(
             [_python(RIVALS), "-m", "benchmarks.index.sources", data, str(size), directory], cwd=ROOT, check=True
         )
-        progress = tqdm(contestants or suitable(size), desc=f"{data}, {size:,}", disable=None, leave=False)
+        progress = tqdm(contestants, desc=f"{data}, {size:,}", disable=None, leave=False)
         running = {name: _start(name, directory, stack) for name in progress}
         for turn in range(_ROUNDS):
             order = list(running)
             for name in order[turn % len(order) :] + order[: turn % len(order)]:
                 running[name].take_times()
         facts = {name: each.facts for name, each in running.items()}
-        arguments = f"--contestants {' '.join(contestants)}" if contestants else ""
         return Result(
             data, size, parse(data)[1], arguments, facts, {name: each.rounds for name, each in running.items()}
         )
@@ -116,7 +120,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.index", description=__doc__)
     parser.add_argument("--data", nargs="+", default=_DATA, metavar="KIND[:DIMENSION]", help=f"of {', '.join(KINDS)}")
     parser.add_argument("--sizes", nargs="+", type=int, default=_SIZES, metavar="PRODUCTS")
-    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, help="default: those that suit the size")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--contestants", nargs="+", choices=CONTESTANTS, help="default: those that suit the size")
+    chosen.add_argument("--graphs", action="store_true", help="HNSW and usearch as well, which take long to tune")
     parser.add_argument("--write", action="store_true", help=f"replace these catalogues' sections of {_REPORT.name}")
     options = parser.parse_args()
     try:

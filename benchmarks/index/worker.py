@@ -4,16 +4,12 @@ python -m benchmarks.index.worker CONTESTANT DIRECTORY
 """
 
 import json
-import os
 import resource
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -22,6 +18,7 @@ from benchmarks.index.contestants import CONTESTANTS, RIVAL_NAMES, Contestant, F
 from benchmarks.index.recall import KS, recall
 from benchmarks.index.sources import read_products, read_users
 from benchmarks.index.tuned import Tuned
+from benchmarks.report import answers_only
 from retrieval.search.ranking import SIGNS
 
 _TIMED_USERS, _WARMING_USERS = 100, 10
@@ -30,7 +27,7 @@ _MIN_USERS = 10
 
 
 def main(name: str, directory: Path) -> None:
-    with _answers() as answers:
+    with answers_only() as answers:
         facts, contestant = prepare(name, directory)
         print(json.dumps(asdict(facts)), file=answers, flush=True)
         users = read_users(directory, "held_out").vectors
@@ -87,14 +84,6 @@ def take_times(contestant: Contestant, users: Vectors) -> list[float]:
             if i >= _MIN_USERS and sum(times) > _MAX_TIMED_SECONDS:
                 break
     return times
-
-
-@contextmanager
-def _answers() -> Iterator[TextIO]:
-    """Yield what standard output was; what libraries print goes to standard error instead."""
-    with os.fdopen(os.dup(1), "w") as answers:
-        os.dup2(2, 1)
-        yield answers
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ The rows are kept in 512 lists, or in one where no lists are named.
 import math
 import re
 from dataclasses import dataclass
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,7 @@ class TieredKind:
     def directions(self) -> int:
         return sum(tier.directions for tier in self.tiers)
 
-    @property
+    @cached_property
     def directions_of_codes(self) -> list[int]:
         """How many directions each code holds, one after the other."""
         return [
@@ -56,7 +57,7 @@ class TieredKind:
             for start in range(0, tier.directions, tier.per_code)
         ]
 
-    @property
+    @cached_property
     def code_width(self) -> int:
         """The numbers that each code stands for; codes of fewer directions are filled up with zeros."""
         return max(self.directions_of_codes)
@@ -67,11 +68,9 @@ class TieredKind:
         Each tier is turned at random, so that its codes carry a like share of its variance. There is no offset, so
         inner products keep their order but for what the directions left out add.
         """
-        draw = np.random.default_rng(_SEED)
         turned, start = [], 0
         for tier in self.tiers:
-            turn, _ = np.linalg.qr(draw.normal(size=(tier.directions, tier.directions)))
-            turned.append(turn @ axes[start : start + tier.directions])
+            turned.append(_turn(tier.directions) @ axes[start : start + tier.directions])
             start += tier.directions
         matrix = np.zeros((len(self.directions_of_codes), self.code_width, axes.shape[1]), np.float32)
         matrix[self.holds_direction] = np.concatenate(turned)
@@ -81,6 +80,14 @@ class TieredKind:
     def holds_direction(self) -> NDArray[np.bool_]:
         """Tell which of each code's numbers (codes, code_width) stand for a direction."""
         return np.arange(self.code_width) < np.array(self.directions_of_codes)[:, None]
+
+
+@cache
+def _turn(directions: int) -> NDArray[np.float32]:
+    """Return a random rotation (directions, directions); kinds share those of one size, which take long to make."""
+    draw = np.random.default_rng(_SEED)
+    turn, _ = np.linalg.qr(draw.normal(size=(directions, directions)))
+    return turn.astype(np.float32)
 
 
 def parse_tiers(text: str, dimension: int) -> TieredKind:

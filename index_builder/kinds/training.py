@@ -14,7 +14,7 @@ from index_builder.kinds.negation import negate
 from index_builder.kinds.tiers import PREFIX, TieredKind, parse_tiers
 from retrieval.errors import BadIndexKind
 from retrieval.records.vector_file import BLOCK_ROWS, VectorFile
-from retrieval.search.kinds import exact_rows, scanned_index
+from retrieval.search.kinds import candidate_index, exact_rows, scanned_index
 
 FLAT = "Flat"
 STORAGES = {"fp32": "Flat", "fp16": "SQfp16"}
@@ -58,13 +58,25 @@ def check_negates(factory: str, dimension: int) -> None:
         negate(index)
 
 
+def refill(index: faiss.Index, vectors: VectorFile, store: faiss.Index) -> faiss.Index:
+    """Return a trained index with other vectors in it, those of `store`, by which it re-ranks unless it keeps them."""
+    index.reset()
+    inner = candidate_index(index)
+    _fill(inner, vectors)
+    if exact_rows(inner) is not None:
+        return index
+    refined = faiss.IndexRefine(inner, store)
+    refined.referenced_objects.append(index)  # What is inside it is gone with it.
+    return refined
+
+
 class Trainer:
     """Builds indexes of any kind over one catalogue; what kinds share is computed once."""
 
     def __init__(self, vectors: VectorFile, store: faiss.Index):
         """`store` holds the vectors themselves."""
         self._vectors, self.store = vectors, store
-        self._centroids = cache(self._train_centroids)
+        self._centroids, self._trained = cache(self._train_centroids), cache(self._train_empty)
 
     def build(self, factory: str) -> faiss.Index:
         """Build an index of a kind over all vectors, which re-ranks by those in `store` unless it keeps them itself.
@@ -75,15 +87,14 @@ class Trainer:
             return self.store
         index = self.train(factory)
         with _explained(factory):
-            blocks = -(-self._vectors.rows // BLOCK_ROWS)
-            for block in tqdm(
-                self._vectors.blocks(), desc=f"filling {factory}", total=blocks, disable=None, leave=False
-            ):
-                index.add(block)
+            _fill(index, self._vectors)
         return index if exact_rows(index) is not None else faiss.IndexRefine(index, self.store)
 
     def train(self, factory: str) -> faiss.Index:
         """Return an empty index of a kind, trained with a sample. Raises BadIndexKind."""
+        return faiss.clone_index(self._trained(factory))
+
+    def _train_empty(self, factory: str) -> faiss.Index:
         kind = _REFINEMENT.sub("", factory)  # Every compressed kind is re-ranked, whether or not the string says so.
         with _explained(factory):
             index = _untrained(kind, self._vectors.dimension)
@@ -147,6 +158,12 @@ class Trainer:
         return means.centroids
 
 
+def _fill(index: faiss.Index, vectors: VectorFile) -> None:
+    blocks = -(-vectors.rows // BLOCK_ROWS)
+    for block in tqdm(vectors.blocks(), desc="filling the index", total=blocks, disable=None, leave=False):
+        index.add(block)
+
+
 def _untrained(kind: str, dimension: int) -> faiss.Index:
     if kind.startswith(PREFIX):
         tiers = parse_tiers(kind, dimension)
@@ -165,9 +182,9 @@ def _untrained(kind: str, dimension: int) -> faiss.Index:
 def _train_codes(quantizer: faiss.ProductQuantizer, kind: TieredKind, sample: NDArray[np.float32]) -> None:
     """Train the codebooks of a kind with a sample (n, codes * code_width), on one thread: the steps are small."""
     held = kind.holds_direction
-    normal = np.stack(
-        [np.pad(_normal_codebook(n), ((0, 0), (0, kind.code_width - n))) for n in kind.directions_of_codes]
-    )
+    normal = np.zeros((len(held), 2**_CODE_BITS, kind.code_width))
+    for code, directions in enumerate(kind.directions_of_codes):
+        normal[code, :, :directions] = _normal_codebook(directions)
     mean, deviation = (each.reshape(len(held), 1, -1) for each in (sample.mean(axis=0), sample.std(axis=0)))
     faiss.copy_array_to_vector((mean + deviation * normal).astype(np.float32).ravel(), quantizer.centroids)
     quantizer.train_type = faiss.ProductQuantizer.Train_hot_start

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,9 @@ from retrieval.search.settings import SideSettings
 
 _MAX_TIMED_CALLS, _MIN_TIMED_CALLS, _MAX_TIMED_SECONDS = 60, 7, 3.0
 BATCH_USERS = 64
+_SEED = 6
+
+Search = Callable[[NDArray[np.float32]], object]  # of users (u, d)
 
 
 @dataclass(frozen=True)
@@ -29,24 +32,25 @@ class TimedSearch:
         return self.index.search(users, K)
 
 
-def median_seconds(searches: Sequence[TimedSearch], users: NDArray[np.float32], at_once: int = 1) -> list[float]:
+def median_seconds(searches: Sequence[Search], users: NDArray[np.float32], at_once: int = 1) -> list[float]:
     """Return the median CPU seconds that each search takes for one call with so many of the users (u, d).
 
-    They are timed in turns, call by call, so that whatever else the machine does meets them all. Slow ones get fewer
-    calls.
+    They are timed in turns, call by call, so that whatever else the machine does meets them all; and in an order drawn
+    anew for each call, as what a search leaves in the processor's caches slows the next one. Slow ones get fewer calls.
     """
+    draw = np.random.default_rng(_SEED)
     with one_thread():
         times: list[list[float]] = [[] for _ in searches]
         for i in range(min(len(users), _MAX_TIMED_CALLS)):
             of_call = users[np.arange(i * at_once, (i + 1) * at_once) % len(users)]
-            for search, taken in zip(searches, times, strict=True):
-                taken.append(_seconds(search, of_call))
+            for number in draw.permutation(len(searches)):
+                times[number].append(_seconds(searches[number], of_call))
             if i + 1 >= _MIN_TIMED_CALLS and sum(map(sum, times)) > _MAX_TIMED_SECONDS:
                 break
     return [statistics.median(taken) for taken in times]
 
 
-def _seconds(search: TimedSearch, users: NDArray[np.float32]) -> float:
+def _seconds(search: Search, users: NDArray[np.float32]) -> float:
     started = time.thread_time()
     search(users)
     return time.thread_time() - started

@@ -8,9 +8,9 @@ import numpy as np
 
 from index_builder.tuning.recall import LARGE_K, K, Panel, recall_at_k, summarise
 from retrieval.artifact.manifest import RecallAtK
-from retrieval.search.candidates import Candidates
-from retrieval.search.kinds import is_graph, list_counts
-from retrieval.search.settings import SearchSettings, SideSettings, fewest_for_scan
+from retrieval.search.candidates import CodeScan
+from retrieval.search.kinds import list_counts
+from retrieval.search.settings import SearchSettings, fewest_for_scan
 
 # From 48 to 2,600 candidates. Fewer are picked in less time than is worth an unlucky user.
 CANDIDATES = [round(48 * 1.25**step) for step in range(19)]
@@ -25,7 +25,7 @@ class Effort:
 
     settings: SearchSettings
     recall: RecallAtK
-    reaches: bool
+    meets_target: bool
 
 
 def candidate_counts(rows: int) -> list[int]:
@@ -35,17 +35,18 @@ def candidate_counts(rows: int) -> list[int]:
 
 def exact_effort(users: int) -> Effort:
     """Return the effort of an exact scan, which takes no settings."""
-    return Effort(SearchSettings(), summarise(np.ones(users), K), reaches=True)
+    return Effort(SearchSettings(), summarise(np.ones(users), K), meets_target=True)
 
 
-def recall_curve(index: faiss.Index, panel: Panel, side: str, nprobe: int) -> Curve:
-    """Measure recall with each number of candidates from this many lists."""
+def recall_curve(index: faiss.Index, panel: Panel, side: str, nprobe: int, most: float = CANDIDATES[-1]) -> Curve:
+    """Measure recall with each number of candidates, up to `most`, from this many lists."""
     exact, _ = panel.exact[side]
-    curve, scores = {}, None
-    for count in reversed(candidate_counts(index.ntotal) or [index.ntotal]):
-        if scores is None or is_graph(index):  # A graph is walked differently for each count.
-            settings = SideSettings(SearchSettings(count, nprobe=nprobe))
-            scores = panel.scores(side, Candidates(index, settings).find_best(panel.queries(side), count))
+    scan, curve, scores = CodeScan(index), {}, None
+    queries = scan.transformed(panel.queries(side))
+    counts = [count for count in candidate_counts(index.ntotal) if count <= most] or [index.ntotal]
+    for count in reversed(counts):
+        if scores is None or scan.is_graph:  # A graph is walked differently for each count.
+            scores = panel.scores(side, scan.find(queries, count, SearchSettings(count, nprobe=nprobe), count))
         highest = {k: exact[:, :k] for k in (K, LARGE_K)}
         curve[count] = {k: recall_at_k(scores[:, :count], top[:, -1:], top.shape[1], k) for k, top in highest.items()}
     return dict(sorted(curve.items()))

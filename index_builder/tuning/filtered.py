@@ -4,7 +4,8 @@ A filter that is easy for one side is hard for the other. So the products are dr
 product that a user likes, or to one that the user does not.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import pairwise
@@ -20,15 +21,18 @@ from retrieval.search.filters.masks import Mask, MaskMaker
 from retrieval.search.filters.postings import pack
 from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import SIDES, SIGNS
-from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings
+from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings, settings_under
 
 SHARES = (0.001, 0.01, 0.1, 0.5, 0.99)
 PRODUCTS = RANDOM, LIKED, DISLIKED = "random", "liked", "disliked"
 _MAX_USERS, _ANCHORS, _SEED = 200, 6, 5
-_RAISES, _RAISE = 6, 1.25  # Where more candidates than that are needed, the time is better spent on an exact scan.
+_RAISES = 8  # Where more is needed, the time is better spent on an exact scan.
+_FIRST_RAISE, _RAISE = 2, 1.25
 _EXACT = "exact"
 
-Make = Callable[[SideSettings], ProductIndex]
+_UNEVEN = 2.0  # The key, beside the shares, of the settings of all uneven masks.
+
+Make = Callable[[list[FilteredSettings], list[FilteredSettings]], ProductIndex]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,34 +59,46 @@ class FilterGrid:
         nearness_to_users = self._users @ anchors.T
         self._anchor_of = {LIKED: nearness_to_users.argmax(axis=1), DISLIKED: nearness_to_users.argmin(axis=1)}
 
-    def settle(self, make: Make, plain: SideSettings) -> tuple[list[FilteredSettings], list[FilteredRecall]]:
-        """Return settings up to the last share that needs others than the plain ones, and the recall of all cells.
+    def settle(
+        self,
+        make: Make,
+        plain: SideSettings,
+        known: Sequence[FilteredSettings] = (),
+        known_uneven: Sequence[FilteredSettings] = (),
+    ) -> tuple[list[FilteredSettings], list[FilteredSettings], list[FilteredRecall]]:
+        """Return settings of even masks and of uneven ones with which all cells reach the target, and their recall.
 
-        `make` returns the index with some settings under masks of any share.
+        There are none where the plain ones do. `make` returns the index with such settings. It starts from known ones,
+        and where there are none from the plain ones.
         """
+        searches = {share: settings_under(share, known, plain) for share in SHARES}
+        searches[_UNEVEN] = settings_under(0, known_uneven, plain)
+        raises = Counter[tuple[float, str]]()
+        cells: dict[tuple[str, float], FilteredRecall] = {}
+        left = [(products, share) for share in SHARES for products in PRODUCTS]
+        every_cell = left
         with one_thread():  # Most steps are small.
-            settled = [self._settle(share, make, plain) for share in SHARES]
-        limits = [*(sqrt(one * other) for one, other in pairwise(SHARES)), 1.0]
-        settings = [FilteredSettings(limit, each) for limit, (each, _) in zip(limits, settled, strict=True)]
-        while settings and settings[-1].search == plain:
-            settings.pop()
-        return settings, [cell for _, cells in settled for cell in cells]
+            while left:
+                index = make(*_by_share(searches, plain))
+                cells |= {cell: self._measure(index, *cell) for cell in left}
+                missed = {(key, side) for cell in left for key, side in self._missed(index, cell, cells[cell])}
+                for key, side in missed:
+                    raises[key, side] += 1
+                    more = raised(getattr(searches[key], side), raises[key, side], index.groups.row_count)
+                    searches[key] = replace(searches[key], **{side: more})
+                changed = {key for key, _ in missed}
+                left = [cell for cell in every_cell if changed & self._keys(index, *cell)]
+        return *_by_share(searches, plain), [cells[cell] for cell in every_cell]
 
-    def _settle(self, share: float, make: Make, settings: SideSettings) -> tuple[SideSettings, list[FilteredRecall]]:
-        """Return settings with which all cells of a share reach the target, and their recall."""
-        attempt = 0
-        while True:
-            index = make(settings)
-            cells = [self._measure(index, products, share) for products in PRODUCTS]
-            searched = [cell for cell in cells if cell.path != _EXACT]
-            missed = [side for side in SIDES if any(_bound(cell, side) < self._target for cell in searched)]
-            if not missed:
-                return settings, cells
-            for side in missed:
-                before = getattr(settings, side)
-                raised = _raised(before) if attempt < _RAISES else replace(before, candidates=index.groups.row_count)
-                settings = replace(settings, **{side: raised})
-            attempt += 1
+    def _missed(self, index: ProductIndex, cell: tuple[str, float], found: FilteredRecall) -> set[tuple[float, str]]:
+        """Return the key and the side of all settings that are to be raised after what a cell was measured at."""
+        if found.path == _EXACT:
+            return set()
+        return {(key, side) for key in self._keys(index, *cell) for side in SIDES if _bound(found, side) < self._target}
+
+    def _keys(self, index: ProductIndex, products: str, share: float) -> set[float]:
+        """Return the keys of the settings that a cell is searched with."""
+        return {_UNEVEN if index.is_uneven(group.mask) else share for group in self._groups(products, share)}
 
     def _measure(self, index: ProductIndex, products: str, share: float) -> FilteredRecall:
         """Return the recall of a cell; what is found by an exact scan needs no search."""
@@ -134,10 +150,25 @@ class FilterGrid:
         return _Group(np.flatnonzero(are_users), self._maker.mask_of(pack(chosen)), np.flatnonzero(chosen).astype(size))
 
 
-def _raised(settings: SearchSettings) -> SearchSettings:
-    return SearchSettings(
-        ceil(settings.candidates * _RAISE), settings.per_match * _RAISE, ceil(settings.nprobe * _RAISE)
-    )
+def _by_share(
+    searches: dict[float, SideSettings], plain: SideSettings
+) -> tuple[list[FilteredSettings], list[FilteredSettings]]:
+    """Return the settings of even masks by rising share, and those of uneven ones; none where all are plain."""
+    if all(search == plain for search in searches.values()):
+        return [], []
+    limits = [*(sqrt(one * other) for one, other in pairwise(SHARES)), 1.0]
+    filtered = [FilteredSettings(limit, searches[share]) for limit, share in zip(limits, SHARES, strict=True)]
+    return filtered, [FilteredSettings(1.0, searches[_UNEVEN])]
+
+
+def raised(settings: SearchSettings, raises: int, row_count: int) -> SearchSettings:
+    """Return settings raised for the nth time: to twice the candidates, which takes little time, then to more lists."""
+    if raises > _RAISES:
+        return replace(settings, candidates=row_count)
+    if raises > 1 and settings.nprobe > 1:
+        return replace(settings, nprobe=ceil(settings.nprobe * _RAISE))
+    factor = _FIRST_RAISE if raises == 1 else _RAISE
+    return replace(settings, candidates=ceil(settings.candidates * factor), per_match=settings.per_match * factor)
 
 
 def _bound(cell: FilteredRecall, side: str) -> float:

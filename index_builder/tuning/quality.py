@@ -14,7 +14,7 @@ from retrieval.records.vector_file import VectorFile
 from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import SIDES, Neighbours, RowGroups
 
-_QUANTILES = np.linspace(0.0, 1.0, 21)
+_QUANTILES, _HUNDREDTHS = np.linspace(0.0, 1.0, 21), np.linspace(0.0, 1.0, 101)
 _MAX_SAMPLED_ROWS, _ROWS_AT_ONCE, _SEED = 10_000, 1000, 4
 _HUBS, _PAIRS = 10, 10
 
@@ -25,12 +25,14 @@ Take = Callable[[NDArray[np.int64]], NDArray[np.float32]]  # the vectors (m, d) 
 class QualityReport:
     """The quality of a build, and by name the products of each side that are listed most, and the nearest pairs.
 
-    `answers` are the lists that were looked at.
+    `answers` are the lists that were looked at. `lorenz` says of each side which share of all places in lists the
+    products have that are listed least: of none of them first, and of one hundredth more each time.
     """
 
     quality: Quality
     hubs: dict[str, list[dict[str, Any]]]
     near_pairs: list[dict[str, Any]]
+    lorenz: dict[str, list[float]]
     answers: tuple[Neighbours, Neighbours]
 
 
@@ -52,7 +54,8 @@ def measure_quality(
     near_duplicates, pairs = find_near_duplicates(vectors)
     quality = Quality(k, len(users), pool.name, pool.is_synthetic, **sides, near_duplicates=near_duplicates)
     hubs = {side: _hubs(of_side, prefixes) for side, of_side in counts.items()}
-    return QualityReport(quality, hubs, [_pair(groups, *pair, prefixes) for pair in pairs], answers)
+    lorenz = {side: lorenz_curve(of_side) for side, of_side in counts.items()}
+    return QualityReport(quality, hubs, [_pair(groups, *pair, prefixes) for pair in pairs], lorenz, answers)
 
 
 def _side_quality(found: Neighbours, counts: NDArray[np.int64], take: Take) -> SideQuality:
@@ -72,6 +75,12 @@ def gini(counts: NDArray[np.int64]) -> float:
     n = len(counts)
     ranks = np.arange(1, n + 1)
     return float(2 * (ranks * np.sort(counts)).sum() / (n * counts.sum()) - (n + 1) / n)
+
+
+def lorenz_curve(counts: NDArray[np.int64]) -> list[float]:
+    """Return which share of all counts (n,), not all of them 0, the lowest 0, 1, 2 … 100 % of them make up."""
+    sums = np.concatenate(([0], np.cumsum(np.sort(counts))))
+    return np.interp(_HUNDREDTHS * len(counts), np.arange(len(sums)), sums / sums[-1]).tolist()
 
 
 def skewness(counts: NDArray[np.int64]) -> float:

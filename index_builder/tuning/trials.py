@@ -4,45 +4,56 @@ from dataclasses import dataclass, field
 
 import faiss
 
+from index_builder.tuning.effort import Effort
 from retrieval.artifact.manifest import RecallAtK
-from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings
+from retrieval.search.settings import FilteredSettings, SideSettings
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One measured way to search one side, and its recall at 10 on the users that it was tried on.
+    """A measured way to search both sides of an index of some kind: the effort of each, and the seconds of both.
 
-    `seconds` are those of a search of both sides on one thread; `reaches` says whether this side meets the target.
+    The seconds are those of a user on one thread.
     """
 
-    side: str
     factory: str
-    settings: SearchSettings
-    recall: float
+    best: Effort
+    worst: Effort
     seconds: float
-    reaches: bool
+
+    @property
+    def settings(self) -> SideSettings:
+        return SideSettings(self.best.settings, self.worst.settings)
+
+    @property
+    def meets_target(self) -> bool:
+        return self.best.meets_target and self.worst.meets_target
 
 
 @dataclass(frozen=True)
 class TunedIndex:
-    """An index with the best trial of each side; once confirmed, with its recall and all trials on the way.
+    """An index with the best trial of it; once confirmed, with its recall and all trials on the way.
 
-    `filtered` are the settings of searches under a filter, where the plain ones do not do;
+    `filtered` and `uneven` are the settings of searches under a filter, as `IndexFacts` has them;
     `users_from` says which users the recall is of.
     """
 
-    factory: str
     index: faiss.Index
-    chosen: dict[str, Trial]
+    chosen: Trial
     recall: dict[str, list[RecallAtK]] = field(default_factory=dict)
     users_from: str = ""
     trials: list[Trial] = field(default_factory=list, repr=False)
     filtered: list[FilteredSettings] = field(default_factory=list)
+    uneven: list[FilteredSettings] = field(default_factory=list)
+
+    @property
+    def factory(self) -> str:
+        return self.chosen.factory
 
     @property
     def settings(self) -> SideSettings:
-        return SideSettings(**{side: trial.settings for side, trial in self.chosen.items()})
+        return self.chosen.settings
 
     @property
     def meets_target(self) -> bool:
-        return all(trial.reaches for trial in self.chosen.values())
+        return self.chosen.meets_target

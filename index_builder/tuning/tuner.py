@@ -5,7 +5,7 @@ users it was not made with. What is timed is what serves: both sides, by an inde
 time; and where that is less than 1.5 times as fast as an exact scan, of batches of 64 users as well.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from operator import attrgetter
@@ -18,13 +18,21 @@ from tqdm import tqdm
 from index_builder.kinds.training import FLAT, Trainer, canonical_kind
 from index_builder.tuning import clock
 from index_builder.tuning.clock import BATCH_USERS, TimedSearch
-from index_builder.tuning.effort import Effort, exact_effort, least_effort, raised_effort, recall_curve
+from index_builder.tuning.effort import (
+    CANDIDATES,
+    Curve,
+    Effort,
+    exact_effort,
+    least_effort,
+    raised_effort,
+    recall_curve,
+)
 from index_builder.tuning.filtered import FilterGrid
 from index_builder.tuning.plan import Screening, plausible_kinds
-from index_builder.tuning.recall import K, Panel, measure, summarise
+from index_builder.tuning.recall import LARGE_K, K, Panel, measure, summarise
 from index_builder.tuning.trials import Trial, TunedIndex
 from index_builder.tuning.users import UserPool
-from retrieval.artifact.manifest import FilteredRecall
+from retrieval.artifact.manifest import FilteredRecall, IndexFacts, RecallAtK
 from retrieval.records.vector_file import VectorFile
 from retrieval.search.files import open_index, write_index
 from retrieval.search.index import ProductIndex
@@ -35,6 +43,8 @@ from retrieval.search.settings import FilteredSettings, SearchSettings, SideSett
 _RESERVE, _MORE_RESERVE = 1, 2  # steps of candidates beyond what the users need, and how many more after each miss
 _CONFIRMATIONS = 3
 _MAX_USERS_PER_PAIR, _CURVE_STEP = 15, 4
+_MAX_DEEPENING = 2
+_USERS_OF_KNOWN_SETTINGS = 100
 # An index has to take this share of an exact scan's time at most. Where it takes more than the second share for one
 # user, it has to for a batch too: the exact scan of a batch is a matrix product, which takes less time a user.
 _WORTHWHILE, _WORTHWHILE_ALONE = 0.95, 1 / 1.5
@@ -48,13 +58,16 @@ class Tuner:
     ):
         """`store` holds the vectors themselves; `target` is the recall at 10 and 100 that each side must reach.
 
-        The file `scratch` is written and removed again. `panel` are the users that indexes are tuned with.
+        The file `scratch` is written and removed again. `pool` is where users come from, and `panel` those that indexes
+        are tuned with; `dropped` says why kinds were, by their names.
         """
-        self._vectors, self._store, self._groups, self._pool, self._target = vectors, store, groups, pool, target
+        self._vectors, self.store, self._groups, self.pool, self.target = vectors, store, groups, pool, target
         self._scratch, self._trainer = scratch, Trainer(vectors, store)
         self.panel = self._seen = Panel.of(vectors, pool.tuning())
         self._tuned_with = pool.source
         self._trials: list[Trial] = []
+        self._curves: dict[tuple[str, str, int], Curve] = {}
+        self.dropped: dict[str, str] = {}
 
     def choose(self, index: str) -> TunedIndex:
         """Return the index for `--index`, tuned and confirmed.
@@ -67,74 +80,105 @@ class Tuner:
             kind = canonical_kind(index, self._vectors.dimension)
             return self._confirmed(exact if kind == FLAT else self._tuned(kind))
         for tuned in self._by_speed(exact):
-            if not self._pool.has_more:
+            if not self.pool.has_more:
+                self.dropped[tuned.factory] = "could not be confirmed, as no users were left"
                 break
             confirmed = self._confirmed(tuned)
-            if confirmed.meets_target and self._worthwhile([confirmed], exact):
+            if self._worthwhile([confirmed], exact, "users whom it was not tuned with"):
                 return confirmed
         return self._confirmed(exact)
+
+    def measured(self, index: faiss.Index, facts: IndexFacts) -> TunedIndex:
+        """Return an approximate index of these vectors, with settings that were found for others, and its recall.
+
+        Where few users do not show that it meets the target, more are asked.
+        """
+        product_index = ProductIndex(index, self._groups, facts.search)
+        recall = measure(product_index, self._groups, self.panel)
+        if not _reach(recall, self.target) and self.pool.has_more:
+            self.panel = self._seen = self.panel + Panel.of(self._vectors, self.pool.confirming())
+            recall = measure(product_index, self._groups, self.panel)
+        best, worst = (
+            Effort(getattr(facts.search, side), recall[side][0], _reach({side: recall[side]}, self.target))
+            for side in SIDES
+        )
+        [chosen] = self._timed(facts.factory, index, [(best, worst)])
+        users_from = self._users_from(self.panel, self.pool.source)
+        return TunedIndex(index, chosen, recall, users_from, filtered=facts.filtered, uneven=facts.uneven)
 
     def under_filters(self, tuned: TunedIndex) -> tuple[TunedIndex, list[FilteredRecall]]:
         """Return an index with the settings with which it meets the target under filters too, and their recall.
 
-        It is measured on users whom nothing was chosen with, while there are some.
+        It is measured on users whom nothing was chosen with, while there are some: on fewer where its settings under
+        filters are known.
         """
-        users = self._pool.confirming() if self._pool.has_more else self.panel.users
-        grid = FilterGrid(ProductIndex(self._store, self._groups, SideSettings()), users, self._target)
+        users = self.pool.confirming() if self.pool.has_more else self.panel.users
+        users = users[: _USERS_OF_KNOWN_SETTINGS if tuned.filtered else None]
+        grid = FilterGrid(ProductIndex(self.store, self._groups, SideSettings()), users, self.target)
 
-        def make(settings: SideSettings) -> ProductIndex:
-            return ProductIndex(tuned.index, self._groups, tuned.settings, filtered=[FilteredSettings(1.0, settings)])
+        def make(filtered: list[FilteredSettings], uneven: list[FilteredSettings]) -> ProductIndex:
+            return self.product_index(replace(tuned, filtered=filtered, uneven=uneven))
 
-        filtered, recall = grid.settle(make, tuned.settings)
-        return replace(tuned, filtered=filtered), recall
+        filtered, uneven, recall = grid.settle(make, tuned.settings, tuned.filtered, tuned.uneven)
+        return replace(tuned, filtered=filtered, uneven=uneven), recall
 
     def product_index(self, tuned: TunedIndex) -> ProductIndex:
         """Return an index ready to search."""
-        return ProductIndex(tuned.index, self._groups, tuned.settings, filtered=tuned.filtered)
+        return ProductIndex(tuned.index, self._groups, tuned.settings, filtered=tuned.filtered, uneven=tuned.uneven)
 
     def _by_speed(self, exact: TunedIndex) -> Iterator[TunedIndex]:
         """Yield the kinds that reach the target before an exact scan does, the fastest first."""
         plausible = plausible_kinds(self._vectors.rows, self._vectors.dimension)
         if plausible:
-            contenders = Screening(self._vectors, self._trainer, self.panel, self._target).contenders(plausible)
+            contenders = Screening(self._vectors, self._trainer, self.panel, self.target).contenders(plausible)
+            reason = "needs more codes and candidates on a sample of the products"
+            self.dropped = {str(kind): reason for kind in plausible if kind not in contenders}
             # The kind with most codes is left for when a sample has promised too much of all others.
             for kinds in (contenders, [kind for kind in plausible[-1:] if kind not in contenders]):
                 shown = tqdm(kinds, desc="trying index kinds", disable=None, leave=False)
                 yield from self._worthwhile([self._tuned(str(kind)) for kind in shown], exact)
 
-    def _worthwhile(self, several: Sequence[TunedIndex], exact: TunedIndex) -> list[TunedIndex]:
+    def _worthwhile(
+        self, several: Sequence[TunedIndex], exact: TunedIndex, users: str = "the users to tune with"
+    ) -> list[TunedIndex]:
         """Return those that reach the target before an exact scan does, timed in turns, the fastest first.
 
-        That is for one user and for a batch of them, or for one user by far.
+        That is for one user and for a batch of them, or for one user by far. Why others are dropped is kept.
         """
-        reaching = [tuned for tuned in several if tuned.meets_target]
-        alone = self._shares_of_time(reaching, exact, 1)
-        order = [i for i in sorted(range(len(reaching)), key=alone.__getitem__) if alone[i] <= _WORTHWHILE]
-        close = [i for i in order if alone[i] > _WORTHWHILE_ALONE]
-        in_batch = dict(zip(close, self._shares_of_time([reaching[i] for i in close], exact, BATCH_USERS), strict=True))
-        return [reaching[i] for i in order if in_batch.get(i, 0.0) <= _WORTHWHILE]
+        reaching = {tuned.factory: tuned for tuned in several if tuned.meets_target}
+        self.dropped |= {each.factory: f"misses the target for {users}" for each in several if not each.meets_target}
+        alone = self._shares_of_time(reaching.values(), exact, 1)
+        fast = self._fast_enough(alone, "for one user")
+        close = [kind for kind in fast if alone[kind] > _WORTHWHILE_ALONE]
+        in_batch = self._shares_of_time([reaching[kind] for kind in close], exact, BATCH_USERS)
+        slow = set(close).difference(self._fast_enough(in_batch, f"for {BATCH_USERS} users at once"))
+        return [reaching[kind] for kind in sorted(fast, key=alone.__getitem__) if kind not in slow]
 
-    def _shares_of_time(self, several: Sequence[TunedIndex], exact: TunedIndex, at_once: int) -> list[float]:
-        """Return which share of an exact scan's time each takes for a call with so many users."""
+    def _fast_enough(self, shares: Mapping[str, float], users: str) -> list[str]:
+        slow = {kind: share for kind, share in shares.items() if share > _WORTHWHILE}
+        self.dropped |= {kind: f"takes {share:.2f} of an exact scan's time {users}" for kind, share in slow.items()}
+        return [kind for kind in shares if kind not in slow]
+
+    def _shares_of_time(self, several: Collection[TunedIndex], exact: TunedIndex, at_once: int) -> dict[str, float]:
+        """Return which share of an exact scan's time each kind takes for a call with so many users."""
         if not several:
-            return []
+            return {}
         searches = [TimedSearch(each.factory, each.settings, self.product_index(each)) for each in [exact, *several]]
         limit, *seconds = clock.median_seconds(searches, self.panel.users, at_once)
-        return [each / limit for each in seconds]
+        return {each.factory: taken / limit for each, taken in zip(several, seconds, strict=True)}
 
     def _tuned(self, kind: str) -> TunedIndex:
         """Return an index of a kind with the settings that reach the target soonest, or else find the most."""
         index = self._reopened(self._trainer.build(kind))
-        efforts = [self._efforts(index, side) for side in SIDES]
+        best, worst = (self._efforts(kind, index, side) for side in SIDES)
         # Lists that suit both sides are scanned for both at once, so settings are timed in pairs.
-        pairs = [dict(zip(SIDES, pair, strict=True)) for pair in product(*efforts)]
-        trials = self._timed(kind, index, pairs)
-        self._trials += [trial for pair in trials for trial in pair.values()]
-        return TunedIndex(kind, index, min(trials, key=lambda pair: pair[SIDES[0]].seconds))
+        trials = self._timed(kind, index, list(product(best, worst)))
+        self._trials += trials
+        return TunedIndex(index, min(trials, key=attrgetter("seconds")))
 
     def _reopened(self, built: faiss.Index) -> faiss.Index:
         """Return an index as it is opened from its file, but for the vectors, which are read from the store's."""
-        if built.this == self._store.this:
+        if built.this == self.store.this:
             return built
         base = built.base_index if isinstance(built, faiss.IndexRefine) else built
         try:
@@ -142,79 +186,80 @@ class Tuner:
             opened = open_index(self._scratch)
         finally:
             self._scratch.unlink(missing_ok=True)
-        return opened if base is built else faiss.IndexRefine(opened, self._store)
+        return opened if base is built else faiss.IndexRefine(opened, self.store)
 
-    def _efforts(self, index: faiss.Index, side: str) -> list[Effort]:
+    def _efforts(self, kind: str, index: faiss.Index, side: str) -> list[Effort]:
         """Return the least effort with each number of lists that reaches the target, or else what finds the most."""
-        if index.this == self._store.this:
+        if index.this == self.store.this:
             return [exact_effort(len(self.panel.users))]
         efforts: list[Effort] = []
+        most = float(CANDIDATES[-1])
         for nprobe in reversed(list_counts(index)):
-            curve = recall_curve(index, self.panel, side, nprobe)
-            efforts.append(least_effort(curve, nprobe, self._target, _RESERVE))
-            if not efforts[-1].reaches:  # Fewer lists have fewer of the nearest rows.
+            curve = self._curves[kind, side, nprobe] = recall_curve(index, self.panel, side, nprobe, most)
+            efforts.append(least_effort(curve, nprobe, self.target, _RESERVE))
+            if not efforts[-1].meets_target:  # Fewer lists have fewer of the nearest rows.
                 break
-        return [each for each in efforts if each.reaches] or [max(efforts, key=attrgetter("recall.mean"))]
+            # Lists left out do not pay where they take this many times the candidates of all lists.
+            most = min(most, _MAX_DEEPENING * efforts[0].settings.candidates_for(LARGE_K))
+        return [each for each in efforts if each.meets_target] or [max(efforts, key=attrgetter("recall.mean"))]
 
-    def _timed(self, kind: str, index: faiss.Index, pairs: Sequence[dict[str, Effort]]) -> list[dict[str, Trial]]:
-        """Time efforts of both sides, pair by pair in turns."""
-        settings = [SideSettings(**{side: effort.settings for side, effort in pair.items()}) for pair in pairs]
+    def _timed(self, kind: str, index: faiss.Index, pairs: Sequence[tuple[Effort, Effort]]) -> list[Trial]:
+        """Time efforts of best and worst, pair by pair in turns."""
+        settings = [SideSettings(best.settings, worst.settings) for best, worst in pairs]
         searches = [TimedSearch(kind, each, ProductIndex(index, self._groups, each)) for each in settings]
-        return [
-            {
-                side: Trial(side, kind, effort.settings, effort.recall.mean, seconds, effort.reaches)
-                for side, effort in pair.items()
-            }
-            for pair, seconds in zip(
-                pairs, clock.median_seconds(searches, self.panel.users[:_MAX_USERS_PER_PAIR]), strict=True
-            )
-        ]
+        seconds = clock.median_seconds(searches, self.panel.users[:_MAX_USERS_PER_PAIR])
+        return [Trial(kind, *pair, taken) for pair, taken in zip(pairs, seconds, strict=True)]
 
     def _confirmed(self, tuned: TunedIndex) -> TunedIndex:
         """Measure the settings on fresh users; raise those of a side that misses the target, and measure again."""
-        index, is_exact = tuned.index, tuned.index.this == self._store.this
-        settings = {side: self._known_settings(index, side, trial.settings) for side, trial in tuned.chosen.items()}
+        index, is_exact = tuned.index, tuned.index.this == self.store.this
+        settings = {side: self._known_settings(index, side, getattr(tuned.settings, side)) for side in SIDES}
         for attempt in range(1, _CONFIRMATIONS + 1):
             # Nothing of an exact scan was chosen with the tuning users.
-            fresh = self.panel if is_exact else Panel.of(self._vectors, self._pool.confirming())
+            fresh = self.panel if is_exact else Panel.of(self._vectors, self.pool.confirming())
             recall = measure(ProductIndex(index, self._groups, SideSettings(**settings)), self._groups, fresh)
-            missed = [side for side in SIDES if any(each.lower_bound < self._target for each in recall[side])]
-            if is_exact or not missed or attempt == _CONFIRMATIONS or not self._pool.has_more:
+            missed = [side for side in SIDES if any(each.lower_bound < self.target for each in recall[side])]
+            if is_exact or not missed or attempt == _CONFIRMATIONS or not self.pool.has_more:
                 break
             self._seen, reserve = self._seen + fresh, _RESERVE + attempt * _MORE_RESERVE
             for side in missed:
-                settings[side] = raised_effort(index, self._seen, side, settings[side], self._target, reserve)
-        met = not missed or (is_exact and isinstance(index, faiss.IndexFlat))
-        efforts = {side: Effort(settings[side], recall[side][0], met) for side in SIDES}
-        chosen, *around = self._timed(tuned.factory, index, [efforts, *self._neighbouring(index, efforts)])
-        trials = self._trials + [trial for pair in around for trial in pair.values()]
-        users_from = self._tuned_with if is_exact else self._pool.source
-        return TunedIndex(tuned.factory, index, chosen, recall, self._users_from(fresh, users_from), trials)
+                settings[side] = raised_effort(index, self._seen, side, settings[side], self.target, reserve)
+        meets_target = not missed or (is_exact and isinstance(index, faiss.IndexFlat))
+        best, worst = (Effort(settings[side], recall[side][0], meets_target) for side in SIDES)
+        around = self._neighbouring(tuned.factory, index, SideSettings(**settings))
+        chosen, *others = self._timed(tuned.factory, index, [(best, worst), *around])
+        users_from = self._tuned_with if is_exact else self.pool.source
+        return TunedIndex(index, chosen, recall, self._users_from(fresh, users_from), self._trials + others)
 
     def _known_settings(self, index: faiss.Index, side: str, settings: SearchSettings) -> SearchSettings:
         """Return settings of a kind that reach the target for those users too whom earlier kinds failed."""
-        if self._seen is self.panel or index.this == self._store.this:
+        if self._seen is self.panel or index.this == self.store.this:
             return settings
         curve = recall_curve(index, self._seen, side, settings.nprobe)
-        return least_effort(curve, settings.nprobe, self._target, _RESERVE).settings
+        return least_effort(curve, settings.nprobe, self.target, _RESERVE).settings
 
     def _users_from(self, panel: Panel, source: str) -> str:
         most = summarise(np.ones(len(panel.users)), K).lower_bound
-        if most >= self._target:
+        if most >= self.target:
             return source
         return f"{source}, of which {len(panel.users)} users cannot show more than {most:.4f}"
 
-    def _neighbouring(self, index: faiss.Index, efforts: dict[str, Effort]) -> list[dict[str, Effort]]:
+    def _neighbouring(self, kind: str, index: faiss.Index, settings: SideSettings) -> list[tuple[Effort, Effort]]:
         """Return efforts of fewer and more candidates than chosen, for the report."""
-        if index.this == self._store.this:
+        if index.this == self.store.this:
             return []
-        curves = [recall_curve(index, self.panel, side, efforts[side].settings.nprobe).items() for side in SIDES]
+        best, worst = (self._efforts_around(kind, index, side, getattr(settings, side)) for side in SIDES)
+        return list(zip(best, worst, strict=False))
+
+    def _efforts_around(self, kind: str, index: faiss.Index, side: str, settings: SearchSettings) -> list[Effort]:
+        curve = self._curves.get((kind, side, settings.nprobe))
+        if curve is None:  # Another number of lists was raised to.
+            curve = recall_curve(index, self.panel, side, settings.nprobe)
         return [
-            {
-                side: Effort(
-                    replace(efforts[side].settings, candidates=count), at_k[K], at_k[K].lower_bound >= self._target
-                )
-                for side, (count, at_k) in zip(SIDES, points, strict=True)
-            }
-            for points in list(zip(*curves, strict=True))[::_CURVE_STEP]
+            Effort(replace(settings, candidates=count), at_k[K], at_k[K].lower_bound >= self.target)
+            for count, at_k in list(curve.items())[::_CURVE_STEP]
         ]
+
+
+def _reach(recall: dict[str, list[RecallAtK]], target: float) -> bool:
+    return all(each.lower_bound >= target for side in recall.values() for each in side)

@@ -15,6 +15,7 @@ from retrieval.records.rows import read_rows
 from retrieval.records.vector_file import VectorFile
 from retrieval.vectors import BadVector, read_vector, unit_vectors
 
+SYNTHETIC = "means of random products"
 MIN_USERS = 300  # With fewer, a recall of 0.99 cannot be told from one of 0.97.
 _TUNING_USERS, _CONFIRMING_USERS, _MAX_SYNTHETIC_USERS = 300, 1000, 7300
 _SHARES = 4  # One to tune with, and three to confirm with.
@@ -110,7 +111,7 @@ def user_pool(vectors: VectorFile, path: Path | None) -> UserPool:
 
     They are alone where there is no file, or where it has too few users.
     """
-    source = "means of random products"
+    source = SYNTHETIC
     if path is not None:
         users = np.random.default_rng(_SEED).permutation(read_users(path, vectors.dimension))
         if len(users) >= MIN_USERS:

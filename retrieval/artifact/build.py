@@ -105,12 +105,12 @@ def open_build(root: Path, build_id: str, verified: bool = False, reuse: Build |
     manifest = _read_checked_manifest(directory)
     base = None
     _check_base(directory, manifest)
+    _check_files(directory, manifest, verified)
     if manifest.delta:
         is_open = reuse is not None and reuse.base.id == manifest.delta.base
         base = reuse.base if reuse and is_open else open_build(root, manifest.delta.base, verified)
-    _check_files(directory, manifest, verified)
     try:
-        build = _open_whole(directory, manifest) if base is None else _open_pair(directory, manifest, base)
+        build = _open_whole(directory, manifest) if base is None else open_pair(directory, manifest, base)
         for subject, count, found in (
             ("products", manifest.products, len(build.products)),
             ("dimension", manifest.dimension, build.index.dimension),
@@ -159,22 +159,25 @@ def _open_whole(directory: Path, manifest: Manifest) -> WholeBuild:
         _open_index(directory / BEST, manifest, rows.groups),
         products,
         rows,
-        FilterIndex(vocabulary, lists.evaluate, maker),
+        FilterIndex(vocabulary, lists, maker),
         open_projection(directory),
         open_sample_users(directory),
     )
 
 
-def _open_pair(directory: Path, manifest: Manifest, base: Build) -> PairBuild:
-    """Open a delta on its base. Raises BadArtifact, also where the search does not find its products."""
+def open_pair(directory: Path, manifest: Manifest, base: Build) -> PairBuild:
+    """Open a delta on its base, and nothing of its golden queries.
+
+    Raises BadArtifact, also where the search does not find its products.
+    """
     if not isinstance(base, WholeBuild):
         raise BadArtifact(f"{MANIFEST}: names a delta, {base.id}, as the base")
     if manifest.embedding_model != base.manifest.embedding_model:
         models = f"{manifest.embedding_model!r}, its base {base.manifest.embedding_model!r}"
         raise BadArtifact(f"{MANIFEST}: names the embedding model {models}")
     delta = open_delta(directory, manifest, len(base.products))
-    lists = PairLists(delta.layout, base.filters.evaluate, delta.lists.evaluate)
-    filters = FilterIndex(delta.vocabulary, lists.evaluate, PairMaskMaker(delta.layout, base.filters.maker))
+    lists = PairLists(delta.layout, base.filters.lists, delta.lists)
+    filters = FilterIndex(delta.vocabulary, lists, PairMaskMaker(delta.layout, base.filters.maker))
     index = PairIndex(base.index, delta.index, filters.mask(EVERYTHING))
     _check_found(delta, index)
     return PairBuild(
@@ -192,9 +195,9 @@ def _open_pair(directory: Path, manifest: Manifest, base: Build) -> PairBuild:
 def _open_index(
     path: Path, manifest: Manifest, groups: RowGroups, vectors: StoredVectors | None = None
 ) -> ProductIndex:
-    index = open_index(path)
+    index, facts = open_index(path), manifest.index
     try:
-        return ProductIndex(index, groups, manifest.index.search, vectors, manifest.index.filtered)
+        return ProductIndex(index, groups, facts.search, vectors, facts.filtered, facts.uneven)
     except BadArtifact as error:
         raise BadArtifact(f"{path.name}: {error}") from error
 
@@ -219,7 +222,7 @@ def _check_found(delta: Delta, index: PairIndex) -> None:
     rows = np.unique(np.linspace(0, delta.groups.row_count - 1, _CHECKED_PRODUCTS).round().astype(np.int64))
     vectors, expected = delta.index.vectors(rows), delta.groups.products[delta.groups.starts[rows]]
     best, _ = index.search(vectors, 1)
-    own = np.einsum("ij,ij->i", vectors, vectors)
+    own = np.minimum(np.einsum("ij,ij->i", vectors, vectors), 1)  # Half-precision vectors may be longer than 1.
     is_found = (best.positions[:, 0] == expected) | (best.scores[:, 0] >= own - 1 / UNITS)
     if not is_found.all():
         raise BadArtifact(f"{VECTORS}: row {rows[np.argmin(is_found)]} is not found by its own vector")

@@ -31,7 +31,8 @@ class IndexFacts:
     """The kind of an index, as `--index` takes it; its storage; and how it is searched.
 
     `worst` is "negated" where the worst side has an index of its own, and "shared" where it searches the best side's.
-    `filtered` are the settings of searches under a filter, by rising share, where the plain ones do not do.
+    `filtered` are the settings of searches under a filter, by rising share, where the plain ones do not do; `uneven`
+    are those where the products that match are in some lists rather than in others.
     """
 
     factory: str
@@ -39,6 +40,7 @@ class IndexFacts:
     worst: Literal["negated", "shared"]
     search: SideSettings
     filtered: list[FilteredSettings] = field(default_factory=list)
+    uneven: list[FilteredSettings] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

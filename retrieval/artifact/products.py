@@ -15,6 +15,7 @@ import orjson
 from numpy.typing import NDArray
 
 from retrieval.errors import BadArtifact
+from retrieval.search.folded_texts import FoldedTexts
 from retrieval.search.ranking import RowGroups
 
 # The files' names are part of the format of a build: "head" stands for the JSON prefix in them.
@@ -24,6 +25,7 @@ BY_ID, BY_NAME = "products.by_id.npy", "products.by_name.npy"
 _ARRAYS = (LINE_STARTS, PREFIX_LENGTHS, BY_ID, BY_NAME)
 TABLE_FILES, ROW_FILES = (LINES, *_ARRAYS), (ROW_STARTS, ROW_PRODUCTS, ROWS)
 
+_NAMES_AT_ONCE = 10_000
 _SPARSE_STEP = 16  # One id of so many is kept in memory. It is a power of two, as ids between are found by halving.
 
 Prefixes = Callable[[NDArray[np.int64]], list[bytes]]  # catalogue positions (m,) to `ProductTable.prefixes`
@@ -34,15 +36,24 @@ class ProductTable:
 
     def __init__(self, lines: mmap.mmap | bytes, arrays: dict[str, NDArray[np.unsignedinteger]]):
         """`arrays` are those of a build by file name; all but LINE_STARTS have a number a product."""
-        self._lines, self._line_starts, self._prefix_lengths = lines, arrays[LINE_STARTS], arrays[PREFIX_LENGTHS]
-        self._by_id, self._by_name = arrays[BY_ID], arrays[BY_NAME]
+        self.lines, self.line_starts, self.prefix_lengths = lines, arrays[LINE_STARTS], arrays[PREFIX_LENGTHS]
+        self.by_id, self.by_name = arrays[BY_ID], arrays[BY_NAME]
 
     def __len__(self) -> int:
-        return len(self._line_starts) - 1
+        return len(self.line_starts) - 1
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """Return the product's `id`, `name` and further fields."""
-        return orjson.loads(self._lines[self._line_starts[position] : self._line_starts[position + 1]])
+        return orjson.loads(self.line(position))
+
+    def line(self, position: int) -> bytes:
+        """Return the JSON of the product, which begins with its prefix."""
+        return self.lines[self.line_starts[position] : self.line_starts[position + 1] - 1]
+
+    def sizes_behind_prefix(self, positions: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Return how many bytes the JSON of each product (m,) has behind its prefix."""
+        starts, ends = (self.line_starts[each].astype(np.int64) for each in (positions, positions + 1))
+        return ends - starts - self.prefix_lengths[positions] - 1
 
     def standing(self) -> NDArray[np.int64]:
         """Return the position of each product, in catalogue order."""
@@ -50,9 +61,9 @@ class ProductTable:
 
     def prefixes(self, positions: NDArray[np.integer]) -> list[bytes]:
         """Return each product's JSON up to its `id` and `name`, left open: `{"id":"p17","name":"Margherita pizza"`."""
-        starts = self._line_starts[positions].astype(np.int64)
-        ends = starts + self._prefix_lengths[positions]
-        lines = self._lines
+        starts = self.line_starts[positions].astype(np.int64)
+        ends = starts + self.prefix_lengths[positions]
+        lines = self.lines
         return [lines[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
     def position(self, identifier: str) -> int | None:
@@ -71,27 +82,45 @@ class ProductTable:
         ranks, step = np.array(starts, np.int64) * _SPARSE_STEP, _SPARSE_STEP
         while step := step // 2:
             further = np.minimum(ranks + step, len(self) - 1)
-            pairs = zip(self._ids(self._by_id[further]), identifiers, strict=True)
+            pairs = zip(self.ids(self.by_id[further]), identifiers, strict=True)
             ranks = np.where(np.fromiter((found <= each for found, each in pairs), np.bool_), further, ranks)
-        positions = self._by_id[ranks].astype(np.int64)
-        pairs = zip(self._ids(positions), identifiers, strict=True)
+        positions = self.by_id[ranks].astype(np.int64)
+        pairs = zip(self.ids(positions), identifiers, strict=True)
         return np.where(np.fromiter((found == each for found, each in pairs), np.bool_), positions, -1)
 
     def starting_with(self, prefix: str) -> Iterator[NDArray[np.integer]]:
         """Yield positions, in parts and in the order of names, of products whose names begin so in any case."""
         folded = prefix.casefold()
-        start = bisect_left(self._by_name, folded, key=self._folded_name)
-        end = bisect_right(
-            self._by_name, folded, start, key=lambda position: self._folded_name(position)[: len(folded)]
-        )
-        yield self._by_name[start:end]
+        start = bisect_left(self.by_name, folded, key=self._folded_name)
+        end = bisect_right(self.by_name, folded, start, key=lambda position: self._folded_name(position)[: len(folded)])
+        yield self.by_name[start:end]
+
+    def containing(self, text: str) -> Iterator[NDArray[np.integer]]:
+        """Yield positions, in parts and in the order of `ranked_containing`, of products whose names contain a text."""
+        yield from (positions for _, positions in self.ranked_containing(text))
+
+    def ranked_containing(self, text: str) -> Iterator[tuple[int, NDArray[np.integer]]]:
+        """Yield the positions of products whose names contain the text, as `FoldedTexts` does the numbers of texts.
+
+        Among those of a rank, names are in their order. The first call folds all names: 2 s for a million.
+        """
+        for rank, numbers in self._folded_texts.containing(text):
+            yield rank, self.by_name[numbers]
 
     @cached_property
     def _sparse_ids(self) -> list[str]:
         """Every so manieth id in their order."""
-        return self._ids(self._by_id[::_SPARSE_STEP])
+        return self.ids(self.by_id[::_SPARSE_STEP])
 
-    def _ids(self, positions: NDArray[np.integer]) -> list[str]:
+    @cached_property
+    def _folded_texts(self) -> FoldedTexts:
+        """The names in their order."""
+        starts = range(0, len(self), _NAMES_AT_ONCE)
+        parts = (parse_prefixes(self.prefixes(self.by_name[start : start + _NAMES_AT_ONCE])) for start in starts)
+        return FoldedTexts(label["name"] for labels in parts for label in labels)
+
+    def ids(self, positions: NDArray[np.integer]) -> list[str]:
+        """Return the id of each product."""
         return [label["id"] for label in parse_prefixes(self.prefixes(positions))]
 
     def folded_names(self, positions: NDArray[np.integer]) -> list[str]:

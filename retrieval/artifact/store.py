@@ -19,6 +19,7 @@ from retrieval.errors import BadArtifact
 
 CURRENT, HISTORY = "CURRENT", "HISTORY"
 _BUILD_ID = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{8}")
+_TIME = "%Y%m%dT%H%M%S.%fZ"
 _DRAFT, _UPDATING = ".draft-", ".updating"
 
 
@@ -64,7 +65,7 @@ def publish(root: Path, directory: Path, manifest: Manifest, instead_of: str | N
     files = {path.name: file_facts(path) for path in sorted(directory.iterdir())}
     now = datetime.now(UTC)
     content = hashlib.sha256(orjson.dumps(files)).hexdigest()[:8]
-    build_id = f"{now:%Y%m%dT%H%M%S.%f}Z-{content}"
+    build_id = f"{now.strftime(_TIME)}-{content}"
     manifest = replace(manifest, build_id=build_id, created=now.isoformat(), files=files)
     write_manifest(directory, manifest)
     for path in directory.iterdir():
@@ -89,7 +90,9 @@ def publish(root: Path, directory: Path, manifest: Manifest, instead_of: str | N
 
 def open_current(root: Path) -> Build:
     """Verify and open the build that CURRENT names. Raises BadArtifact naming the file at fault."""
-    return open_build(root, current_build_id(root))
+    build_id = current_build_id(root)
+    with pin(root, build_id):  # Verifying a large base takes longer than many deltas on it stay.
+        return open_build(root, build_id)
 
 
 def roll_back(root: Path) -> str:
@@ -140,14 +143,19 @@ def pin(root: Path, build_id: str) -> ExitStack:
 
     Raises BadArtifact where there is none.
     """
-    pinned = ExitStack()
     try:
-        pinned.enter_context(locked(root / build_id, SHARED))
-        if base := _base_of(root, build_id):
-            pinned.enter_context(locked(root / base, SHARED))
+        with ExitStack() as pinned:
+            pinned.enter_context(locked(root / build_id, SHARED))
+            if base := _base_of(root, build_id):
+                pinned.enter_context(locked(root / base, SHARED))
+            return pinned.pop_all()
     except OSError as error:
-        raise BadArtifact(f"{root / build_id}: cannot be read ({error})") from error
-    return pinned
+        raise BadArtifact(f"{error.filename or root / build_id}: cannot be read ({error})") from error
+
+
+def published_at(build_id: str) -> datetime:
+    """Return when a build was published, which its id begins with."""
+    return datetime.strptime(build_id.rpartition("-")[0], _TIME).replace(tzinfo=UTC)
 
 
 def build_ids(root: Path) -> list[str]:

@@ -26,6 +26,10 @@ class PinnedBuild:
     release: Callable[[], None]
     base_id: str = ""
 
+    def __str__(self) -> str:
+        on_base = f" (a delta on {self.base_id})" if self.base_id not in ("", self.build_id) else ""
+        return f"build {self.build_id}{on_base}"
+
 
 def start_verifying_current(root: Path) -> "Future[PinnedBuild]":
     """Verify and pin the current build in a thread. Raises BadArtifact, as the future will."""
@@ -39,15 +43,22 @@ class BuildWatch:
     intervals, while CURRENT names it: they may be arriving.
     """
 
-    def __init__(self, root: Path, interval_seconds: float):
-        """Watch for new builds; an interval of 0 waits for `check_now`."""
+    def __init__(self, root: Path, interval_seconds: float, verified_base: str | None = None):
+        """Watch for new builds; an interval of 0 waits for `check_now`.
+
+        Of deltas on the `verified_base`, only their own files are verified.
+        """
         self._root, self._interval_seconds = root, interval_seconds or math.inf
         self._next_check = 0.0 if interval_seconds else math.inf
         self._verification: tuple[str, Future[PinnedBuild]] | None = None
-        self._verified_base: str | None = None
+        self._verified_base = verified_base
         self._files: object = None  # of the build that was verified last, as they were before
         self._refused, self._may_pass = "", False
         self._retry_seconds, self._next_retry = _MIN_RETRY_SECONDS, math.inf
+
+    @property
+    def is_verifying(self) -> bool:
+        return self._verification is not None
 
     def check_now(self) -> None:
         """Check at the next poll, and once more a build that was refused."""

@@ -1,16 +1,9 @@
-"""Rows of a file that holds columns: NPZ, NPY or Parquet, read a block of rows at a time.
-
-Other columns than those of ids, names and vectors become further members of a row, with the values that JSON would
-have: dates and times are texts in ISO 8601, decimals are numbers. What JSON has no form for is left out.
-"""
+"""Rows of NumPy's files: NPZ and NPY, read a block of rows at a time."""
 
 import tokenize
 import zipfile
 import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from datetime import date, time
-from decimal import Decimal
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import BadRows
+from retrieval.records.roles import INSTEAD, hint
 
-_LABELS = {"ids": "id", "names": "name"}
+_ARRAY_OF_ROLE = {"id": "ids", "name": "names", "vector": "vectors"}
 _BLOCK_ROWS = 4096
 _MAX_ITEM_BYTES = 8  # Python has no wider numbers.
-_PLAIN_TYPES = {bool, int, float, str, type(None)}
 
 # What NumPy raises over damaged bytes, depending on where they are; ValueError is also an array of objects (pickle).
 _DAMAGED = (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
@@ -30,23 +23,31 @@ _DAMAGED = (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError, zip
 Rows = Iterator[dict[str, Any]]
 
 
-def npz_rows(path: Path, stream: BinaryIO) -> Rows:
+def npz_rows(path: Path, stream: BinaryIO, source_of: Mapping[str, str]) -> Rows:
     """Yield rows {"id", "name", "vector"} of the arrays `ids`, `names` and `vectors`, as far as they are there.
 
-    Further arrays with a value, or a list of values, a product go by their names.
+    `source_of` names others to take for them. Further arrays with a value, or a list of values, a product go by their
+    names.
     """
     try:
         with zipfile.ZipFile(stream) as archive:
-            if "vectors.npy" not in archive.namelist():
-                raise BadRows(f"{path}: has no array 'vectors'")
-            labels = {name: _labels(path, archive, name) for name in _LABELS if f"{name}.npy" in archive.namelist()}
-            further = {name: _read_array(archive, name) for name in _further_arrays(archive)}
-            with archive.open("vectors.npy") as member:
-                vectors = _matrix_rows(path, member, {name: len(column) for name, column in labels.items()})
+            arrays = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+            if not arrays:
+                raise BadRows(f"{path}: is a ZIP archive without arrays; {INSTEAD}")
+            array_of = {role: source_of.get(role, name) for role, name in _ARRAY_OF_ROLE.items()}
+            vectors = array_of["vector"]
+            if vectors not in arrays:
+                raise BadRows(f"{path}: has no array {vectors!r}{hint('vector', arrays)}")
+            labels = {
+                role: _labels(path, archive, array_of[role]) for role in ("id", "name") if array_of[role] in arrays
+            }
+            further = {name: _read_array(archive, name) for name in _further_arrays(archive, array_of)}
+            with archive.open(f"{vectors}.npy") as member:
+                lengths = {array_of[role]: len(column) for role, column in labels.items()}
+                rows = _matrix_rows(path, member, lengths, vectors)
                 columns = [_values(column) for column in (*labels.values(), *further.values())]
-                names = [*(_LABELS[name] for name in labels), *further, "vector"]
-                for row in zip(*columns, vectors, strict=True):
-                    yield dict(zip(names, row, strict=True))
+                for row in zip(*columns, rows, strict=True):
+                    yield dict(zip([*labels, *further, "vector"], row, strict=True))
     except _DAMAGED as error:
         raise BadRows(f"{path}: not a readable NPZ file: {error}") from error
 
@@ -60,83 +61,6 @@ def npy_rows(path: Path, stream: BinaryIO) -> Rows:
         raise BadRows(f"{path}: not a readable NPY file: {error}") from error
 
 
-def parquet_rows(path: Path) -> Rows:
-    """Yield a row of all columns; `vector` holds lists of numbers, and `id` or `name` must be there."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise BadRows(f"{path}: reading Parquet needs pyarrow: pip install 'jetmlett[parquet]'") from error
-    try:
-        with pq.ParquetFile(path) as file:
-            columns = _parquet_columns(path, file.schema_arrow)
-            for batch in file.iter_batches(_BLOCK_ROWS, columns=[*columns, "vector"]):
-                others = [_column_values(batch.column(name)) for name in columns]
-                for *values, vector in zip(*others, batch.column("vector"), strict=True):
-                    numbers = vector.values.to_numpy(zero_copy_only=False) if vector.is_valid else None
-                    yield {**dict(zip(columns, values, strict=True)), "vector": numbers}
-    except (pa.ArrowException, OSError) as error:
-        raise BadRows(f"{path}: not a readable Parquet file: {error}") from error
-
-
-def _parquet_columns(path: Path, schema: Any) -> list[str]:
-    """Return the columns to read besides `vector`.
-
-    Raises BadRows where there is no vector of numbers, nothing to name it by, or two columns of one name.
-    """
-    from pyarrow import types
-
-    if "vector" not in schema.names or not {"id", "name"} & {*schema.names}:
-        found = ", ".join(schema.names) or "none"
-        raise BadRows(f"{path}: needs columns 'vector' and 'id' or 'name', has {found}")
-    [(name, count)] = Counter(schema.names).most_common(1)
-    if count > 1:
-        raise BadRows(f"{path}: has {count} columns {name!r}")
-    kind = schema.field("vector").type
-    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-    if not is_list or not (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)):
-        raise BadRows(f"{path}: column 'vector' must hold lists of numbers, not {kind}")
-    labels = [name for name in ("id", "name") if name in schema.names]
-    return labels + [each.name for each in schema if each.name not in (*labels, "vector") and _has_json_form(each.type)]
-
-
-def _has_json_form(kind: Any) -> bool:
-    """Tell whether JSON has a form for all values of an Arrow type."""
-    from pyarrow import types
-
-    if types.is_dictionary(kind) or types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return _has_json_form(kind.value_type)
-    if types.is_struct(kind):
-        return all(_has_json_form(field.type) for field in kind)
-    tests = (
-        *(types.is_boolean, types.is_integer, types.is_floating, types.is_decimal, types.is_null),
-        *(types.is_string, types.is_large_string, types.is_string_view),
-        *(types.is_date, types.is_time, types.is_timestamp),
-    )
-    return any(test(kind) for test in tests)
-
-
-def _column_values(column: Any) -> list[Any]:
-    """Return a column's values as JSON has them."""
-    import pyarrow as pa
-
-    if pa.types.is_timestamp(column.type):  # Python's own have no nanoseconds.
-        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
-    return [value if type(value) in _PLAIN_TYPES else _plain(value) for value in column.to_pylist()]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [*map(_plain, value)]
-    if isinstance(value, dict):
-        return {name: _plain(member) for name, member in value.items()}
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    return value
-
-
 def _read_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Return the shape of an NPY stream's array, whether it is stored by columns, and the type of its values."""
     version = np.lib.format.read_magic(stream)
@@ -145,12 +69,12 @@ def _read_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     return shape, by_columns, dtype
 
 
-def _matrix_rows(path: Path, stream: Any, label_counts: dict[str, int]) -> Iterator[NDArray]:
+def _matrix_rows(path: Path, stream: Any, label_counts: dict[str, int], name: str = "vectors") -> Iterator[NDArray]:
     """Yield the rows of an NPY stream's matrix. Raises BadRows where it is none, or has another length than labels."""
     shape, by_columns, dtype = _read_header(stream)
     if len(shape) != 2 or dtype.kind not in "fiu":
-        raise BadRows(f"{path}: 'vectors' must be numbers (products, dimension), not {dtype} {shape}")
-    lengths = {**label_counts, "vectors": shape[0]}
+        raise BadRows(f"{path}: {name!r} must be numbers (products, dimension), not {dtype} {shape}")
+    lengths = {**label_counts, name: shape[0]}
     if len(set(lengths.values())) > 1:
         raise BadRows(f"{path}: its arrays have different lengths: {lengths}")
     if by_columns:
@@ -174,18 +98,18 @@ def _labels(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray:
     return column
 
 
-def _further_arrays(archive: zipfile.ZipFile) -> list[str]:
-    """Return the names of arrays with a value, or a list of values, for each row of `vectors`."""
+def _further_arrays(archive: zipfile.ZipFile, array_of: Mapping[str, str]) -> list[str]:
+    """Return the names of arrays with a value, or a list of values, for each row of that of the vectors."""
     shapes = {}
     for name in archive.namelist():
         if name.endswith(".npy"):
             with archive.open(name) as member:
                 shapes[name.removesuffix(".npy")] = _read_header(member)
-    rows = shapes.pop("vectors")[0][:1]
+    rows = shapes[array_of["vector"]][0][:1]
     return [
         name
         for name, (shape, _, dtype) in shapes.items()
-        if name not in _LABELS and len(shape) in (1, 2) and shape[:1] == rows
+        if name not in array_of.values() and len(shape) in (1, 2) and shape[:1] == rows
         if dtype.kind in "US" or (dtype.kind in "biuf" and dtype.itemsize <= _MAX_ITEM_BYTES)
     ]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -10,30 +10,36 @@ from numpy.typing import NDArray
 
 from retrieval.search.filters.masks import Mask
 from retrieval.search.kinds import is_graph, list_counts, scanned_index, search_parameters
+from retrieval.search.ranking import both_sides
 from retrieval.search.selection import Selector
-from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings
+from retrieval.search.settings import (
+    MAX_UNEVENNESS,
+    FilteredSettings,
+    SearchSettings,
+    SideSettings,
+    settings_under,
+)
 
 _MAX_CANDIDATES = 1_000_000  # of all queries searched at once, which bounds the memory of a search
 # From 128,000 numbers on FAISS compares queries with the centres of lists by a matrix product, which rounds otherwise.
 _MAX_NUMBERS = 100_000
-_MAX_CACHED_PARAMETERS = 64
+_MAX_CACHED = 64
 _CODES_PER_BYTE = 2
-_MAX_UNEVENNESS = 2  # From there on, finding as many for one side as for the other takes more than one call spares.
+_MAX_COUNT_RATIO = 2  # From there on, finding as many for one side as for the other takes more than one call spares.
 
 
-class Candidates:
-    """Finds those of both sides in one approximate index, which threads share: nothing changes after opening."""
+class CodeScan:
+    """Finds the nearest rows as the codes, or the graph, of one index have it. Threads share it."""
 
-    def __init__(self, index: faiss.Index, settings: SideSettings, filtered: Sequence[FilteredSettings] = ()):
-        """`filtered` are the settings of searches under a mask, by rising share; others have the plain `settings`."""
+    def __init__(self, index: faiss.Index):
         self._owner = index  # FAISS's downcast views do not keep what they look at alive.
-        self._settings, self._filtered = settings, filtered
         self._transforms = list(_transforms(index))
         self._is_odd = all(isinstance(each, faiss.LinearTransform) and not each.have_bias for each in self._transforms)
         self._scanned: Any = scanned_index(index)
-        self._is_graph, self._list_count = is_graph(index), list_counts(index)[-1]
+        self.is_graph, self.list_count = is_graph(index), list_counts(index)[-1]
+        self.row_count, self.dimension = self._scanned.ntotal, self._scanned.d
         # FAISS's parameters go into each call. They are never set on the index, which threads share.
-        self._parameters = lru_cache(_MAX_CACHED_PARAMETERS)(partial(search_parameters, self._scanned))
+        self._parameters = lru_cache(_MAX_CACHED)(partial(search_parameters, self._scanned))
         # FAISS's other kinds take no selection of rows, or ignore it in some of their ways to search.
         self._selector = Selector(self._scanned) if isinstance(self._scanned, faiss.IndexIVF) else None
 
@@ -41,10 +47,76 @@ class Candidates:
     def takes_masks(self) -> bool:
         return self._selector is not None
 
+    def unevenness(self, mask: Mask) -> float:
+        """Return `Selector.unevenness`; 0 for an index that takes no masks."""
+        return self._selector.unevenness(mask) if self._selector else 0.0
+
+    @property
+    def codes_per_list(self) -> float:
+        return float(_CODES_PER_BYTE * self._scanned.code_size * self.row_count / max(1, self.list_count))
+
+    def transformed(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return queries (n, d) as the codes are compared with, one by one: a product of many rounds otherwise."""
+        for transform in self._transforms:
+            turned = np.empty((len(queries), transform.d_out), np.float32)
+            for query, of_query in zip(np.ascontiguousarray(queries), turned, strict=True):
+                transform.apply_noalloc(1, faiss.swig_ptr(query), faiss.swig_ptr(of_query))
+            queries = turned
+        return queries
+
+    def both_transformed(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the transformed queries of both sides (2n, d), best first."""
+        return both_sides(self.transformed(queries)) if self._is_odd else self.transformed(both_sides(queries))
+
+    def find(
+        self,
+        transformed: NDArray[np.float32],
+        count: int,
+        settings: SearchSettings,
+        depth: int,
+        mask: Mask | None = None,
+    ) -> NDArray[np.int64]:
+        """Return `count` candidates for the `depth` nearest rows of each transformed query (n, d), nearest first."""
+        selected = mask and self._selector and self._selector.parameters(settings, mask)
+        _, rows = self._scanned.search(transformed, count, params=selected or self._parameters(settings, depth))
+        return rows
+
+
+class _Plan(NamedTuple):
+    """How the candidates for some depth are looked for: the settings and the number of each side, best first."""
+
+    sides: tuple[SearchSettings, SearchSettings]
+    counts: tuple[int, int]
+    at_once: int
+    in_one_call: bool
+
+
+class Candidates:
+    """Finds those of both sides in one approximate index, which threads share: nothing changes after opening."""
+
+    def __init__(
+        self,
+        index: faiss.Index,
+        settings: SideSettings,
+        filtered: Sequence[FilteredSettings] = (),
+        uneven: Sequence[FilteredSettings] = (),
+    ):
+        """`filtered` and `uneven` are the settings of searches under masks, by rising share, as `ProductIndex` says."""
+        self._scan, self._settings = CodeScan(index), settings
+        self._filtered, self._uneven = filtered, uneven
+        self._plans = lru_cache(_MAX_CACHED)(self._plan)
+
+    @property
+    def takes_masks(self) -> bool:
+        return self._scan.takes_masks
+
+    def is_uneven(self, mask: Mask) -> bool:
+        """Tell whether the rows of a mask are in some lists rather than in others, so that more have to be visited."""
+        return self._scan.unevenness(mask) > MAX_UNEVENNESS
+
     def counts_for(self, depth: int, mask: Mask | None = None) -> tuple[int, int]:
         """Return the numbers of candidates, of best and of worst, for the `depth` nearest rows."""
-        best, worst = self._sides(mask)
-        return best.candidates_for(depth), worst.candidates_for(depth)
+        return self._plan_for(depth, mask).counts
 
     def count_for(self, depth: int, mask: Mask | None = None) -> int:
         """Return the number of candidates of the side that has more."""
@@ -55,14 +127,13 @@ class Candidates:
 
         So many codes are scanned in the time that one row takes.
         """
-        sides, lists = self._sides(mask), max(1, self._list_count)
-        scanned_share = sum(min(max(1, each.nprobe), lists) for each in sides) / lists
-        codes = _CODES_PER_BYTE * self._scanned.code_size * self._scanned.ntotal
-        return codes * scanned_share / codes_per_row + sum(each.candidates_for(depth) for each in sides)
+        plan = self._plan_for(depth, mask)
+        lists = sum(min(max(1, each.nprobe), max(1, self._scan.list_count)) for each in plan.sides)
+        return lists * self._scan.codes_per_list / codes_per_row + sum(plan.counts)
 
     def queries_at_once(self, depth: int, mask: Mask | None = None) -> int:
         """Return for how many queries to look at a time."""
-        return max(1, min(_MAX_CANDIDATES // self.count_for(depth, mask), _MAX_NUMBERS // self._scanned.d) // 2)
+        return self._plan_for(depth, mask).at_once
 
     def find(self, queries: NDArray[np.float32], depth: int, mask: Mask | None = None) -> NDArray[np.int64]:
         """Return the candidates for the `depth` best rows of each query (n, d), then for the worst of each.
@@ -70,51 +141,34 @@ class Candidates:
         With a mask, which the index has to take, they are of its rows. The result (2n, m) has -1 for what was not
         found.
         """
-        n, (of_best, of_worst) = len(queries), self._sides(mask)
-        counts = self.counts_for(depth, mask)
-        best = self._transformed(queries)
-        worst = -best if self._is_odd else self._transformed(-queries)
-        # One call reads the codes once for both sides. It has one number of lists, and a graph is walked by each side.
-        lists = {min(each.nprobe, self._list_count) for each in (of_best, of_worst)}
-        if len(lists) == 1 and not self._is_graph and max(counts) <= _MAX_UNEVENNESS * min(counts):
-            rows = self._scan(np.concatenate((best, worst)), max(counts), of_best, depth, mask)
-            rows[:n, counts[0] :] = rows[n:, counts[1] :] = -1
-        else:
-            rows = np.full((2 * n, max(counts)), -1)
-            rows[:n, : counts[0]] = self._scan(best, counts[0], of_best, depth, mask)
-            rows[n:, : counts[1]] = self._scan(worst, counts[1], of_worst, depth, mask)
+        n, plan = len(queries), self._plan_for(depth, mask)
+        signed, most = self._scan.both_transformed(queries), max(plan.counts)
+        if plan.in_one_call:
+            rows = self._scan.find(signed, most, plan.sides[0], depth, mask)
+            rows[:n, plan.counts[0] :] = rows[n:, plan.counts[1] :] = -1
+            return rows
+        rows = np.full((2 * n, most), -1)
+        for side, count, start in zip(plan.sides, plan.counts, (0, n), strict=True):
+            of_side = slice(start, start + n)
+            rows[of_side, :count] = self._scan.find(signed[of_side], count, side, depth, mask)
         return rows
 
-    def find_best(self, queries: NDArray[np.float32], depth: int) -> NDArray[np.int64]:
-        """Return the first half of `find`, the nearest first as the codes have it."""
-        settings = self._settings.best
-        return self._scan(self._transformed(queries), settings.candidates_for(depth), settings, depth)
-
-    def _sides(self, mask: Mask | None) -> tuple[SearchSettings, SearchSettings]:
-        """Return the settings of the best and of the worst side."""
+    def _plan_for(self, depth: int, mask: Mask | None) -> _Plan:
         settings = self._settings
         if mask and self._filtered:
-            share = mask.row_count / self._scanned.ntotal
-            settings = next((each.search for each in self._filtered if share <= each.max_share), settings)
-        return settings.best, settings.worst
+            filtered = self._uneven if self._uneven and self.is_uneven(mask) else self._filtered
+            settings = settings_under(mask.row_count / self._scan.row_count, filtered, settings)
+        return self._plans(depth, settings)
 
-    def _scan(
-        self,
-        transformed: NDArray[np.float32],
-        count: int,
-        settings: SearchSettings,
-        depth: int,
-        mask: Mask | None = None,
-    ) -> NDArray[np.int64]:
-        selected = mask and self._selector and self._selector.parameters(settings, mask)
-        _, rows = self._scanned.search(transformed, count, params=selected or self._parameters(settings, depth))
-        return rows
-
-    def _transformed(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return queries as the scanned index takes them; one by one, as a product of many rounds otherwise."""
-        for transform in self._transforms:
-            queries = np.concatenate([transform.apply(query[None]) for query in queries])
-        return queries
+    def _plan(self, depth: int, settings: SideSettings) -> _Plan:
+        """Return how to search with some settings."""
+        sides = settings.best, settings.worst
+        counts = sides[0].candidates_for(depth), sides[1].candidates_for(depth)
+        at_once = max(1, min(_MAX_CANDIDATES // max(counts), _MAX_NUMBERS // self._scan.dimension) // 2)
+        # One call reads the codes once for both sides. It has one number of lists, and a graph is walked by each side.
+        one_effort = len({min(each.nprobe, self._scan.list_count) for each in sides}) == 1
+        is_even = max(counts) <= _MAX_COUNT_RATIO * min(counts)
+        return _Plan(sides, counts, at_once, one_effort and is_even and not self._scan.is_graph)
 
 
 def _transforms(index: faiss.Index) -> Iterator[faiss.VectorTransform]:

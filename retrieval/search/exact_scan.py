@@ -14,7 +14,7 @@ _MARGIN = np.float32(1e-6 + 2 * SCORING_ERROR)  # Rows this close to the k-th on
 _MAX_SCORES = 2**22  # computed at a time, which bounds the memory of a scan
 _PACED_SCORES = 2**13  # computed in one turn of a scan that gives way: less than a millisecond at 300 dimensions
 _GROUP_ROWS, _MIN_GROUPS_PER_ROW = 64, 4
-_DENSE_SHARE = 0.7  # From there on, scoring all rows in their order takes less time than leaving some out.
+DENSE_SHARE = 0.7  # From there on, scoring all rows in their order takes less time than leaving some out.
 _MAX_TIES = 1000  # that a query may have in a block; each costs memory for every query
 
 Pace = Callable[[], AbstractContextManager[object]]  # A scan that gives way enters one for each turn.
@@ -31,15 +31,13 @@ def nearest_rows(
     n, max_scores = len(queries), _PACED_SCORES if pace else _MAX_SCORES
     rows_at_once = max(1, max_scores // max(1, n))
     found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-    is_crowded = np.zeros((2, n), bool)
+    is_crowded = np.zeros(2 * n, bool)
     for row_of, scores in _scored_blocks(vectors, queries, rows_at_once, mask, pace or nullcontext):
-        for side in range(2):
-            query, row = np.divmod(_highest(scores, k), scores.shape[1])
-            is_crowded[side] |= np.bincount(query, minlength=n) > 2 * k + _MAX_TIES
-            found.append((query + side * n, row_of(row)))
-            np.negative(scores, out=scores)
+        line, column = _outermost(scores, k)
+        is_crowded |= np.bincount(line, minlength=2 * n) > 2 * k + _MAX_TIES
+        found.append((line, row_of(column)))
         if is_crowded.any():
-            found = [_without(is_crowded.ravel(), *each) for each in found]
+            found = [_without(is_crowded, *each) for each in found]
     return _side_by_side(2 * n, min(k, vectors.count), *map(np.concatenate, zip(*found, strict=True)))
 
 
@@ -51,7 +49,7 @@ def _scored_blocks(
         for rows in mask.row_blocks(size):
             start, stop = int(rows[0]), int(rows[-1]) + 1
             with pace():
-                if len(rows) > _DENSE_SHARE * (stop - start):
+                if len(rows) > DENSE_SHARE * (stop - start):
                     scores = np.take(vectors.score_range(queries, start, stop), rows - start, axis=1)
                 else:
                     scores = vectors.score_rows(queries, rows)
@@ -63,33 +61,38 @@ def _scored_blocks(
         yield partial(np.add, start), scores
 
 
-def _highest(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Return the flat indices of the scores (n, m) that may tie with the k-th highest of their row, or exceed it."""
+def _outermost(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return a line and a column of each of the scores (n, m) that may be among the k highest, or lowest, of their row.
+
+    The highest ones of row i are in line i, the lowest ones in line n + i; all that may tie with the k-th are there.
+    """
     n, m = scores.shape
     if m <= k:
-        return np.arange(scores.size)
+        return np.divmod(np.arange(2 * scores.size), m)
     # The k-th highest of the groups' maxima does not exceed that of all, and few scores lie between.
     groups = m // _GROUP_ROWS
+    grouped = scores[:, : groups * _GROUP_ROWS].reshape(n, _GROUP_ROWS, groups)
     if groups >= _MIN_GROUPS_PER_ROW * k:
-        maxima = scores[:, : groups * _GROUP_ROWS].reshape(n, _GROUP_ROWS, groups).max(axis=1)
+        highest = np.concatenate((grouped.max(axis=1), -grouped.min(axis=1)))
     else:
-        maxima = scores
+        highest = np.concatenate((scores, -scores))
     # Half-precision vectors may be longer than 1. What scores more than 1 ranks as 1, and ties with all that does.
-    kth = np.minimum(np.partition(maxima, maxima.shape[1] - k, axis=1)[:, -k], 1)
-    return np.flatnonzero(scores >= (kth - _MARGIN)[:, None])
+    highest.partition(highest.shape[1] - k, axis=1)
+    kth = np.minimum(highest[:, -k, np.newaxis], 1) - _MARGIN
+    above, below = np.flatnonzero(scores >= kth[:n]), np.flatnonzero(scores <= -kth[n:])
+    return np.divmod(np.concatenate((above, below + scores.size)), m)
 
 
 def _without(
-    excluded: NDArray[np.bool_], queries: NDArray[np.int64], rows: NDArray[np.int64]
+    excluded: NDArray[np.bool_], lines: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    kept = ~excluded[queries]
-    return queries[kept], rows[kept]
+    kept = ~excluded[lines]
+    return lines[kept], rows[kept]
 
 
-def _side_by_side(count: int, width: int, queries: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the rows of each of `count` queries in a line of its own, filled with -1 to `width` at least."""
-    order = np.argsort(queries, kind="stable")
-    counts = np.bincount(queries, minlength=count)
-    lines = np.full((count, counts.max(initial=width)), -1)
-    lines[queries[order], np.arange(len(rows)) - np.repeat(counts.cumsum() - counts, counts)] = rows[order]
-    return lines
+def _side_by_side(count: int, width: int, lines: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rows of each of `count` lines side by side, filled with -1 to `width` at least."""
+    counts = np.bincount(lines, minlength=count)
+    table = np.full((count, counts.max(initial=width)), -1)
+    table[np.arange(table.shape[1]) < counts[:, np.newaxis]] = rows[np.argsort(lines, kind="stable")]
+    return table

@@ -15,17 +15,17 @@ from retrieval.search.kinds import is_exact
 from retrieval.search.ranking import (
     NOTHING,
     SIDES,
-    SIGNS,
     SPARE_NEIGHBOURS,
     Neighbours,
     RowGroups,
     SearchPath,
+    both_sides,
+    cosines_of,
     may_tie,
     order_rows,
     positions_of,
     rank,
     rank_all,
-    scores_of,
     to_millionths,
 )
 from retrieval.search.settings import FilteredSettings, SideSettings, fewest_for_scan
@@ -53,17 +53,19 @@ class ProductIndex:
         settings: SideSettings,
         vectors: StoredVectors | None = None,
         filtered: Sequence[FilteredSettings] = (),
+        uneven: Sequence[FilteredSettings] = (),
     ):
         """`index` holds a unit vector a row of `groups`; `vectors` are these, where it keeps nothing but their codes.
 
-        `filtered` are the settings of searches under a mask, by rising share; others have the plain `settings`.
+        `filtered` are the settings of searches under a mask, by rising share; others have the plain `settings`. A mask
+        that `is_uneven` has the `uneven` ones, where there are any.
         Raises BadArtifact where it does not fit the groups, or where there are no vectors.
         """
         if index.ntotal != groups.row_count:
             raise BadArtifact(f"holds {index.ntotal} vectors, the products table {groups.row_count}")
-        self.stored_vectors = open_vectors(index, otherwise=vectors)
+        self.index, self.stored_vectors = index, open_vectors(index, otherwise=vectors)
         self.groups, self.dimension = groups, int(index.d)
-        self._candidates = None if is_exact(index) else Candidates(index, settings, filtered)
+        self._candidates = None if is_exact(index) else Candidates(index, settings, filtered, uneven)
 
     @property
     def is_exact(self) -> bool:
@@ -110,6 +112,10 @@ class ProductIndex:
         row_count = mask.row_count if mask else self.groups.row_count
         return "candidates" if self._candidates_for(min(k + SPARE_NEIGHBOURS, row_count), mask) else "exact"
 
+    def is_uneven(self, mask: Mask) -> bool:
+        """Tell whether the rows of a mask are in some lists of the index rather than in others."""
+        return self._candidates is not None and self._candidates.is_uneven(mask)
+
     def search_side(self, side: str, unit_vectors: NDArray[np.float32], k: int) -> Neighbours:
         """Return one of the two halves of `search`: "best" or "worst"."""
         return self.search(unit_vectors, k)[SIDES.index(side)]
@@ -143,9 +149,11 @@ class ProductIndex:
         path.take(name, *candidates.counts_for(depth, mask))
         rows = self._order(both_sides(queries), candidates.find(queries, depth, mask), depth)
         keys = rank(rows, self.groups, k, mask.holds if mask else None)
+        may_change, keys = may_tie(keys, rows), keys.reshape(2, -1, k)
+        if not may_change.any():
+            return keys
+        is_unsettled = may_change.reshape(2, -1).any(axis=0)
         is_short = (rows[:, -1] == NOTHING).reshape(2, -1).any(axis=0)
-        is_unsettled = may_tie(keys, rows).reshape(2, -1).any(axis=0)
-        keys = keys.reshape(2, -1, k)
         # More candidates are not found where there were too few, but farther ones where many tie.
         for chosen, left in ((is_short, ()), (is_unsettled & ~is_short, deeper_rows)):
             if chosen.any():
@@ -171,8 +179,9 @@ class ProductIndex:
         rows = nearest_rows(self.stored_vectors, queries, k, mask, pace)
         ordered = self._order(both_sides(queries), rows, k)
         keys = rank(ordered, self.groups, k, mask.holds if mask else None).reshape(2, -1, k)
-        for crowded in np.flatnonzero((rows[:, 0] < 0).reshape(2, -1).any(axis=0)):
-            keys[:, crowded] = self._rank_every_row(queries[crowded], k, mask)
+        if (is_crowded := rows[:, 0] < 0).any():
+            for crowded in np.flatnonzero(is_crowded.reshape(2, -1).any(axis=0)):
+                keys[:, crowded] = self._rank_every_row(queries[crowded], k, mask)
         return keys
 
     def _rank_every_row(self, query: NDArray[np.float32], k: int, mask: Mask | None) -> NDArray[np.int64]:
@@ -191,21 +200,13 @@ class ProductIndex:
 
 def neighbours_of(keys: NDArray[np.int64], path: SearchPath) -> tuple[Neighbours, Neighbours]:
     """Return what sort keys (2, n, k) stand for, the k best and the k worst products of n queries."""
-    best, worst = (
-        Neighbours(positions_of(of_side), SIGNS[side] * scores_of(of_side) + 0.0, path)
-        for side, of_side in zip(SIDES, keys, strict=True)
-    )
-    return best, worst
+    best, worst = zip(positions_of(keys), cosines_of(keys), strict=True)
+    return Neighbours(*best, path), Neighbours(*worst, path)
 
 
 def _scanned_at_once(k: int) -> int:
     """Return for how many queries to scan all rows at a time."""
     return max(1, min(_MAX_SCANNING_QUERIES, _MAX_SCANNED_MATCHES // k))
-
-
-def both_sides(queries: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the queries (2n, d) that score a best row highest, and then those that score a worst row highest."""
-    return np.concatenate((queries, -queries))
 
 
 def use_threads(count: int) -> None:

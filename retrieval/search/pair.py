@@ -4,20 +4,18 @@ A pair has one space of catalogue positions: products of the base keep theirs, a
 is in one of the two. Its row is a row of the base, or, counted on behind these, a row of the delta.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.search.exact_scan import Pace
-from retrieval.search.filters.masks import Mask, MaskMakes, ProductMask, count_of, holds, without_members
-from retrieval.search.filters.postings import Bitmap, members_of, pack
+from retrieval.search.filters.masks import Lists, Mask, MaskMakes, ProductMask, holds, without_members
+from retrieval.search.filters.postings import Bitmap, count_of, members_of, pack
 from retrieval.search.filters.tree import Filter
+from retrieval.search.filters.values import Shown, ValueCounts
 from retrieval.search.index import ProductIndex, neighbours_of
 from retrieval.search.ranking import Neighbours, SearchPath
-
-Evaluate = Callable[[Filter], Bitmap]
 
 
 @dataclass(frozen=True)
@@ -73,18 +71,23 @@ class PairLayout:
 class PairLists:
     """Evaluates filters over the products of a pair."""
 
-    def __init__(self, layout: PairLayout, base: Evaluate, delta: Evaluate):
-        """`base` evaluates filters over the base's products, `delta` over the records of the delta."""
+    def __init__(self, layout: PairLayout, base: Lists, delta: Lists):
+        """`base` are the lists of the base's products, `delta` those of the records of the delta."""
         self._layout, self._base, self._delta = layout, base, delta
         self._unchanged = layout.standing()
 
     def evaluate(self, tree: Filter) -> Bitmap:
         """Return the products that a filter lets through."""
         chosen = np.zeros(self._layout.count, np.bool_)
-        chosen[self._layout.positions[members_of(self._delta(tree))]] = True
+        chosen[self._layout.positions[members_of(self._delta.evaluate(tree))]] = True
         found = pack(chosen)
-        found[: len(self._unchanged)] |= self._base(tree) & self._unchanged
+        found[: len(self._unchanged)] |= self._base.evaluate(tree) & self._unchanged
         return found
+
+    def value_counts(self, field: str, shown: Shown) -> list[ValueCounts]:
+        """Return how many products that are shown have each value of a field: of the base, and then of the delta."""
+        of_base = self._base.value_counts(field, lambda found: holds(self._unchanged, found) & shown(found))
+        return of_base + self._delta.value_counts(field, lambda found: shown(self._layout.positions[found]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 SIDES = ("best", "worst")
 SIGNS = {"best": 1.0, "worst": -1.0}  # The first match of a side has the highest score times its sign.
+_SIGNS = np.array([[[1]], [[-1]]])
 TOLERANCE = 1e-5  # A product counts as found when its score is within this of the exact k-th score.
 UNITS = 10**6  # Scores are compared and reported in millionths.
 # An index ranks by scores that differ in the seventh decimal with how many queries it is given. So a search fetches a
@@ -102,6 +103,11 @@ class RowGroups:
         return RowGroups(starts, products[matches]), numbers.reshape(rows.shape)
 
 
+def both_sides(queries: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the queries (2n, d) that score a best row highest, and then those that score a worst row highest."""
+    return np.concatenate((queries, -queries))
+
+
 class RowAssigner:
     """Gives identical vectors one row: rows are numbered in the order in which their vectors first come."""
 
@@ -129,7 +135,8 @@ def order_rows(rows: NDArray[np.int64], scores: NDArray[np.float32], count: int)
     keys = _key(to_millionths(scores), rows)
     keys[rows < 0] = NOTHING
     if count < keys.shape[1]:
-        keys = np.partition(keys, count - 1, axis=1)[:, :count]
+        keys.partition(count - 1, axis=1)
+        keys = keys[:, :count]
     keys.sort(axis=1)
     return keys
 
@@ -183,9 +190,12 @@ def positions_of(keys: NDArray[np.int64]) -> NDArray[np.int64]:
     return keys & ((1 << _POSITION_BITS) - 1)
 
 
-def scores_of(keys: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the scores of sort keys; that of a key that stands for no product is below -1."""
-    return (UNITS - (keys >> _POSITION_BITS)) / UNITS
+def cosines_of(keys: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the cosines of the sort keys (2, n, k) of both sides; that of a key for no product is none.
+
+    In whole numbers there is no negative zero, which a score would show.
+    """
+    return _SIGNS * (UNITS - (keys >> _POSITION_BITS)) / UNITS
 
 
 def _lowest_needed(millionths: NDArray[np.int64], sizes: NDArray[np.int64], k: int) -> NDArray[np.int64]:
@@ -213,4 +223,7 @@ def _product_keys(
 
 def _key(millionths: NDArray[np.int64], positions: NDArray[np.integer]) -> NDArray[np.int64]:
     """Return keys that sort by falling score, then by rising position."""
-    return ((UNITS - millionths) << _POSITION_BITS) | positions
+    keys = UNITS - millionths
+    keys <<= _POSITION_BITS
+    keys |= positions
+    return keys

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.search.filters.masks import Mask
-from retrieval.search.filters.postings import complement_of, members_of, pack
+from retrieval.search.filters.postings import count_by_group, pack
 from retrieval.search.settings import SearchSettings
 
 _MAX_CACHED_PARAMETERS = 4  # of a mask; each side has a number of lists, and a search may go deeper.
@@ -28,27 +28,26 @@ class Selector:
 
         FAISS reads the bitmaps where they are. What is returned keeps them alive.
         """
+        return self._selection(mask).parameters(settings.nprobe)
+
+    def unevenness(self, mask: Mask) -> float:
+        """Return `unevenness_of` the rows of a mask; 0 where lists are not chosen by it."""
+        return self._selection(mask).unevenness
+
+    def _selection(self, mask: Mask) -> "_Selection":
         selection = self._selections.get(mask)
         if selection is None:
             selection = self._selections[mask] = self._select(mask)
-        return selection.parameters(settings.nprobe)
+        return selection
 
     def _select(self, mask: Mask) -> "_Selection":
-        lists, list_count = None, self._index.nlist
+        lists, list_count, unevenness = None, self._index.nlist, 0.0
         if self._may_choose_lists:
-            hold_match = self._lists_of(mask)
-            list_count = int(np.count_nonzero(hold_match))
+            counts = count_by_group(mask.rows, self._list_of_row, self._list_sizes)
+            unevenness, list_count = unevenness_of(counts, self._list_sizes), int(np.count_nonzero(counts))
             if list_count < self._index.nlist:
-                lists = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(pack(hold_match)))
-        return _Selection(faiss.IDSelectorBitmap(mask.rows), lists, list_count)
-
-    def _lists_of(self, mask: Mask) -> NDArray[np.bool_]:
-        """Tell which lists hold a row of a mask; it takes less the fewer rows are in it, or are not."""
-        row_count = self._index.ntotal
-        if 2 * mask.row_count <= row_count:
-            return np.bincount(self._list_of_row[members_of(mask.rows)], minlength=self._index.nlist) > 0
-        others = members_of(complement_of(mask.rows, row_count))
-        return np.bincount(self._list_of_row[others], minlength=self._index.nlist) < self._list_sizes
+                lists = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(pack(counts > 0)))
+        return _Selection(faiss.IDSelectorBitmap(mask.rows), lists, list_count, unevenness)
 
     @cached_property
     def _list_of_row(self) -> NDArray[np.unsignedinteger]:
@@ -67,11 +66,24 @@ class Selector:
 class _Selection:
     """The rows of one mask, and the lists that hold any of them: None for all."""
 
-    def __init__(self, rows: faiss.IDSelector, lists: faiss.SearchParameters | None, list_count: int):
-        self._rows, self._lists, self._list_count = rows, lists, list_count
+    def __init__(
+        self, rows: faiss.IDSelector, lists: faiss.SearchParameters | None, list_count: int, unevenness: float
+    ):
+        self._rows, self._lists, self._list_count, self.unevenness = rows, lists, list_count, unevenness
         self.parameters = lru_cache(_MAX_CACHED_PARAMETERS)(self._parameters)
 
     def _parameters(self, nprobe: int) -> faiss.SearchParametersIVF:
         # FAISS scans lists that are not there, and finds rubbish, where it is asked for more than there are.
         nprobe = min(max(nprobe, 1), self._list_count)
         return faiss.SearchParametersIVF(sel=self._rows, nprobe=nprobe, quantizer_params=self._lists)
+
+
+def unevenness_of(counts: NDArray[np.integer], sizes: NDArray[np.integer]) -> float:
+    """Return which share of some rows, so many of each list, would have to be in others to be spread evenly.
+
+    What rows drawn at random would have to is left out, so that it is about 0 for these.
+    """
+    selected = max(1, counts.sum())
+    expected = selected / sizes.sum() * sizes
+    by_chance = np.minimum(np.sqrt(2 / np.pi * expected * (1 - selected / sizes.sum())), 2 * expected)
+    return float((np.abs(counts - expected) - by_chance).sum() / (2 * selected))

@@ -1,9 +1,11 @@
 """How hard one side of an index is searched."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-_SCAN_ADVANTAGE = 8
+SCAN_ADVANTAGE = 8
+MAX_UNEVENNESS = 0.03  # of a mask that is searched as evenly spread over the lists
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ def fewest_for_scan(rows: int) -> int:
 
     Rows picked here and there cost several times as much each as a scan of all in memory order.
     """
-    return math.ceil(rows / _SCAN_ADVANTAGE)
+    return math.ceil(rows / SCAN_ADVANTAGE)
 
 
 @dataclass(frozen=True)
@@ -45,3 +47,8 @@ class FilteredSettings:
 
     max_share: float
     search: SideSettings
+
+
+def settings_under(share: float, filtered: Sequence[FilteredSettings], plain: SideSettings) -> SideSettings:
+    """Return the settings of a search under a mask that holds a share of the rows."""
+    return next((each.search for each in filtered if share <= each.max_share), plain)

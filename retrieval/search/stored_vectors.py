@@ -49,7 +49,7 @@ class StoredVectors(ABC):
 
     @abstractmethod
     def warm(self) -> None:
-        """Map every page now; on demand, it would make the first searches several times slower."""
+        """Map every page now, once; on demand, it would make the first searches several times slower."""
 
 
 class NegatedVectors(StoredVectors):
@@ -99,6 +99,7 @@ class _MappedVectors(StoredVectors):
         self.count, self.dimension = int(rows.ntotal), int(rows.d)
         # In a file they start at any byte, which FAISS can read in place and NumPy cannot.
         self._bytes = faiss.rev_swig_ptr(rows.codes.data(), rows.codes.size()).reshape(self.count, -1)
+        self._is_warm = False
 
     def score_range(self, queries: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
         blocks = (self._bytes[first : min(first + _BLOCK_ROWS, stop)] for first in range(start, stop, _BLOCK_ROWS))
@@ -126,7 +127,9 @@ class _MappedVectors(StoredVectors):
         return scores
 
     def warm(self) -> None:
-        self._bytes.ravel()[::_PAGE_BYTES].max()
+        if not self._is_warm:
+            self._bytes.ravel()[::_PAGE_BYTES].max()
+            self._is_warm = True
 
     @abstractmethod
     def _decode(self, stored: NDArray[np.uint8], numbers: NDArray[np.float32]) -> None:

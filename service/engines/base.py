@@ -10,7 +10,25 @@ from numpy.typing import NDArray
 from retrieval.search.exact_scan import Pace
 from retrieval.search.filters.language import Vocabulary
 from retrieval.search.filters.tree import Filter
+from retrieval.search.filters.values import FieldValues
 from retrieval.search.ranking import Neighbours
+
+
+@dataclass(frozen=True)
+class DeltaInfo:
+    """A delta, when it was `created`, the build that it is on, its `base`, and how many of its products it changes.
+
+    `replaced` ones have another vector, `changed` ones other fields alone. Both have sizes, `bytes` and `base_bytes`.
+    """
+
+    base: str
+    created: str
+    added: int
+    replaced: int
+    changed: int
+    deleted: int
+    bytes: int
+    base_bytes: int
 
 
 @dataclass(frozen=True)
@@ -19,7 +37,8 @@ class IndexInfo:
 
     `recall` is the share of exact matches found on each side, as the builder measured it; `filterable` are the facts of
     each field to filter by; `embedding_model` is the label of the model that made the vectors, if the build has one;
-    `quality` is what lists were like for the builder's users, if it has looked.
+    `quality` is what lists were like for the builder's users, if it has looked; `delta` is None where a build of all
+    products is served.
     """
 
     build_id: str
@@ -30,6 +49,7 @@ class IndexInfo:
     filterable: list[dict[str, Any]] = field(default_factory=list)
     embedding_model: str | None = None
     quality: dict[str, Any] | None = None
+    delta: DeltaInfo | None = None
 
 
 class SearchEngine(Protocol):
@@ -59,27 +79,38 @@ class SearchEngine(Protocol):
 
 @runtime_checkable
 class FieldEngine(Protocol):
-    """Filters products by their fields, and shows these. May be used from many threads at once.
+    """Filters products by their fields, shows these, and finds products by id. May be used from many threads at once.
 
-    An engine that can do both is one; another is a `SearchEngine` alone. Filters are over the fields in `vocabulary`,
-    and match some of the `shown_products`, the number of those that may be shown at all. Both ways to search say which
-    path they went.
+    An engine that can do all of it is one; another is a `SearchEngine` alone. Filters are over the fields in
+    `vocabulary`, and match some of the `shown_products`, the number of those that may be shown at all. Both ways to
+    search say which path they went.
     """
 
     vocabulary: Vocabulary
     shown_products: int
 
     def search_matching(
-        self, unit_vectors: NDArray[np.float32], k: int, query: Filter, excluded: Collection[str] = ()
+        self,
+        unit_vectors: NDArray[np.float32],
+        k: int,
+        query: Filter,
+        excluded: Collection[str] = (),
+        without: Filter | None = None,
     ) -> tuple[Neighbours, Neighbours, int]:
         """Do what `search` does with the products that match a filter, and return how many these are.
 
-        Those with `excluded` ids are counted, but not found, and a side is no wider than there are others. An id that
-        no product has is ignored.
+        Those with `excluded` ids, and those that the filter `without` lets through, are counted, but not found, and a
+        side is no wider than there are others. An id that no product has is ignored.
         """
 
     def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Return all fields of each product (m,) as the catalogue gave them, its id and name among them."""
+
+    def vectors_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the float32 vectors (m, d) of length 1 of products (m,)."""
+
+    def positions_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the product with each id (m,), and -1 for an id that none of those to be shown has."""
 
 
 @runtime_checkable
@@ -103,11 +134,10 @@ class ExactEngine(Protocol):
 
 
 @runtime_checkable
-class Catalogue(Protocol):
-    """Looks up products by name and id, and projects vectors onto a map. May be used from many threads at once.
+class Catalogue(FieldEngine, Protocol):
+    """Looks up products by name too, and projects vectors onto a map. May be used from many threads at once.
 
-    An engine that can do all of it is one; another is a `SearchEngine` alone. Each of `sample_users`, to try the engine
-    with, has a `name`, `likes` and a `vector`.
+    Each of `sample_users`, to try the engine with, has a `name`, `likes` and a `vector`.
     """
 
     sample_users: list[dict[str, Any]]
@@ -119,11 +149,14 @@ class Catalogue(Protocol):
     def starting_with(self, prefix: str, limit: int) -> NDArray[np.int64]:
         """Return the first `limit` products, ordered by name, whose names begin with the prefix in any case."""
 
-    def find(self, product_id: str) -> int | None:
-        """Return the product with this id, or None."""
+    def containing(self, text: str, limit: int) -> NDArray[np.int64]:
+        """Return the first `limit` products whose names contain the text, whatever case and accents either is in.
 
-    def unit_vectors_of(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        """Return the float32 vector (d,) of length 1 of each product, None for an id that no product has."""
+        Names that begin with it come first, then those with a word that does.
+        """
+
+    def field_values(self, name: str, text: str, limit: int) -> FieldValues:
+        """Return the values that products have in a filterable field: of texts, those that contain the text."""
 
     def project(self, unit_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the map points (n, 2), as x and y, of (n, d) vectors of length 1; sampled ones lie within [-1, 1]."""

@@ -1,26 +1,26 @@
 """The embedded engine: a FAISS build, memory-mapped into this process."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from retrieval.artifact.build import Build, open_build
 from retrieval.search.exact_scan import Pace
-from retrieval.search.filters.language import EVERYTHING, BadFilter
-from retrieval.search.filters.masks import FilterIndex
+from retrieval.search.filters.language import EVERYTHING
 from retrieval.search.filters.tree import Filter, every
+from retrieval.search.filters.values import FieldValues
 from retrieval.search.index import use_threads
 from retrieval.search.ranking import Neighbours
 from service.cores import Cores
-from service.engines.base import IndexInfo
-from service.errors import BadSetting
+from service.engines.base import DeltaInfo, IndexInfo
+from service.engines.embedding_model import check_label, header_text
+from service.engines.shown_products import read_shown
 
 _TIMED_SEARCHES, _TIMED_MATCHES = 3, 10  # to learn how long one takes
 
@@ -45,30 +45,31 @@ def open_engine(
     check_label(build.manifest.embedding_model, requires_model)
     build.index.warm()
     build.filters.on_mask = on_mask or build.filters.on_mask
-    return FaissEngine(build, cores, read_shown(build.filters, shown))
+    return FaissEngine(build, cores, read_shown(build.filters.vocabulary, shown))
 
 
-def read_shown(filters: FilterIndex[Any], text: str) -> Filter:
-    """Return the filter of `RECO_FILTER`, of which an empty text lets all through. Raises BadSetting."""
-    try:
-        return filters.parse(orjson.loads(text)) if text else EVERYTHING
-    except BadFilter as error:
-        raise BadSetting(f"RECO_FILTER={text!r} does not fit the build: {error}") from error
-
-
-def _header_text(label: str | None) -> str | None:
-    """Return a label as a header can carry it: earlier versions published any."""
-    return label and "".join(
-        each if each.isascii() and each.isprintable() else each.encode("unicode_escape").decode()
-        for each in label.strip()
+def info_of(build: Build) -> IndexInfo:
+    """Return what is served of a build."""
+    manifest, quality = build.manifest, build.manifest.quality
+    return IndexInfo(
+        build.id,
+        manifest.products,
+        manifest.dimension,
+        manifest.index.factory,
+        asdict(manifest.recall),
+        [asdict(each) for each in manifest.filterable],
+        header_text(manifest.embedding_model),
+        None if quality is None else asdict(quality),
+        _delta_info(build),
     )
 
 
-def check_label(label: str | None, is_required: bool) -> None:
-    """Raise BadSetting where requests must name a build's embedding model, and it has no label of one."""
-    if is_required and label is None:
-        text = "the build has no embedding model; `python -m index_builder --embedding-model` gives it one"
-        raise BadSetting(f"RECO_REQUIRE_EMBEDDING_MODEL=1: {text}")
+def _delta_info(build: Build) -> DeltaInfo | None:
+    manifest, delta = build.manifest, build.manifest.delta
+    if delta is None:
+        return None
+    counts = delta.added, delta.replaced, delta.changed, delta.deleted
+    return DeltaInfo(delta.base, manifest.created, *counts, manifest.size_bytes, build.base.manifest.size_bytes)
 
 
 class FaissEngine:
@@ -87,18 +88,7 @@ class FaissEngine:
         self.prefixes, self.project = build.products.prefixes, build.projection.project
         self.sample_users: list[dict[str, Any]] = build.sample_users
         manifest = build.manifest
-        recall = asdict(manifest.recall)
-        filterable = [asdict(each) for each in manifest.filterable]
-        self.info = IndexInfo(
-            build.id,
-            manifest.products,
-            manifest.dimension,
-            manifest.index.factory,
-            recall,
-            filterable,
-            _header_text(manifest.embedding_model),
-            asdict(build.base.manifest.quality) if build.base.manifest.quality else None,
-        )
+        self.info = info_of(build)
         self.shown_products = self._shown_mask.matched if self._shown_mask else manifest.products
         self.concurrency = cores.count
         self.search_seconds = min(self._time_search() for _ in range(_TIMED_SEARCHES))
@@ -109,12 +99,18 @@ class FaissEngine:
             return self._index.search(unit_vectors, k, self._shown_mask)
 
     def search_matching(
-        self, unit_vectors: NDArray[np.float32], k: int, query: Filter, excluded: Collection[str] = ()
+        self,
+        unit_vectors: NDArray[np.float32],
+        k: int,
+        query: Filter,
+        excluded: Collection[str] = (),
+        without: Filter | None = None,
     ) -> tuple[Neighbours, Neighbours, int]:
         with self._cores.one():
             use_threads(1)
             matching = self._filters.mask(every((self._shown, query)))
-            best, worst = self._index.search(unit_vectors, k, self._without(matching, excluded))
+            left = self._filters.but(matching, without) if without else matching
+            best, worst = self._index.search(unit_vectors, k, self._without(left, excluded))
             return best, worst, matching.matched
 
     def search_exactly(
@@ -135,9 +131,13 @@ class FaissEngine:
     def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
         return [self._products[position] for position in positions.tolist()]
 
-    def find(self, product_id: str) -> int | None:
-        position = self._products.position(product_id)
-        return None if position is None or not self._are_shown(np.array([position])).all() else position
+    def vectors_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        use_threads(1)
+        return self.build.vectors(positions)
+
+    def positions_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        positions = self._products.positions(ids)
+        return np.where((positions >= 0) & self._are_shown(positions), positions, -1)
 
     def _time_search(self) -> float:
         began = time.perf_counter()
@@ -145,24 +145,18 @@ class FaissEngine:
         return time.perf_counter() - began
 
     def starting_with(self, prefix: str, limit: int) -> NDArray[np.int64]:
-        found, count = [np.empty(0, np.int64)], 0
-        for positions in self._products.starting_with(prefix):
-            found.append(positions[self._are_shown(positions)].astype(np.int64))
-            count += len(found[-1])
-            if count >= limit:
-                break
-        return np.concatenate(found)[:limit]
+        return self._first_shown(self._products.starting_with(prefix), limit)
 
-    def unit_vectors_of(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        positions = [self.find(identifier) for identifier in ids]
-        known = [position for position in positions if position is not None]
-        vectors = iter(self._vectors(known) if known else ())
-        return [None if position is None else next(vectors) for position in positions]
+    def containing(self, text: str, limit: int) -> NDArray[np.int64]:
+        return self._first_shown(self._products.containing(text), limit)
+
+    def field_values(self, name: str, text: str, limit: int) -> FieldValues:
+        return self._filters.values(name, self._are_shown, text, limit)
 
     @cached_property
     def sampled_points(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         positions = self._projection.positions[self._are_shown(self._projection.positions)]
-        return positions, self.project(self._vectors(positions.tolist()))
+        return positions, self.project(self.vectors_of(positions))
 
     def _without(self, mask: Any, excluded: Collection[str]) -> Any:
         """Return a mask without the products with these ids."""
@@ -171,9 +165,15 @@ class FaissEngine:
         positions = self._products.positions([*excluded])
         return self._filters.without(mask, positions[positions >= 0])
 
+    def _first_shown(self, parts: Iterable[NDArray[np.integer]], limit: int) -> NDArray[np.int64]:
+        """Return the first positions that are shown; no more parts are taken than these need."""
+        found, count = [np.empty(0, np.int64)], 0
+        for positions in parts:
+            found.append(positions[self._are_shown(positions)].astype(np.int64))
+            count += len(found[-1])
+            if count >= limit:
+                break
+        return np.concatenate(found)[:limit]
+
     def _are_shown(self, positions: NDArray[np.integer]) -> NDArray[np.bool_]:
         return np.ones(len(positions), np.bool_) if self._shown_mask is None else self._shown_mask.holds(positions)
-
-    def _vectors(self, positions: list[int]) -> NDArray[np.float32]:
-        use_threads(1)
-        return self.build.vectors(np.array(positions))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.records.fields import pick_fields
+from retrieval.search.reranking.fields import pick_fields
 from service.engines.base import FieldEngine
 
 _PRODUCTS_AT_ONCE = 16  # One may have fields of a megabyte.

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import lru_cache
 
 from service.errors import ForeignHost, ForeignOrigin, Unauthorized
-from service.http.openapi import HEALTH_ROUTES, open_routes
+from service.http.openapi import HEALTH_ROUTES, open_routes, route_of
 from service.settings import Settings
 
 _CORS = [
@@ -29,7 +29,7 @@ class Access:
 
     def __init__(self, settings: Settings):
         self._keys = [key.encode() for key in settings.api_keys]
-        self._open_paths = open_routes(settings)
+        self._open_routes = open_routes(settings)
         self._hosts, self._origins = settings.allowed_hosts, settings.cors_origins
         self._is_local = settings.host == "localhost" or _is_loopback(settings.host)
 
@@ -43,7 +43,7 @@ class Access:
         if origin and origin not in self._origins and origin not in (f"http://{host}", f"https://{host}"):
             raise ForeignOrigin(f"pages of {origin[:100]!r} may not ask here")
         is_preflight = method == "OPTIONS" and origin in self._origins  # which browsers send without a key
-        if self._keys and path not in self._open_paths and not is_preflight:
+        if self._keys and route_of(path) not in self._open_routes and not is_preflight:
             self._check_key(headers.get("AUTHORIZATION", ""), headers.get("X_API_KEY", ""))
 
     def cors_headers(self, headers: Headers) -> list[tuple[str, str]]:

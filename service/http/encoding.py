@@ -148,10 +148,25 @@ def write_products(prefixes: Prefixes, positions: NDArray[np.int64]) -> bytes:
     return b'{"products":%b}' % write_array(prefix + b"}" for prefix in prefixes(positions))
 
 
-def write_points(prefixes: Prefixes, positions: NDArray[np.int64], points: NDArray[np.float32]) -> bytes:
-    """Return an object whose `products` have an `id`, a `name` and a map point (m, 2) as `x` and `y`."""
+def write_points(
+    prefixes: Prefixes,
+    positions: NDArray[np.int64],
+    points: NDArray[np.float32],
+    fields: ShownFields | None = None,
+    reserve: Reserve = _reserve_nothing,
+) -> bytes:
+    """Return an object whose `products` have an `id`, a `name` and a map point (m, 2) as `x` and `y`, and `fields`."""
     products = zip(prefixes(positions), points.tolist(), strict=True)
-    return b'{"products":%b}' % write_array(b'%b,"x":%.4f,"y":%.4f}' % (prefix, x, y) for prefix, (x, y) in products)
+    further = (
+        (b"" for _ in positions)
+        if fields is None
+        else (b',"fields":%b' % each for each in write_fields(fields, reserve))
+    )
+    written = (
+        b'%b,"x":%.4f,"y":%.4f%b}' % (prefix, x, y, more)
+        for (prefix, (x, y)), more in zip(products, further, strict=True)
+    )
+    return b'{"products":%b}' % write_array(written)
 
 
 def write_array(answers: Iterable[bytes]) -> bytes:

@@ -16,11 +16,12 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from retrieval.search.ranking import SIDES
-from service.engines.base import IndexInfo
+from service.engines.base import DeltaInfo, IndexInfo
 from service.recommender import Recommender
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 _SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 4.0, 8.0)
+_RELOAD_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 256.0, 1024.0)
 _USERS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 _SHARE_BUCKETS = (0.0, 0.0001, 0.001, 0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1.0)
 _MAX_SCORES_PER_REQUEST = 10
@@ -68,18 +69,27 @@ IN_FLIGHT = Gauge(
     "reco_in_flight_requests", "Requests running or waiting.", multiprocess_mode="livesum", registry=_registry
 )
 QUEUED = Gauge("reco_queued_requests", "Requests waiting.", multiprocess_mode="livesum", registry=_registry)
+RELOAD_SECONDS = Histogram(
+    "reco_reload_seconds",
+    "Time from the publishing of a build until all workers served it; rollbacks are left out.",
+    buckets=_RELOAD_BUCKETS,
+    registry=_registry,
+)
 RELOADS = Counter("reco_reloads", "Builds that replaced another while serving.", registry=_registry)
 FAILED_RELOADS = Counter("reco_failed_reloads", "Builds that were refused while serving.", registry=_registry)
 WORKER_RESTARTS = Counter("reco_worker_restarts", "Worker processes started again.", registry=_registry)
 DROPPED_LOG_LINES = Counter("reco_log_lines_dropped", "Log lines that stderr did not take.", registry=_registry)
 _RECALL_BY_SIDE = {side: (LIVE_RECALL.labels(side), LIVE_RECALL_SQUARES.labels(side)) for side in SIDES}
 _MASKS_BY_CACHED = {True: MASKS.labels("cached"), False: MASKS.labels("compiled")}
-EVENTS = {
-    "reload": RELOADS,
-    "failed reload": FAILED_RELOADS,
-    "worker restart": WORKER_RESTARTS,
-    "dropped log line": DROPPED_LOG_LINES,
+RECORD_EVENT = {
+    "reload": RELOADS.inc,
+    "reload seconds": RELOAD_SECONDS.observe,
+    "failed reload": FAILED_RELOADS.inc,
+    "worker restart": WORKER_RESTARTS.inc,
+    "dropped log line": DROPPED_LOG_LINES.inc,
 }
+_NO_DELTA = DeltaInfo("", "", 0, 0, 0, 0, 0, 1)
+_CHANGES = ("added", "replaced", "changed", "deleted")
 
 
 def observe_answers(
@@ -130,6 +140,16 @@ class _Index(Collector):
             yield GaugeMetricFamily(
                 "reco_index_recall_target", "Recall that the builder promised.", info.recall["target"]
             )
+        delta = info.delta or _NO_DELTA
+        text = "Products that the delta in use changes on its base: added, replaced, changed in fields alone, deleted."
+        products = GaugeMetricFamily("reco_delta_products", text, labels=["change"])
+        for change in _CHANGES:
+            products.add_metric([change], getattr(delta, change))
+        yield products
+        yield GaugeMetricFamily("reco_delta_bytes", "Size of the delta in use.", delta.bytes)
+        yield GaugeMetricFamily(
+            "reco_delta_share", "Size of the delta by that of its base.", delta.bytes / delta.base_bytes
+        )
 
 
 def exposition(info: IndexInfo) -> bytes:

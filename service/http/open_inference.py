@@ -13,7 +13,6 @@ from marshmallow import Schema, fields
 
 from retrieval.search.filters.language import Vocabulary
 from retrieval.search.ranking import SIDES
-from service import version
 from service.errors import BadBody
 from service.http.encoding import write_json
 from service.http.requests.schemas import (
@@ -31,6 +30,7 @@ from service.http.requests.schemas import (
 )
 from service.http.requests.text import MAX_VALUE_BYTES, read_json_and_array
 from service.http.tensors import INPUT, Columns, read_vectors
+from service.http.version import version
 from service.recommender import Answer, Recommendation, Recommender, User, UserBlock
 from service.settings import Limits
 
@@ -42,7 +42,7 @@ _MEMBERS = {"ids": ("id", TEXT), "scores": ("score", FLOAT), "names": ("name", T
 # The side of each output tensor, the member of a match that its elements are, and its datatype.
 OUTPUTS = {f"{side}_{column}": (side, *_MEMBERS[column]) for side in SIDES for column in _MEMBERS}
 # Options whose values are JSON in a text, as parameters are single values; and those that tensors have no place for.
-_JSON_OPTIONS, _UNFIT_OPTIONS = ("exclude", "filter"), ("fields", "explain")
+_JSON_OPTIONS, _UNFIT_OPTIONS = ("exclude", "filter", "max_per"), ("fields", "explain")
 _NUMBER_BYTES = 64  # of memory, for a number of JSON and its text
 
 

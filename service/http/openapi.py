@@ -36,9 +36,9 @@ class Operation:
     described: Mapping[str, Any]
 
     @property
-    def media_type(self) -> str:
-        """The first media type of its answer."""
-        return next(iter(self.described["responses"]["200"]["content"]))
+    def is_internal(self) -> bool:
+        """Whether it is our pages' own and so none of the document that is answered."""
+        return "x-internal" in self.described
 
     def needs_key(self, settings: Settings) -> bool:
         is_open = self.described.get("security") == [] or (self is OPERATIONS["metrics"] and settings.open_metrics)
@@ -83,6 +83,9 @@ def document(recommender: Recommender, settings: Settings) -> dict[str, Any]:
     if recommender.info.embedding_model is not None:
         model["schema"]["enum"] = [recommender.info.embedding_model]
     for name, operation in OPERATIONS.items():
+        if operation.is_internal:
+            del filled["paths"][operation.path]
+            continue
         described = filled["paths"][operation.path][operation.method]
         _complete(described, operation.needs_key(settings), operation.path in HEALTH_ROUTES)
         if settings.require_embedding_model and name in VECTOR_OPERATIONS:
@@ -99,16 +102,20 @@ def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
     read = UserReader(dimension, limits, vocabulary).read_array(encoding.write_json(users))
     found = recommender.recommend(read)
     answers = encoding.write_answers(recommender.prefixes, found)
+    answer = orjson.loads(answers[0])
     return {
         **asdict(limits),
         "dimension": dimension,
         "default_completions": limit.load_default,
         "base64_length": 4 * math.ceil(dimension * schemas.VECTOR_DTYPE.itemsize / 3),
         "filters": _example_filters(recommender, found[0].best.positions[:1]),
+        "limits": _example_limits(recommender),
+        "field_name": next((field["name"] for field in recommender.info.filterable), "name"),
+        "product_id": next((match["id"] for match in answer["best"]), "id"),
         "user": users[0],
         "users": users,
         "user_lines": encoding.write_lines(map(encoding.write_json, users)).decode(),
-        "answer": orjson.loads(answers[0]),
+        "answer": answer,
         "answers": [orjson.loads(answer) for answer in answers],
         "answer_lines": encoding.write_lines(answers).decode(),
         "index": asdict(recommender.info),
@@ -119,10 +126,17 @@ def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
 
 def _example_filters(recommender: Recommender, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
     """Return a filter that one of the products (m,) matches, where one has a single value to filter by."""
-    names = [field["name"] for field in recommender.info.filterable]
-    shown = ShownFields(recommender.field_engine, positions, names) if names else ()
+    vocabulary, names = recommender.vocabulary, [field["name"] for field in recommender.info.filterable]
+    are_shown = names and vocabulary and not vocabulary.unshown
+    shown = ShownFields(recommender.field_engine, positions, names) if are_shown else ()
     values = [(name, value) for each in shown for name, value in each.items() if not isinstance(value, list)]
     return [{name: value} for name, value in values[:1]]
+
+
+def _example_limits(recommender: Recommender) -> list[dict[str, int]]:
+    """Return a limit by the value of a field, where one can be limited by."""
+    names = [field["name"] for field in recommender.info.filterable if field["type"].endswith("keyword")]
+    return [{name: 2} for name in names[:1]]
 
 
 def _filled(node: Any, values: Mapping[str, Any]) -> Any:

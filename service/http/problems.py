@@ -28,6 +28,7 @@ STATUS = {
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.UnknownProduct: HTTPStatus.NOT_FOUND,
+    errors.UnknownField: HTTPStatus.NOT_FOUND,
     errors.CannotLookUp: HTTPStatus.NOT_IMPLEMENTED,
     errors.CannotFilter: HTTPStatus.NOT_IMPLEMENTED,
     errors.EngineUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,

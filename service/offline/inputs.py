@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from retrieval.records.rows import PARQUET, first_character, open_decompressed, peek
+from retrieval.records.parquet_file import NEEDS_PYARROW
+from retrieval.records.rows import MAX_START_BYTES, PARQUET, first_character, name_format, open_decompressed, peek
 from service.errors import BadBatch
 from service.http.requests.user_reader import split_lines
 from service.offline.answers import Answerer
@@ -58,8 +59,10 @@ def open_users(path: Path) -> UsersFile:
     """Tell the format of a file by its content: JSON lines, plain or gzipped, or Parquet. Raises BadBatch."""
     try:
         with path.open("rb") as file, closing(open_decompressed(file)) as stream:
-            start, first = peek(stream, 4), first_character(stream)
-            if start == PARQUET:
+            start, first = peek(stream, MAX_START_BYTES), first_character(stream)
+            if other := name_format(start):
+                raise BadBatch(f"{path}: is {other}; users must be JSON lines (which may be gzipped) or Parquet")
+            if start.startswith(PARQUET):
                 if stream is not file:
                     raise BadBatch(f"{path}: a gzipped Parquet file cannot be read; gunzip it first")
                 return _open_parquet(path)
@@ -77,7 +80,7 @@ def _open_parquet(path: Path) -> UsersFile:
     try:
         from service.offline.parquet import parse_users, read_blocks, user_columns_of
     except ImportError as error:
-        raise BadBatch(f"{path}: reading Parquet needs pyarrow: pip install 'jetmlett[parquet]'") from error
+        raise BadBatch(f"{path}: reading Parquet {NEEDS_PYARROW}") from error
     return UsersFile(partial(read_blocks, path, user_columns_of(path)), parse_users)
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from retrieval.artifact.build import Build, open_build
 from retrieval.artifact.durable import fsync
-from retrieval.artifact.store import open_current
-from service.engines.faiss_engine import check_label, read_shown
+from retrieval.artifact.store import current_build_id, pin
+from service.engines.embedding_model import check_label
+from service.engines.shown_products import read_shown
 from service.errors import BadBatch
 from service.offline.answers import check_model
 from service.offline.inputs import Block, BlockKey, open_users
@@ -40,10 +42,12 @@ def run_batch(
     """
     directory, limits = _parts_directory(source, output), _limits(settings.limits, k, part_rows)
     output_format, users = find_format(output), open_users(source)
-    build_id, artifacts = _verified_build_id(settings, embedding_model), settings.artifacts.absolute()
+    artifacts, build_id = settings.artifacts.absolute(), current_build_id(settings.artifacts)
     task = Task(artifacts, build_id, settings.filter, limits, users.parse_users, output_format.write_part)
     version = _version(source)
-    with open_parts(directory, _state(source, task, output_format.name, part_rows)) as parts:
+    with pin(artifacts, build_id) as stack:
+        _check(open_build(artifacts, build_id), settings, embedding_model)
+        parts = stack.enter_context(open_parts(directory, _state(source, task, output_format.name, part_rows)))
         try:
             keys, resumed = _answer_all(users.read_blocks(part_rows), parts, task, settings.workers)
             output_format.join_parts(map(parts.path, keys), parts.joined)
@@ -74,13 +78,11 @@ def _state(source: Path, task: Task, answers: str, part_rows: int) -> dict[str, 
     }
 
 
-def _verified_build_id(settings: Settings, embedding_model: str | None) -> str:
-    """Return the id of the current build, which is good, has the fields of the filter and is of the embedding model."""
-    build = open_current(settings.artifacts)
+def _check(build: Build, settings: Settings, embedding_model: str | None) -> None:
+    """Check that a build is of the embedding model, and has the fields of the filter."""
     check_label(build.manifest.embedding_model, settings.require_embedding_model)
     check_model(build.manifest.embedding_model, embedding_model, settings.require_embedding_model)
-    read_shown(build.filters, settings.filter)
-    return build.id
+    read_shown(build.filters.vocabulary, settings.filter)
 
 
 def _answer_all(blocks: Iterable[Block], parts: PartsDirectory, task: Task, workers: int) -> tuple[list[BlockKey], int]:

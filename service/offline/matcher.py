@@ -113,8 +113,6 @@ def _users_of_frame(frame: Any, answerer: Answerer) -> Iterable[UserBlock]:
     columns = frame[[name for name in USER_COLUMNS if name in frame]]
     try:
         table = pa.Table.from_pandas(columns, preserve_index=False)
-        if "k" in table.column_names and pa.types.is_floating(table["k"].type):  # So pandas keeps integers with gaps.
-            table = table.set_column(table.column_names.index("k"), "k", table["k"].cast(pa.int64()))
     except (pa.ArrowInvalid, pa.ArrowTypeError):  # A column has mixed types, so some rows are at fault, not all.
         rows = [{name: _plain_python(value) for name, value in row.items()} for row in columns.to_dict("records")]
         members = [answerer.reader.read_member(as_json(row), i) for i, row in enumerate(rows)]

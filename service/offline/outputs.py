@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval.artifact.products import Prefixes
+from retrieval.records.parquet_file import NEEDS_PYARROW
 from service.errors import BadBatch
 from service.http.encoding import write_answers, write_lines
 from service.recommender import Answer
@@ -36,7 +37,7 @@ def find_format(output: Path) -> Format:
     try:
         from service.offline import parquet
     except ImportError as error:
-        raise BadBatch("writing Parquet needs pyarrow: pip install 'jetmlett[parquet]'") from error
+        raise BadBatch(f"writing Parquet {NEEDS_PYARROW}") from error
     return Format("parquet", parquet.write_part, parquet.join_parts)
 
 

@@ -1,5 +1,6 @@
 """Users in Arrow record batches, and answers as record batches. Needs pyarrow."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrieval.artifact.products import Prefixes
+from retrieval.records.parquet_file import is_list
 from service.errors import BadBatch, FailedUser
 from service.http.encoding import gather_matches, write_fields, write_json
 from service.http.requests.schemas import unwrap_option
@@ -18,6 +20,7 @@ from service.recommender import Answer, Matches, User, UserBlock
 from service.settings import Limits
 
 _MATCHES = pa.list_(pa.struct([("id", pa.string()), ("name", pa.string()), ("score", pa.float64())]))
+_JSON_COLUMNS = ("filter", "max_per")  # objects, which columns have as text
 _FIELDS = pa.list_(pa.string())  # JSON text for each match, as the fields of products have no common type
 
 ANSWERS = pa.schema(
@@ -59,7 +62,8 @@ def read_users(batch: pa.RecordBatch, answerer: Answerer, first: int = 0) -> Use
     """
     columns = {name: batch.column(name) for name in user_columns(batch.schema)}
     in_range, vectors = _fast_vectors(columns["vector"], answerer.dimension)
-    options = [columns.get(name, pa.nulls(len(batch))).to_pylist() for name in ("name", "k", "exclude")]
+    names, ks, excludes = (columns.get(name, pa.nulls(len(batch))).to_pylist() for name in ("name", "k", "exclude"))
+    options = names, [*map(_whole, ks)], excludes
     further = [column for name, column in columns.items() if name not in ("name", "vector", "k", "exclude")]
     plain = [fits and not any(column[i].is_valid for column in further) for i, fits in enumerate(in_range)]
     users = [_fast_user(answerer.limits, *row) if fits else None for fits, *row in zip(plain, *options, strict=True)]
@@ -71,15 +75,15 @@ def read_users(batch: pa.RecordBatch, answerer: Answerer, first: int = 0) -> Use
         if user:
             rows.append((user, vectors[vector_rows[i]]))
         else:
-            row = {name: column[i].as_py() for name, column in columns.items()}
+            row = {name: column[i].as_py() for name, column in columns.items()} | {"k": options[1][i]}
             rows.append(answerer.reader.read_member(as_json(row), first + i))
     return collect_block(rows, answerer.dimension)
 
 
 def as_json(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row as the reader expects it: without the options that are null, and with the filter in its text."""
+    """Return a row as the reader expects it: without the options that are null, and with the objects in texts."""
     present = {name: value for name, value in row.items() if value is not None or name in ("name", "vector")}
-    return {**present, "filter": unwrap_option(present["filter"])} if "filter" in present else present
+    return {name: unwrap_option(value) if name in _JSON_COLUMNS else value for name, value in present.items()}
 
 
 def answer_batch(answers: Sequence[Answer], prefixes: Prefixes) -> pa.RecordBatch:
@@ -106,9 +110,17 @@ def answer_batch(answers: Sequence[Answer], prefixes: Prefixes) -> pa.RecordBatc
 
 def _fast_user(limits: Limits, name: str | None, k: int | None, exclude: list[str | None] | None) -> User | None:
     """Return a user whose fields have the types of a valid user's, or None."""
-    if name is None or not (k is None or 1 <= k <= limits.max_k) or (exclude and None in exclude):
+    fits = k is None or (type(k) is int and 1 <= k <= limits.max_k)
+    if name is None or not fits or (exclude and None in exclude):
         return None
     return User(name, k or limits.default_k, frozenset(exclude or ()))  # type: ignore[arg-type]
+
+
+def _whole(k: float | None) -> float | None:
+    """Return a number as it was before pandas made it a fraction, as it does where others are missing."""
+    if not isinstance(k, float):
+        return k
+    return None if math.isnan(k) else int(k) if k.is_integer() else k
 
 
 def _fast_vectors(column: pa.Array, dimension: int) -> tuple[list[bool], NDArray[np.float64]]:
@@ -159,18 +171,19 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _is_list(kind: pa.DataType, of: Callable[[pa.DataType], bool]) -> bool:
-    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return lists and (of(kind.value_type) or pa.types.is_null(kind.value_type))
+    return is_list(kind) and (of(kind.value_type) or pa.types.is_null(kind.value_type))
 
 
 USER_COLUMNS: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
     "name": ("strings", _is_text),
     "vector": ("lists of numbers", lambda kind: _is_list(kind, _is_number)),
-    "k": ("integers", pa.types.is_integer),
+    "k": ("integers", _is_number),  # Where some are missing, pandas writes them as fractions.
     "exclude": ("lists of product ids (strings)", lambda kind: _is_list(kind, _is_text)),
     "filter": ("filters as JSON (strings)", _is_text),
     "min_score": ("numbers", _is_number),
     "max_score": ("numbers", _is_number),
+    "max_per": ("limits a value as JSON (strings)", _is_text),
+    "diversity": ("numbers", _is_number),
     "fields": ("lists of names of fields (strings)", lambda kind: _is_list(kind, _is_text)),
     "explain": ("booleans", pa.types.is_boolean),
 }

@@ -9,17 +9,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.artifact.products import parse_prefixes
 from retrieval.search.filters.language import EVERYTHING
-from retrieval.search.ranking import Neighbours, SearchPath
+from retrieval.search.ranking import SIDES, SearchPath
+from retrieval.search.reranking.lists import Ranked
 from retrieval.vectors import unit_vectors
 from service.engines.base import Catalogue, ExactEngine, FieldEngine, IndexInfo, SearchEngine
 from service.engines.shown_fields import ShownFields
 from service.errors import CannotFilter, CannotLookUp
 from service.recommender.answers import Matches, Recommendation
+from service.recommender.lists import Found, UserLists
 from service.recommender.live_recall import LiveRecall
 from service.recommender.score_ranks import ScoreRanks
-from service.recommender.users import Item, Pending, Search, User, UserBlock, divide, full_searches, searches_of
+from service.recommender.users import (
+    Item,
+    Pending,
+    Request,
+    Search,
+    User,
+    UserBlock,
+    divide,
+    full_searches,
+    searches_of,
+)
 
 Convert = Callable[[list[Recommendation]], Sequence[Any]]
 
@@ -47,16 +58,17 @@ class Recommender:
 
     @property
     def catalogue(self) -> Catalogue:
-        """The engine, where it also looks products up. Raises CannotLookUp where it does not."""
-        if not isinstance(self.engine, Catalogue):
-            raise CannotLookUp(f"the {self.info.index} engine does not look products up; /infer and /batch work")
-        return self.engine
+        """The engine, where it also looks products up by name and has a map. Raises CannotLookUp or CannotFilter."""
+        if not isinstance(self.field_engine, Catalogue):
+            problem = "does not look products up by name and has no map; /infer, /batch and /similar work"
+            raise CannotLookUp(f"the {self.info.index} engine {problem}")
+        return self.field_engine
 
     @property
     def field_engine(self) -> FieldEngine:
-        """The engine, where it also filters products and shows their fields. Raises CannotFilter where it does not."""
+        """The engine, where it also knows the ids and fields of products. Raises CannotFilter where it does not."""
         if self._field_engine is None:
-            raise CannotFilter(f"the {self.info.index} engine does not know the fields of products")
+            raise CannotFilter(f"the {self.info.index} engine does not look products up; /infer and /batch work")
         return self._field_engine
 
     def recommend_one(self, user: User, vector: NDArray[np.float64]) -> Recommendation:
@@ -108,46 +120,46 @@ class Recommender:
     def _run(self, search: Search, convert: Convert) -> list[tuple[int, Any]]:
         """Return each user's index among all items, and answer."""
         self.last_progress = time.monotonic()
-        vectors, request = unit_vectors(search.vectors), search.request
-        if request.filter is None and not request.excluded and not request.is_explained:
-            (best, worst), matched = self.engine.search(vectors, request.depth), self.shown_products
-        else:
-            query = request.filter or EVERYTHING
-            best, worst, matched = self.field_engine.search_matching(vectors, request.depth, query, request.excluded)
+        lists = UserLists(search, unit_vectors(search.vectors), self._ask, self.prefixes, self._field_engine)
+        found = lists.find()
         if self._live_recall and self._measured_engine:
-            self._live_recall.offer(self._measured_engine, vectors, request, (best, worst))
-        explain = self._explain(search.users[0], matched, best.path) if request.is_explained else None
-        of_filter = None if request.filter is None else matched
-        answers = [
-            Recommendation(user.name, *self._select((best, worst), i, user), matched=of_filter, explain=explain)
-            for i, user in enumerate(search.users)
-        ]
+            self._live_recall.offer(self._measured_engine, lists.vectors, search.request, found[:2])
+        answers = [self._answer(lists, found, row) for row in range(len(search.users))]
         return [*zip(search.indices, convert(answers), strict=True)]
 
-    def _select(self, sides: tuple[Neighbours, Neighbours], row: int, user: User) -> tuple[Matches, Matches]:
-        best, worst = sides
-        return self._matches(best, row, user, user.min_score, 1), self._matches(worst, row, user, user.max_score, -1)
+    def _ask(self, vectors: NDArray[np.float32], request: Request) -> Found:
+        """Return what the engine finds for unit vectors (n, d)."""
+        if request.is_plain:
+            best, worst = self.engine.search(vectors, request.depth)
+            return best, worst, self.shown_products
+        query = request.filter or EVERYTHING
+        return self.field_engine.search_matching(vectors, request.depth, query, request.excluded, request.without)
 
-    def _matches(self, side: Neighbours, row: int, user: User, bound: float | None, sign: int) -> Matches:
-        """Return a user's first k matches that are not excluded, as far as their scores are within the bound."""
-        positions, scores = side.positions[row], side.scores[row]
-        if len(positions) and positions[-1] < 0:  # An approximate engine pads what it did not find.
-            found = int(np.count_nonzero(positions >= 0))
-            positions, scores = positions[:found], scores[:found]
-        if user.exclude:
-            kept = [product["id"] not in user.exclude for product in parse_prefixes(self.prefixes(positions))]
-            positions, scores = positions[kept][: user.k], scores[kept][: user.k]
-        if bound is not None:
-            within = int(np.count_nonzero(sign * scores >= sign * bound))
-            positions, scores = positions[:within], scores[:within]
-        return Matches(
-            positions, scores, ShownFields(self.field_engine, positions, user.fields) if user.fields else None
-        )
+    def _answer(self, lists: UserLists, found: Found, row: int) -> Recommendation:
+        user, matched = lists.search.users[row], found[2]
+        if user.is_reranked:
+            self.last_progress = time.monotonic()
+        sides = zip(SIDES, found[:2], strict=True)
+        best, worst = (self._matches(user, lists.list_of(side, of_side, row)) for side, of_side in sides)
+        explain = self._explain(user, matched, lists.paths) if user.explain else None
+        return Recommendation(user.name, best, worst, matched=None if user.filter is None else matched, explain=explain)
 
-    def _explain(self, user: User, matched: int, path: SearchPath | None) -> dict[str, Any]:
-        unknown = sum(self.catalogue.find(identifier) is None for identifier in user.exclude)
-        went = path or SearchPath("")
-        return {"path": went.name, "matched": matched, "candidates": went.candidates, "unknown_excluded": unknown}
+    def _matches(self, user: User, ranked: Ranked) -> Matches:
+        fields = ShownFields(self.field_engine, ranked.positions, user.fields) if user.fields else None
+        return Matches(ranked.positions, ranked.scores, fields)
+
+    def _explain(self, user: User, matched: int, paths: dict[str, list[SearchPath]]) -> dict[str, Any]:
+        """Say how a user's matches were found: of several searches of a side, each way, and all that they scored."""
+        names = dict.fromkeys(path.name for side in SIDES for path in paths[side])
+        explain = {
+            "path": ", then ".join(names),
+            "matched": matched,
+            "candidates": {side: sum(path.candidates[side] for path in paths[side]) for side in SIDES},
+            "unknown_excluded": int(np.count_nonzero(self.field_engine.positions_of([*user.exclude]) < 0)),
+        }
+        if user.max_per:
+            explain["searches"] = {side: len(paths[side]) for side in SIDES}
+        return explain
 
 
 def _score_ranks(info: IndexInfo) -> ScoreRanks | None:

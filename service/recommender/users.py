@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.search.filters.tree import Filter
+from retrieval.search.reranking.limits import MaxPer
+from retrieval.search.reranking.lists import ListOptions
 from service.errors import FailedUser
 
 MAX_USERS_PER_SEARCH = 128  # More make others wait longer for a core, and take no less time each.
@@ -20,9 +22,10 @@ _MAX_DEEPENING = 64  # Longer exclude lists are part of the mask: it takes less 
 class User:
     """What a valid request asks beside its vector: `k` matches a side, none of them in `exclude`.
 
-    They match the `filter`; no best one scores less than `min_score`, and no worst one more than `max_score`. Each is
-    shown with the `fields` of these names, "*" for all. With `explain`, the answer says how it was found. `ignored` are
-    members of the request that are no options, but look like misspelt ones.
+    They match the `filter`; no best one scores less than `min_score`, and no worst one more than `max_score`. How they
+    are picked, `max_per` and `diversity` say (`ListOptions`). Each is shown with the `fields` of these names, "*" for
+    all. With `explain`, the answer says how it was found. `ignored` are members of the request that are no options, but
+    look like misspelt ones.
     """
 
     name: str
@@ -31,19 +34,35 @@ class User:
     filter: Filter | None = None
     min_score: float | None = None
     max_score: float | None = None
+    max_per: MaxPer = ()
+    diversity: float = 0.0
     fields: tuple[str, ...] = ()
     explain: bool = False
     ignored: tuple[str, ...] = ()
 
     @property
     def depth(self) -> int:
-        """How many products a side may be needed: k matches and as many as are excluded."""
-        return self.k + len(self.exclude)
+        """How many products a side are looked for at first: as many as the list takes, and as many as are excluded."""
+        return (self.list_options.depth if self.is_reranked else self.k) + len(self.exclude)
+
+    @property
+    def is_reranked(self) -> bool:
+        """Whether the list is another one than the first k that qualify."""
+        return bool(self.max_per or self.diversity)
+
+    @property
+    def list_options(self) -> ListOptions:
+        return ListOptions(self.k, self.max_per, self.diversity)
+
+    @property
+    def bounds(self) -> dict[str, float | None]:
+        """What a score must reach on each side, if anything."""
+        return {"best": self.min_score, "worst": self.max_score}
 
     def request(self, engine_excludes: bool) -> "Request":
         """Return what to ask an engine, which may leave out products itself."""
         if engine_excludes and len(self.exclude) > _MAX_DEEPENING:
-            return Request(self.k, self.filter, self.exclude, self.explain)
+            return Request(self.depth - len(self.exclude), self.filter, self.exclude, self.explain)
         return Request(self.depth, self.filter, is_explained=self.explain)
 
 
@@ -63,12 +82,21 @@ class UserBlock:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an engine is asked for: so many products that match a filter, if there is one, and are not excluded."""
+    """What an engine is asked for: so many products that match a filter, if there is one, and are not excluded.
+
+    Those that the filter `without` lets through are left out.
+    """
 
     depth: int
     filter: Filter | None = None
     excluded: frozenset[str] = frozenset()
     is_explained: bool = False
+    without: Filter | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is among all products, and only they are wanted."""
+        return self.filter is None and self.without is None and not self.excluded and not self.is_explained
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,17 +40,8 @@ def parse_milvus_uri(text: str, environment: Environment) -> Any:
     return matching(kinds, "like http://milvus:19530, or a file ending in .db")(text, environment)
 
 
-def parse_model_requirement(text: str, environment: Environment) -> Any:
-    is_required = matching("0|1", convert="1".__eq__)(text, environment)
-    if is_required and is_milvus(environment):
-        raise ValueError("the milvus engine does not know the embedding model of a build")
-    return is_required
-
-
-def parse_filter(text: str, environment: Environment) -> str:
+def parse_filter(text: str, _environment: Environment) -> str:
     """Return the text of a JSON object; whether it fits the fields of a build is seen when that is opened."""
-    if text and is_milvus(environment):
-        raise ValueError("the milvus engine does not filter")
     try:
         fits = not text or isinstance(orjson.loads(text), dict)
     except orjson.JSONDecodeError as error:

@@ -14,7 +14,6 @@ from service.settings.rules import (
     max_matches,
     parse_filter,
     parse_milvus_uri,
-    parse_model_requirement,
     parse_workers,
 )
 from service.settings.setting import Setting, setting, settings_of
@@ -75,7 +74,7 @@ class Settings:
         "RECO_REQUIRE_EMBEDDING_MODEL",
         "0",
         "1: requests that bring vectors, and offline batches, must name the build's embedding model.",
-        parse_model_requirement,
+        matching("0|1", convert="1".__eq__),
     )
     recall_share: float = setting(
         "RECO_RECALL_SHARE", 0.001, "Share of users answered again, exactly, to measure recall; 0: none.", parse_share

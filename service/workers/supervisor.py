@@ -9,17 +9,20 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 
+from retrieval.artifact.store import published_at
 from retrieval.artifact.watch import BuildWatch, PinnedBuild, start_verifying_current
 from service.errors import CannotServe
 from service.settings import Settings
 from service.workers.handshake_filter import refuse_handshakes
 from service.workers.listener import bound_socket
-from service.workers.worker_pool import MAX_OPENING_SECONDS, WorkerPool
+from service.workers.worker_pool import MAX_OPENING_SECONDS, POLL_SECONDS, WorkerPool
 
+_VERIFYING_POLL_SECONDS = 0.01  # A delta is verified in less than the usual time between two polls.
 _BACKLOG_CONNECTIONS = 1024
 _ENDING_SECONDS = 10  # Clients that are slow to take their answers have so long after draining.
 _HANDSHAKE_SECONDS = 0.05  # Handshakes that have begun come to their end in this time.
@@ -63,7 +66,7 @@ def serve(settings: Settings, dropped_lines: SimpleQueue[int]) -> None:
             workers.start_accepting()
             host, port = listener.getsockname()[:2]
             listener.setblocking(False)
-            log.info("serving build %s on http://%s:%d", build.build_id, f"[{host}]" if ":" in host else host, port)
+            log.info("serving %s on http://%s:%d", build, f"[{host}]" if ":" in host else host, port)
             _follow_builds(settings, listener, workers, signals, build, dropped_lines)
         _drain(settings, listener, workers, signals)
 
@@ -89,13 +92,13 @@ def _follow_builds(
     dropped_lines: SimpleQueue[int],
 ) -> None:
     """Keep the workers on the newest good build until a signal to stop."""
-    reloader = Reloader(workers, BuildWatch(settings.artifacts, settings.reload_seconds), build)
+    reloader = Reloader(workers, BuildWatch(settings.artifacts, settings.reload_seconds, build.base_id), build)
     substitute = Substitute(listener)
     while not signals.stops:
-        workers.poll()
+        workers.poll(_VERIFYING_POLL_SECONDS if reloader.watch.is_verifying else POLL_SECONDS)
         substitute.poll(workers.any_serve)
         while not dropped_lines.empty():
-            workers.count("dropped log line", dropped_lines.get())
+            workers.record("dropped log line", dropped_lines.get())
         if settings.milvus:
             continue  # Its workers follow the alias by themselves.
         if signals.reloads:
@@ -155,9 +158,17 @@ class Reloader:
         if self._next:
             self._change_over(self._next)
         if self._replaced and self._workers.has_changed_over(self._served.build_id):
-            log.info("serving build %s", self._served.build_id)
+            log.info("serving %s", self._served)
+            self._record_reload()
             while self._replaced:
                 self._replaced.pop().release()
+
+    def _record_reload(self) -> None:
+        """Record how long after its publishing a build is served by all; one that was rolled back to is old anyway."""
+        build_id = self._served.build_id
+        if all(build_id > replaced.build_id for replaced in self._replaced):
+            age = datetime.now(UTC) - published_at(build_id)
+            self._workers.record("reload seconds", max(0.0, age.total_seconds()))
 
     def _change_over(self, build: PinnedBuild) -> None:
         """Have all workers serve a build that all have opened, or none if one of them cannot."""
@@ -168,11 +179,11 @@ class Reloader:
             if self.watch.refuse(build.build_id):
                 self._count_refusal(f"build {build.build_id}: {refusal}")
         elif self._workers.all_prepared(build.build_id):
-            log.info("changing over to build %s", build.build_id)
+            log.info("changing over to %s", build)
             self._replaced.append(self._served)
             self._served, self._next = build, None
             self._workers.serve(build.build_id)
-            self._workers.count("reload")
+            self._workers.record("reload")
 
     def _release_next(self) -> None:
         if self._next:
@@ -181,7 +192,7 @@ class Reloader:
 
     def _count_refusal(self, reason: object) -> None:
         log.error("a new build is refused, the old one stays in use: %s", reason)
-        self._workers.count("failed reload")
+        self._workers.record("failed reload")
 
 
 def _drain(settings: Settings, listener: socket.socket, workers: WorkerPool, signals: "_Signals") -> None:

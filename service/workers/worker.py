@@ -1,5 +1,6 @@
 """A worker process, `python -m service.workers.worker`, started and commanded by the supervisor."""
 
+import gc
 import logging
 import os
 import resource
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from service.cores import Cores
 from service.engines.faiss_engine import FaissEngine, open_engine
-from service.errors import BadSetting
+from service.errors import INSTALL_MILVUS, BadSetting
 from service.http import metrics
 from service.recommender import LiveRecall, Recommender, Serving
 from service.settings import MilvusSettings, Settings
@@ -73,8 +74,9 @@ class _CommandRunner:
     """Does what the supervisor commands, and puts the server to run into `servers`, or None if there is none.
 
     The server comes with the first build once connections may be accepted. The supervisor sends ("prepare", build id),
-    ("drop",), ("serve", build id), ("accept",), ("count", event, times), ("drain",) and ("end",). It gets ("prepared",
-    build id) or ("refused", build id, message), and ("serving", build id). At most two builds are open at a time.
+    ("drop",), ("serve", build id), ("accept",), ("record", event, amount), ("drain",) and ("end",). It gets
+    ("prepared", build id) or ("refused", build id, message), and ("serving", build id). At most two builds are open at
+    a time.
     """
 
     def __init__(self, supervisor: Connection, open_recommender: OpenRecommender, make_server: MakeServer) -> None:
@@ -93,7 +95,7 @@ class _CommandRunner:
             "drop": self._drop,
             "serve": self._serve,
             "accept": self._accept,
-            "count": lambda event, times: metrics.EVENTS[event].inc(times),
+            "record": lambda event, amount: metrics.RECORD_EVENT[event](amount),
             "drain": self._drain,
         }
         try:
@@ -133,10 +135,16 @@ class _CommandRunner:
             self._prepare(build_id)
         if self._prepared is None:
             raise _CannotOpen
+        is_first = self._serving is None
         self._serving = self._serving or Serving(self._prepared)
         self._serving.recommender, self._served_id = self._prepared, build_id
         self._drop()
         self._supervisor.send(("serving", build_id))  # Not before: once this is logged, clients may ask.
+        # Schemas of requests refer to themselves, and keep fields of builds that are served no more open until they are
+        # collected. That takes a millisecond where what is there from the start on is left out, and else thirty.
+        gc.collect()
+        if is_first:
+            gc.freeze()
 
     def _accept(self) -> None:
         self._may_accept = True
@@ -168,7 +176,7 @@ def _open_recommender(
 ) -> Recommender:
     """Open a build, and share what it has in common with the one in use."""
     if settings.milvus:
-        return Recommender(_milvus_engine(settings.milvus))
+        return Recommender(_milvus_engine(settings, settings.milvus))
     reuse = in_use.engine.build if in_use and isinstance(in_use.engine, FaissEngine) else None
     engine = open_engine(
         settings.artifacts,
@@ -182,12 +190,12 @@ def _open_recommender(
     return Recommender(engine, live_recall)
 
 
-def _milvus_engine(settings: MilvusSettings) -> "MilvusEngine":
+def _milvus_engine(settings: Settings, milvus: MilvusSettings) -> "MilvusEngine":
     try:
         from service.engines import milvus_engine
     except ModuleNotFoundError as error:
-        raise BadSetting(f"RECO_ENGINE='milvus': {error}; pip install 'jetmlett[milvus]'") from error
-    return milvus_engine.open_engine(settings)
+        raise BadSetting(f"RECO_ENGINE='milvus': {error}; {INSTALL_MILVUS}") from error
+    return milvus_engine.open_engine(milvus, settings.filter, settings.require_embedding_model)
 
 
 if __name__ == "__main__":

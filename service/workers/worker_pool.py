@@ -23,7 +23,7 @@ from service.workers.listener import ConnectionCount, shared_counts
 
 MAX_OPENING_SECONDS = 300.0  # for a worker to open a build
 _MAX_FIRST_TICK_SECONDS = 10.0  # then for its event loop to turn
-_POLL_SECONDS = 0.1
+POLL_SECONDS = 0.1
 _MAX_LATE_SECONDS = 2.0  # between two polls; if there are more, the machine or this process was stopped
 _EXIT_SECONDS = 1.0  # for a worker whose pipe is closed to be gone
 _MIN_RESTART_SECONDS, _MAX_RESTART_SECONDS = 1.0, 30.0
@@ -118,10 +118,10 @@ class WorkerPool:
         for worker in self._workers.values():
             worker.command(self._commands[command])
 
-    def count(self, event: str, times: int = 1) -> None:
-        """Have one worker count events of the supervisor's."""
+    def record(self, event: str, amount: float = 1) -> None:
+        """Have one worker add an event of the supervisor's, or so much of it, to the metrics."""
         for worker in list(self._workers.values())[:1]:
-            worker.send(("count", event, times))
+            worker.send(("record", event, amount))
 
     def all_prepared(self, build_id: str) -> bool:
         """Whether no worker is left that would have to open a build first; those that are not running will."""
@@ -152,13 +152,13 @@ class WorkerPool:
     def _is_ending(self) -> bool:
         return not self._commands.keys().isdisjoint(("drain", "end"))
 
-    def poll(self) -> None:
-        """Handle messages of the workers for a moment, end those that hang, and start again those that have died.
+    def poll(self, seconds: float = POLL_SECONDS) -> None:
+        """Handle messages of the workers, end those that hang, and start again those that have died.
 
-        Raises CannotServe where no worker has served yet, and one of them cannot.
+        It waits some seconds for messages. Raises CannotServe where no worker has served yet, and one of them cannot.
         """
         by_connection = {worker.connection: number for number, worker in self._workers.items()}
-        for ready in wait(list(by_connection), _POLL_SECONDS):
+        for ready in wait(list(by_connection), seconds):
             number = by_connection[ready]  # type: ignore[index]
             try:
                 self._handle_message(number, *self._workers[number].connection.recv())
@@ -176,7 +176,7 @@ class WorkerPool:
             log.error("worker %d cannot be started: %s", number, error)
             self._schedule_restart(number, time.monotonic(), failures + 1)
         else:
-            self.count("worker restart")
+            self.record("worker restart")
 
     def _schedule_restart(self, number: int, started: float, failures: int) -> float:
         """Plan the next start of a worker that was `started` before, and return in how many seconds it is due."""

@@ -146,6 +146,22 @@ def test_query_sends_a_filter_with_each_user(server: Server, recommender: Recomm
         assert (printed.returncode, detail in printed.stderr) == (2, True)
 
 
+def test_query_sends_the_options_of_lists(server: Server) -> None:
+    url = f"http://127.0.0.1:{server.port}"
+    options: dict[str, Any] = {
+        "filter": {"cuisine": {"$in": ["pizza", "wine", "thai"]}},
+        "max_per": {"cuisine": 2},
+        "diversity": 0.3,
+    }
+    users = [json.loads(line) for line in USERS.read_text().splitlines()]
+    with Client(url) as client:
+        answers = [client.infer(User(user["name"], user["vector"], **options)) for user in users]
+    assert {len(answer.best) for answer in answers} == {6}
+    texts = {name: json.dumps(value) for name, value in options.items()}
+    printed = query(url, "--filter", texts["filter"], "--max-per", texts["max_per"], "--diversity", texts["diversity"])
+    assert printed.stdout == "".join(map(shown, users, answers))
+
+
 def test_query_says_when_nobody_answers() -> None:
     printed = query("http://127.0.0.1:1")
     assert printed.returncode == 1

@@ -83,6 +83,44 @@ def test_the_copied_command_works_in_a_shell(server: Server, open_page: OpenPage
     assert printed == server.send("POST", "/infer", body, {"Content-Type": "application/json"}).body
 
 
+def test_parameters_of_path_and_query_are_fields_that_are_sent(server: Server, open_page: OpenPage) -> None:
+    page = open_page(path="docs", shown_first=FIRST)
+    found = operation(page, "GET", "/products")
+    found.get_by_label("contains").fill("tea & sushi/")
+    found.get_by_label("limit").fill("3")
+    with page.expect_response("**/products?**") as response:
+        found.get_by_role("button", name="Send").click()
+    assert response.value.url.endswith("/products?prefix=pi&contains=tea+%26+sushi%2F&limit=3")
+    field = operation(page, "GET", "/fields/{name}")
+    assert field.get_by_label("name").input_value() == "cuisine"
+    field.get_by_label("name").fill("foods")
+    field.get_by_role("button", name="Send").click()
+    playwright.expect(field.locator(".bar [role=status]")).to_contain_text("200 in")
+    shown = json.loads(field.locator(".bar + pre").text_content())
+    assert shown == server.send("GET", "/fields/foods", None, {}).json
+
+
+def test_a_body_without_an_example_gets_one_that_its_schema_allows(
+    document: dict[str, Any], open_page: OpenPage
+) -> None:
+    page = open_page(path="docs", shown_first=FIRST)
+    path = "/v2/models/reco/infer"
+    assert "example" not in document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    body = json.loads(operation(page, "POST", path).locator("textarea").input_value())
+    assert body == {"inputs": [{"name": "text", "datatype": "text", "shape": [1]}]}
+    for each in page.locator("textarea").all():
+        assert "undefined" not in each.input_value()
+
+
+def test_each_status_is_described_once(document: dict[str, Any], open_page: OpenPage) -> None:
+    page = open_page(path="docs", shown_first=FIRST)
+    responses = [each["responses"] for methods in document["paths"].values() for each in methods.values()]
+    statuses = sorted({status for each in responses for status in each if status != "200"})
+    assert page.locator("[id^=status-]").all_text_contents() == statuses
+    links = operation(page, "POST", "/infer").locator("a[href^='#status-']").all_text_contents()
+    assert links == [status for status in document["paths"]["/infer"]["post"]["responses"] if status != "200"]
+
+
 @pytest.mark.parametrize("width", [360, 800], ids=str)
 def test_a_narrow_screen_needs_no_scrolling_sideways(open_page: OpenPage, width: int) -> None:
     page = open_page(path="docs", shown_first=FIRST, width=width, dark=True)

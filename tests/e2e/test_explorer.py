@@ -12,22 +12,20 @@ from typing import Any
 import pytest
 from werkzeug.serving import make_server
 
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from service.http.app import create_app
 from service.recommender import Recommender, Serving
 from service.settings import Settings
 from tests.support.browser import OpenPage, playwright
 from tests.support.catalogues import write_lines
+from tests.support.explorer import MINUS, answer_to, check_shown, choose_likes, names, picture, samples, scores
 from tests.support.fake_engine import compass
 from tests.support.sample import read_products
-from tests.support.server import ROOT, Server, serving
+from tests.support.server import Server, serving
 
-PICTURES = ROOT / "test-output" / "explorer"
 HOSTILE = '<img src=x onerror="window.hacked = 1">'
 SCRIPT = "</script><script>window.hacked = 1</script>"
 QUOTES = "it's a \"quoted\" 'name' & $(rm) `x`"
-MINUS = "\N{MINUS SIGN}"
-Answer = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -44,49 +42,6 @@ def hostile_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
     build(BuildRequest(products=products, out=directory / "artifacts", queries=queries))
     with serving(directory / "artifacts", RECO_WORKERS="1") as server:
         yield server
-
-
-def picture(page: Any, name: str, whole: bool = True) -> None:
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=PICTURES / f"{name}.png", full_page=whole)
-
-
-def names(page: Any, side: str) -> list[str]:
-    return page.locator(f"#{side} .name").all_text_contents()
-
-
-def scores(page: Any, side: str) -> list[str]:
-    return page.locator(f"#{side} .score").all_text_contents()
-
-
-def answer_to(server: Server, path: str, **fields: Any) -> Answer:
-    answer = server.send("POST", path, json.dumps(fields).encode(), {})
-    assert answer.status == 200, answer.body
-    return answer.json
-
-
-def check_shown(page: Any, answer: Answer) -> None:
-    """The page shows exactly these matches, their scores and, on the map, their places."""
-    for side in ("best", "worst"):
-        expected = [match["name"] for match in answer[side]]
-        playwright.expect(page.locator(f"#{side} .name")).to_have_text(expected)
-        shown = [float(text.replace(MINUS, "-")) for text in scores(page, side)]
-        assert shown == pytest.approx([match["score"] for match in answer[side]], abs=0.0005001)
-        playwright.expect(page.locator(f"#marks .{side}")).to_have_count(len(expected))
-    playwright.expect(page.locator("#marks .user")).to_have_count(1)
-
-
-def samples(server: Server) -> list[dict[str, Any]]:
-    return server.send("GET", "/samples", None, {}).json["users"]
-
-
-def choose_likes(page: Any, *prefixes: str) -> None:
-    page.get_by_role("radio", name="Likes").check()
-    for prefix in prefixes:
-        page.locator("#like").press_sequentially(prefix)
-        page.locator("#completions [role=option]").first.wait_for()
-        with page.expect_response("**/similar"):
-            page.keyboard.press("Enter")
 
 
 def test_the_page_opens_with_the_matches_of_a_sample_user(server: Server, open_page: OpenPage) -> None:
@@ -150,6 +105,14 @@ def test_the_map_shows_the_catalogue(open_page: OpenPage) -> None:
     assert inked > 2460
 
 
+def with_word(text: str) -> list[str]:
+    """The first ten names that begin with a text, and then those with a word that does."""
+    found = sorted(
+        (row["name"] for row in read_products().rows if f" {text}" in f" {row['name'].lower()}"), key=str.lower
+    )
+    return sorted(found, key=lambda name: not name.lower().startswith(text))[:10]
+
+
 def test_names_are_typed_completed_and_chosen_with_the_keyboard_alone(server: Server, open_page: OpenPage) -> None:
     page = open_page()
     page.get_by_role("radio", name="Sample").focus()
@@ -157,7 +120,7 @@ def test_names_are_typed_completed_and_chosen_with_the_keyboard_alone(server: Se
     page.keyboard.press("Tab")
     page.keyboard.type("pIz")
     options = page.locator("#completions [role=option]")
-    expected = sorted(row["name"] for row in read_products().rows if row["name"].lower().startswith("piz"))
+    expected = with_word("piz")
     playwright.expect(options).to_have_text(expected)
     assert page.locator("#like").get_attribute("aria-expanded") == "true"
 
@@ -202,7 +165,7 @@ def test_a_name_that_no_product_has_completes_to_nothing(open_page: OpenPage) ->
     page = open_page()
     page.get_by_role("radio", name="Likes").check()
     page.locator("#like").press_sequentially("qqqq")
-    playwright.expect(page.locator("#completions")).to_have_text("No product's name begins like this.")
+    playwright.expect(page.locator("#completions")).to_have_text("No product's name contains this.")
     page.keyboard.press("Enter")
     assert page.locator("#likes li").count() == 0
 

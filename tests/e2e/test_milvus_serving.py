@@ -199,5 +199,18 @@ def test_an_alias_that_nothing_was_published_to_is_refused(
     assert "unpublished: Milvus has no such alias; `python -m service publish` makes it" in capsys.readouterr().err
 
 
+def test_a_filter_for_all_requests_that_does_not_fit_what_is_published_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    settings: dict[str, str],
+    publish_build: Callable[[int], str],
+) -> None:
+    publish_build(0)
+    for name, value in {**settings, **ALONE, "RECO_FILTER": '{"prise": 1}'}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["serve"]) == 1
+    assert """RECO_FILTER='{"prise": 1}' does not fit the build: filter/prise is no field""" in capsys.readouterr().err
+
+
 def children(process: int) -> list[int]:
     return [*map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())]

@@ -32,7 +32,7 @@ CONFORMANCE = [
     response_schema_conformance,
 ]
 KEY = "sesame"
-PRODUCT = "pizza-01"
+KNOWN = {"id": "pizza-01", "name": "cuisine"}
 GOOD = {
     "/infer": user_json(),
     "/batch": b"[" + user_json() + b"]",
@@ -43,6 +43,7 @@ GOOD = {
     ).encode(),
 }
 GOOD_QUERY = {"/products": "?prefix=p"}
+WRONG_QUERY = {"/map": "?field=nope", "/fields/{name}": "?limit=0"}
 WRONG = {"/infer": b"{}", "/batch": b"{}", "/similar": b"{}", "/map": b"[]", "/v2/models/reco/infer": b"{}"}
 
 
@@ -82,8 +83,8 @@ def raw(server: Server, method: str, path: str, head: str, body: bytes = b"") ->
     return response
 
 
-def good(server: Server, method: str, path: str, product_id: str) -> requests.Response:
-    body, whole = GOOD.get(path, b""), path.replace("{id}", product_id) + GOOD_QUERY.get(path, "")
+def good(server: Server, method: str, path: str, parameters: dict[str, str]) -> requests.Response:
+    body, whole = GOOD.get(path, b""), path.format_map(parameters) + GOOD_QUERY.get(path, "")
     return raw(server, method, whole, length(body), body)
 
 
@@ -92,8 +93,8 @@ def length(body: bytes) -> str:
 
 
 PROVOKE: dict[int, Callable[[Server, str, str], requests.Response]] = {
-    200: lambda server, method, path: good(server, method, path, PRODUCT),
-    404: lambda server, method, path: good(server, method, path, "no-such-id"),
+    200: lambda server, method, path: good(server, method, path, KNOWN),
+    404: lambda server, method, path: good(server, method, path, dict.fromkeys(KNOWN, "no-such-one")),
     400: lambda server, method, path: raw(server, method, path, "Content-Length: ten"),
     401: lambda server, method, path: requests.request(
         method, f"http://127.0.0.1:{server.port}{path}", data=GOOD.get(path), timeout=30
@@ -118,7 +119,7 @@ IN_OTHER_TESTS = {429, 500, 503}
 
 
 def check(api: dict[str, Any], path: str, method: str, response: requests.Response) -> None:
-    case = schemathesis.openapi.from_dict(api)[path][method].Case(path_parameters={"id": PRODUCT})
+    case = schemathesis.openapi.from_dict(api)[path][method].Case(path_parameters=KNOWN)
     case.validate_response(response, checks=CONFORMANCE)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from retrieval.artifact.build import open_build
 from service.recommender import Recommender
 from tests.support.catalogues import products_of, write_lines

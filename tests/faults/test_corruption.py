@@ -10,17 +10,20 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from retrieval.artifact.build import open_build
-from retrieval.artifact.store import open_current
+from retrieval.artifact.build import base_of, open_build
+from retrieval.artifact.store import build_ids, open_current
 from retrieval.errors import BadArtifact
 from tests.support.figures import record
-from tests.support.published import current, edit_manifest, publish
+from tests.support.published import DIMENSION, PRODUCTS, current, edit_manifest, publish
 from tests.support.served import answers_of
+from tests.support.updated import ChangingCatalogue, random_changes, random_rows
 
 Damage = Callable[[random.Random, bytes, bytes], bytes]
 MISSING = object()
+DELTA = pytest.param("delta", marks=pytest.mark.slow)
 REPLACEMENTS = [MISSING, None, "x", "", [], {}, [None], {"x": None}, True, -1, 0, 7, 0.5, 1e300, 2**60]
 
 
@@ -80,13 +83,18 @@ DAMAGES: list[Damage] = [
 
 
 class Target:
-    """A root with two builds, of which one is in use, and what that serves."""
+    """A root with two builds, of which one is in use, and what that serves; both may be deltas on a third."""
 
     def __init__(self, root: Path):
         self.root, self.build = root, current(root)
-        (self.other,) = {path for path in root.iterdir() if path.is_dir()} - {self.build}
+        of_kind = [build_id for build_id in build_ids(root) if bool(base_of(root, build_id)) == self.is_delta]
+        (self.other,) = {root / build_id for build_id in of_kind} - {self.build}
         self.answers = answers_of(open_current(root))
         self.files = [*sorted(self.build.iterdir()), root / "CURRENT"]
+
+    @property
+    def is_delta(self) -> bool:
+        return base_of(self.root, self.build.name) is not None
 
     def foreign(self, draw: random.Random, path: Path) -> bytes:
         """What may stand in a file by mistake: the other build's, or another file of this one."""
@@ -109,8 +117,14 @@ class Target:
 
 @pytest.fixture(scope="module", params=["negated"])
 def intact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifacts root; the parameter says how the worst side is searched."""
+    """An artifacts root; the parameter says how the worst side is searched, or that deltas are to be damaged."""
     root = tmp_path_factory.mktemp("intact") / "artifacts"
+    if request.param == "delta":
+        draw = np.random.default_rng(6)
+        catalogue = ChangingCatalogue(root, random_rows(draw, 0, PRODUCTS, DIMENSION))
+        for _ in range(2):
+            catalogue.update(random_changes(draw, catalogue, 2, DIMENSION))
+        return root
     for seed in (1, 0):
         publish(root, seed, worst=request.param)
     return root
@@ -136,7 +150,7 @@ def damaged(path: Path, content: bytes, what: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("rounds", [3, pytest.param(200, marks=pytest.mark.soak)])
-@pytest.mark.parametrize("intact", ["negated", "shared"], indirect=True)
+@pytest.mark.parametrize("intact", ["negated", "shared", DELTA], indirect=True)
 def test_random_damage_is_refused_by_name_or_changes_nothing(target: Target, rounds: int) -> None:
     draw = random.Random(7)
     refused = cases = 0
@@ -149,10 +163,26 @@ def test_random_damage_is_refused_by_name_or_changes_nothing(target: Target, rou
                 with damaged(path, content, damage.__name__):
                     refused += target.refuses(path.name)
     worst = json.loads((target.build / "manifest.json").read_bytes())["index"]["worst"]
-    record(f"random damage, worst side {worst}", cases=cases, refused=refused, served_the_same=cases - refused)
+    subject = "a delta" if target.is_delta else f"worst side {worst}"
+    record(f"random damage, {subject}", cases=cases, refused=refused, served_the_same=cases - refused)
     assert cases >= 200
     assert refused >= 0.9 * cases
     assert not target.refuses()
+
+
+def test_a_base_that_is_missing_or_was_replaced_by_another_build_is_named(tmp_path: Path) -> None:
+    root, draw = tmp_path / "artifacts", np.random.default_rng(6)
+    catalogue = ChangingCatalogue(root, random_rows(draw, 0, PRODUCTS, DIMENSION))
+    base = current(root)
+    catalogue.update(random_changes(draw, catalogue, 2, DIMENSION))
+    base.rename(tmp_path / "away")
+    with pytest.raises(BadArtifact, match=re.escape(f"{base}: cannot be read ([Errno 2] No such file or directory")):
+        open_current(root)
+    publish(tmp_path / "other")
+    shutil.copytree(current(tmp_path / "other"), base)
+    expected = f"{current(root) / 'manifest.json'}: is of a delta on another build {base.name} than {base}"
+    with pytest.raises(BadArtifact, match=re.escape(expected)):
+        open_current(root)
 
 
 def test_two_files_of_a_build_that_were_exchanged(target: Target) -> None:
@@ -201,6 +231,7 @@ def change(manifest: Any, path: tuple[str | int, ...], replacement: Any) -> None
         manifest[path[-1]] = replacement
 
 
+@pytest.mark.parametrize("intact", ["negated", DELTA], indirect=True)
 @pytest.mark.parametrize("replacements", [REPLACEMENTS[:2], pytest.param(REPLACEMENTS, marks=pytest.mark.soak)])
 def test_a_sealed_manifest_with_a_strange_fact(target: Target, replacements: list[Any]) -> None:
     path = target.build / "manifest.json"
@@ -248,7 +279,7 @@ def test_a_file_damaged_after_it_was_verified(target: Target, share: float | Non
             path.unlink()
         else:
             path.write_bytes(intact[: int(share * len(intact))])
-        if path.name == "recall.json":  # nothing that is served
+        if path.name in ("recall.json", "report.html"):  # nothing that is served
             assert answers_of(open_build(target.root, target.build.name, verified=True)) == target.answers
         else:
             with pytest.raises(BadArtifact, match=re.escape(path.name)):

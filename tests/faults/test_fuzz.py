@@ -33,7 +33,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from tests.support.api import JSON, NDJSON
 from tests.support.catalogues import products_of, write_lines
 from tests.support.figures import record

@@ -8,11 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.crash_harness import POINTERS, CrashHarness, CrashHarnesses, Tally, crash_harnesses
+from tests.support.crash_harness import (
+    KILLED,
+    CrashHarness,
+    CrashHarnesses,
+    crash_harnesses,
+    cut_the_power,
+    settle,
+)
 from tests.support.fault_injection import READING, Outcome
-from tests.support.figures import record
 
-KILLED, CUT_SHORT = -signal.SIGKILL, -signal.SIGXFSZ
+CUT_SHORT = -signal.SIGXFSZ
 KINDS = {
     "default": (),
     "shared": ("--worst", "shared"),
@@ -50,11 +56,6 @@ def changes_of(harness: CrashHarness) -> list[int]:
     return [at for at, name in enumerate(operations_of(harness, "default")) if name not in READING]
 
 
-def settle(subject: str, tally: Tally) -> None:
-    record(subject, **tally.figures)
-    assert tally.failed == []
-
-
 def kill_at(
     kind: str, after: Callable[[CrashHarness, Outcome], None] = lambda *_: None
 ) -> Callable[[CrashHarness, int], bool]:
@@ -67,14 +68,6 @@ def kill_at(
         return is_new
 
     return kill
-
-
-def cut_the_power(harness: CrashHarness, outcome: Outcome) -> None:
-    """Empty every file that the builder wrote and had not synced."""
-    for path in harness.root.rglob("*"):
-        kept = harness.baseline.old in (path.parent.name, path.read_text().strip() if path.name in POINTERS else None)
-        if path.is_file() and not kept and path.stat().st_ino not in outcome.synced:
-            path.write_bytes(b"")
 
 
 def test_a_builder_killed_at_any_change_to_files(harnesses: CrashHarnesses) -> None:

@@ -148,10 +148,10 @@ def test_messages_reach_any_console(tmp_path: Path, root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_huge_row_does_not_stop_a_build_for_its_picture(root: Path) -> None:
+def test_a_huge_row_does_not_stop_a_build_for_its_report(root: Path) -> None:
     done = run("index_builder", "--products", DATA / "huge_row.jsonl", "--out", root, root=root)
     assert (done.returncode, done.stderr) == (0, b"")
     build = open_current(root)
     norms = json.loads((root / build.id / "recall.json").read_bytes())["catalogue"]["norms"]
     assert 1e200 < norms["100%"] < 1e202
-    assert "recall.svg" in build.manifest.files
+    assert "report.html" in build.manifest.files

@@ -54,10 +54,14 @@ def test_the_index_tells_what_is_served(api: Api, sample_build: Build) -> None:
             },
             "filterable": [
                 {"name": "cuisine", "type": "keyword", "values": 30, "coverage": 1.0},
+                {"name": "section", "type": "keyword", "values": 5, "coverage": 1.0},
+                {"name": "foods", "type": "list of keyword", "values": 182, "coverage": 2322 / 2460},
+                {"name": "tags", "type": "list of keyword", "values": 15, "coverage": 964 / 2460},
                 {"name": "description", "type": "keyword", "values": 2460, "coverage": 1.0},
             ],
             "embedding_model": SAMPLE_MODEL,
             "quality": asdict(sample_build.manifest.quality),
+            "delta": None,
         },
     )
 

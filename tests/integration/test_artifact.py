@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from index_builder.kinds.negation import negate
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from retrieval.artifact import store
 from retrieval.artifact.store import draft, open_current
 from retrieval.errors import BadCatalogue
@@ -23,7 +23,7 @@ from retrieval.search.kinds import exact_rows
 from retrieval.vectors import unit_vectors
 from tests.support.published import DIMENSION, PRODUCTS, current, edit_manifest, file_facts, manifest_checksum, publish
 
-REPORT = {"recall.json"}  # holds the times that searches took
+REPORT = {"recall.json", "report.html"}  # with the times that searches took
 
 
 @pytest.fixture

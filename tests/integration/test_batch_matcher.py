@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from service.errors import BadBatch
 from service.offline.matcher import SPARK_SCHEMA, BatchMatcher
 from service.offline.record_batches import ANSWERS

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from index_builder.tuning.recall import summarise
 from retrieval.artifact.build import Build
 from retrieval.artifact.manifest import Source
@@ -108,6 +108,7 @@ def test_an_exact_build_measures_and_records_recall_one(build_of: BuildOf, facto
         "worst": "negated",
         "search": {"best": exact, "worst": exact},
         "filtered": [],
+        "uneven": [],
     }
     side = [vars(summarise(np.ones(300), k)) for k in (10, 100)]
     assert [(at_k["k"], at_k["users"], at_k["mean"]) for at_k in side] == [(10, 300, 1.0), (100, 300, 1.0)]

@@ -1,6 +1,5 @@
 """A builder that dies or runs out of disk half way leaves the old build in use."""
 
-import importlib
 import os
 import resource
 import signal
@@ -8,24 +7,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from retrieval.artifact.store import open_current
 from tests.support.catalogues import products_of, write_lines
 
 TOP = Path(__file__).parent.parent.parent
 DRAW = np.random.default_rng(0)
 SECONDS = 30
-BUILDER = """
-import sys
-sys.modules["matplotlib.figure"] = None  # a picture would take longer than the rest
-from index_builder.__main__ import main
-sys.exit(main())
-"""
 
 
 @pytest.fixture
@@ -43,7 +35,7 @@ def builder(root: Path, products: Path, largest_file: int | None = None, *more: 
         if largest_file:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
-    command = [sys.executable, "-c", BUILDER, "--products", str(products), "--out", str(root), *more]
+    command = [sys.executable, "-m", "index_builder", "--products", str(products), "--out", str(root), *more]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.Popen(command, cwd=TOP, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=limit)
 
@@ -84,31 +76,3 @@ def test_a_builder_that_is_killed_leaves_a_draft_that_the_next_one_removes(tmp_p
     check_old_build(root, old)
     newer = build(BuildRequest(products=tmp_path / "old", out=root)).build_id
     assert sorted(path.name for path in root.iterdir()) == sorted([old, newer, "CURRENT", "HISTORY"])
-
-
-@pytest.mark.parametrize("installed", [True, False], ids=["with matplotlib", "without"])
-def test_the_picture_is_drawn_where_matplotlib_is(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
-) -> None:
-    if installed:
-        monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
-    manifest = build(BuildRequest(products=tmp_path / "old", out=root))
-    picture = root / manifest.build_id / "recall.svg"
-    assert picture.exists() == ("recall.svg" in manifest.files) == installed
-    assert not installed or "</svg>" in picture.read_text()
-
-
-def test_a_picture_that_cannot_be_drawn_is_left_out_with_a_word(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def save_half(_figure: Any, path: Path) -> None:
-        path.write_text("<svg>")
-        raise ValueError("supplied range is not finite")
-
-    monkeypatch.delitem(sys.modules, "matplotlib.figure")
-    monkeypatch.setattr(importlib.import_module("matplotlib.figure").Figure, "savefig", save_half)
-    manifest = build(BuildRequest(products=tmp_path / "old", out=root))
-    assert open_current(root).id == manifest.build_id
-    assert "recall.svg" not in manifest.files
-    assert not (root / manifest.build_id / "recall.svg").exists()
-    assert capsys.readouterr().err == "recall.svg is left out: supplied range is not finite\n"

@@ -44,12 +44,12 @@ def run(*arguments: object, largest_file: int | None = None) -> subprocess.Compl
     )
 
 
-def test_a_build_is_summed_up_in_ten_lines(products: Path, root: Path) -> None:
+def test_a_build_is_summed_up_in_eleven_lines(products: Path, root: Path) -> None:
     done = run("--products", products, "--out", root)
     build = open_current(root)
     megabytes = build.manifest.size_bytes / 1e6
     assert (done.returncode, done.stderr) == (0, "")
-    *lines, last = done.stdout.splitlines()
+    *lines, size, report = done.stdout.splitlines()
     quality = build.manifest.quality
     assert quality
     assert lines == [
@@ -68,7 +68,8 @@ def test_a_build_is_summed_up_in_ten_lines(products: Path, root: Path) -> None:
         f"duplicates  {quality.near_duplicates.vectors} of 1,200 distinct vectors have a cosine of 0.999 or more "
         "with another",
     ]
-    assert re.fullmatch(rf"size        {megabytes:.1f} MB, built in \d+\.\d s", last)
+    assert re.fullmatch(rf"size        {megabytes:.1f} MB, built in \d+\.\d s", size)
+    assert report == f"report      {root / build.id / 'report.html'}"
 
 
 def test_dropped_rows_and_given_users_are_in_the_summary(

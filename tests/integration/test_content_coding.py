@@ -212,7 +212,11 @@ def test_large_answers_to_questions_without_a_body_are_compressed_too(served: Ap
 
 
 def test_small_answers_and_pages_with_an_etag_go_out_as_they_are(served: Api) -> None:
-    for method, path, body in (("POST", "/infer", user_json()), ("GET", "/explorer.js", None), ("GET", "/", None)):
+    for method, path, body in (
+        ("POST", "/infer", user_json()),
+        ("GET", "/static/explorer/explorer.js", None),
+        ("GET", "/", None),
+    ):
         plain = served.request(method, path, body)
         answer = served.request(method, path, body, {"Accept-Encoding": "gzip"})
         assert (answer.status, answer.body) == (200, plain.body)

@@ -28,6 +28,7 @@ FILES = [
     "map.json",
     "sample_users.json",
     "recall.json",
+    "report.html",
 ]
 ALIKE = {  # in both of the intact builds
     "recall.json",

@@ -1,21 +1,29 @@
 """What stands in deploy/ fits Kubernetes' schema, the image and the code."""
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
+import numpy as np
 import pytest
 import yaml
 
 from index_builder.__main__ import _parser as builder_parser
+from retrieval.artifact.build import base_of
+from retrieval.artifact.store import current_build_id, open_current
 from service.__main__ import _parser as service_parser
 from service.http.openapi import OPERATIONS
 from service.settings import SCHEMA, Settings, read_milvus, read_settings
 from service.workers.server import STOPPING_BUSY_TIMEOUT_SECONDS
+from tests.support.catalogues import write_lines
+from tests.support.published import publish
+from tests.support.updated import random_rows
 
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY, DOCKERFILE = ROOT / "deploy", (ROOT / "Dockerfile").read_text()
@@ -176,7 +184,7 @@ def test_only_the_builders_may_write_builds_and_counters_go_to_memory() -> None:
         for mount in container["volumeMounts"]
         if mount["name"] == "artifacts" and not mount.get("readOnly")
     }
-    assert writable == {"jetmlett-build-index", "jetmlett-sample-index"}
+    assert writable == {"jetmlett-build-index", "jetmlett-sample-index", "jetmlett-apply-changes"}
     volumes = {volume["name"]: volume for volume in SERVICE_POD["volumes"]}
     [shared_memory] = [mount for mount in SERVICE["volumeMounts"] if mount["mountPath"] == "/dev/shm"]
     assert volumes[shared_memory["name"]]["emptyDir"]["medium"] == "Memory"
@@ -184,7 +192,8 @@ def test_only_the_builders_may_write_builds_and_counters_go_to_memory() -> None:
 
 
 def test_claims_named_by_pods_exist() -> None:
-    claims = {document["metadata"]["name"] for document in documents(DEPLOY / "kubernetes" / "claims.yaml")}
+    everything = [document for path in MANIFESTS for document in documents(path)]
+    claims = {each["metadata"]["name"] for each in everything if each["kind"] == "PersistentVolumeClaim"}
     named = {
         volume["persistentVolumeClaim"]["claimName"]
         for pod in PODS.values()
@@ -200,6 +209,87 @@ def test_the_cron_job_calls_the_builder_with_options_it_knows() -> None:
     options = builder_parser().parse_args(container["args"])
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert {str(options.products.parent), str(options.out)} == mounts
+
+
+def test_what_applies_changes_is_one_script_for_kubernetes_and_compose() -> None:
+    script = (DEPLOY / "apply-changes.sh").read_text()
+    assert only("ConfigMap")["data"] == {"apply-changes.sh": script}
+    [container] = PODS["jetmlett-apply-changes"]["spec"]["containers"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert container["command"] == [
+        "sh",
+        f"{mounts['script']}/apply-changes.sh",
+        mounts["changes"],
+        mounts["artifacts"],
+    ]
+    [document] = documents(DEPLOY / "compose.changes.yaml")
+    service = document["services"]["apply-changes"]
+    targets = [volume.split(":")[-2 if volume.endswith(":ro") else -1] for volume in service["volumes"]]
+    assert service["entrypoint"] == ["sh", *targets]
+    assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    """A directory where changes arrive, beside artifacts of thirty products."""
+    publish(tmp_path / "artifacts")
+    (tmp_path / "changes").mkdir()
+    return tmp_path / "changes"
+
+
+def apply_changes(inbox: Path) -> int:
+    """Apply what has arrived, and return the exit code."""
+    script, artifacts = DEPLOY / "apply-changes.sh", inbox.with_name("artifacts")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "ONCE": "1"}
+    return subprocess.run(["sh", script, inbox, artifacts], cwd=ROOT, env=environment, check=False).returncode
+
+
+@pytest.mark.slow
+def test_changes_are_published_in_the_order_of_their_names_and_bad_ones_are_put_aside(inbox: Path) -> None:
+    root = inbox.with_name("artifacts")
+    write_lines(inbox / "2.jsonl", [{"id": "p1", "set": {"season": 7}}, {"id": "p2", "delete": True}])
+    write_lines(inbox / "1 first.jsonl", [{"id": "p1", "set": {"season": 6}}])
+    write_lines(inbox / "3.jsonl", [{"id": "p2", "delete": True}])
+    write_lines(inbox / "4.jsonl", [{"id": "new", "name": "new", "vector": [1, 2, 3, 4, 5]}])
+    write_lines(inbox / "ignored.txt", ["{"])
+    assert apply_changes(inbox) == 0
+    products = open_current(root).products
+    assert [products.position(identifier) for identifier in ("p1", "p2", "new")] == [1, None, 30]
+    assert products[1]["season"] == 7
+    assert sorted(path.name for path in (inbox / "applied").iterdir()) == ["1 first.jsonl", "2.jsonl", "4.jsonl"]
+    assert sorted(path.name for path in (inbox / "refused").iterdir()) == ["3.jsonl", "3.jsonl.txt"]
+    assert "line 1: no product has the id 'p2'" in (inbox / "refused" / "3.jsonl.txt").read_text()
+    assert sorted(path.name for path in inbox.iterdir()) == ["applied", "ignored.txt", "refused"]
+
+
+@pytest.mark.slow
+def test_changes_that_were_published_before_a_crash_are_not_published_again(inbox: Path) -> None:
+    root = inbox.with_name("artifacts")
+    write_lines(inbox / "1.jsonl", [{"id": "p2", "delete": True}])
+    assert apply_changes(inbox) == 0
+    published = current_build_id(root)
+    (inbox / "applied" / "1.jsonl").rename(inbox / "1.jsonl")
+    assert apply_changes(inbox) == 0
+    assert current_build_id(root) == published
+    assert [path.name for path in (inbox / "applied").iterdir()] == ["1.jsonl"]
+
+
+@pytest.mark.slow
+def test_changes_wait_where_the_artifacts_are_at_fault_and_a_merge_makes_room_for_more(inbox: Path) -> None:
+    root = inbox.with_name("artifacts")
+    base = current_build_id(root)
+    rows = random_rows(np.random.default_rng(1), 100, 400, 5)
+    write_lines(inbox / "1.jsonl", rows[:200])
+    write_lines(inbox / "2.jsonl", rows[200:])
+    (root / base).rename(root / "away")
+    assert apply_changes(inbox) == 1
+    assert {path.name for path in inbox.iterdir()} == {"1.jsonl", "2.jsonl", "applied", "refused"}
+    (root / "away").rename(root / base)
+    while list(inbox.glob("*.jsonl")):
+        assert apply_changes(inbox) == 0
+    assert len(list((inbox / "applied").iterdir())) == 2
+    assert base_of(root, current_build_id(root)) != base
+    assert len(open_current(root).products) == 430
 
 
 def test_one_revision_of_the_image_runs_everywhere() -> None:

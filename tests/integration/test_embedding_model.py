@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from index_builder.__main__ import main as build_main
-from retrieval.artifact.build import _open_pair, open_build
+from retrieval.artifact.build import open_build, open_pair
 from retrieval.artifact.store import current_build_id
 from retrieval.errors import BadArtifact, BadLabel
 from service.__main__ import main as service_main
@@ -219,5 +219,5 @@ def test_the_command_and_the_matcher_take_the_name(
 def test_a_delta_of_another_model_than_its_base_is_refused(root: Path) -> None:
     base = open_build(root, publish(root, embedding_model="m-1").build_id)
     with pytest.raises(BadArtifact) as error:
-        _open_pair(current(root), replace(base.manifest, embedding_model="m-2"), base)
+        open_pair(current(root), replace(base.manifest, embedding_model="m-2"), base)
     assert str(error.value) == "manifest.json: names the embedding model 'm-2', its base 'm-1'"

@@ -51,13 +51,21 @@ def unit_mean(sample: SampleProducts, ids: list[str]) -> np.ndarray:
     return unit(sample.vectors[[sample.positions[identifier] for identifier in ids]]).mean(axis=0)
 
 
-def check_similar(sample: SampleProducts, answer: dict[str, Any], ids: list[str], k: int, left_out: set[str]) -> None:
+def check_similar(
+    sample: SampleProducts,
+    answer: dict[str, Any],
+    ids: list[str],
+    k: int,
+    left_out: set[str],
+    negative: list[str] | None = None,
+) -> None:
+    vector = 2 * unit_mean(sample, ids) - unit_mean(sample, negative) if negative else unit_mean(sample, ids)
     kept = [i for i, row in enumerate(sample.rows) if row["id"] not in left_out]
     place = {sample.rows[i]["id"]: nth for nth, i in enumerate(kept)}
     oracle = Oracle(sample.vectors[kept])
     for side in ("best", "worst"):
         positions, scores = ([match[key] for match in answer[side]] for key in ("id", "score"))
-        oracle.check(unit_mean(sample, ids), side, [place[identifier] for identifier in positions], scores, k)
+        oracle.check(vector, side, [place[identifier] for identifier in positions], scores, k)
         assert all(match["name"] == sample.rows[sample.positions[match["id"]]]["name"] for match in answer[side])
 
 
@@ -91,7 +99,7 @@ class TestPrefix:
     @pytest.mark.parametrize(
         ("query", "faults"),
         [
-            ("", [Fault("/prefix", "missing", "prefix is missing")]),
+            ("", [Fault("/prefix", "missing", "prefix is missing, and so is contains")]),
             ("prefix=p&limit=0", [Fault("/limit", "range", "limit must be from 1 to 100, not 0")]),
             ("prefix=p&limit=101", [Fault("/limit", "range", "limit must be from 1 to 100, not 101")]),
             ("prefix=p&limit=ten", [Fault("/limit", "type", "limit must be an integer, not a string")]),
@@ -142,10 +150,61 @@ class TestSimilar:
         assert [match["score"] for match in answer["best"]] == pytest.approx(np.sort(expected)[::-1][1:4], abs=1e-3)
         assert answer["worst"][0]["id"] == f"it's {expected.argmin()}"
 
+    def test_negative_products_lead_away_and_are_left_out(self, api: Api, sample_products: SampleProducts) -> None:
+        for ids, negative in ((["pizza-38"], ["pizza-07"]), (["pizza-38", "wine-10"], ["thai-01", "pizza-07"])):
+            answer = post(api, "/similar", ids=ids, negative=[*negative, negative[0]], k=12, exclude=["pizza-01"])
+            left_out = {*ids, *negative, "pizza-01"}
+            check_similar(sample_products, answer, ids, 12, left_out, negative)
+        assert post(api, "/similar", ids=ids, negative=[]) == post(api, "/similar", ids=ids)
+
+    def test_negative_products_are_left_out_of_lists_with_every_option(self, api: Api) -> None:
+        options = {"filter": {"cuisine": "pizza"}, "max_per": {"cuisine": 4}, "diversity": 0.3, "fields": ["cuisine"]}
+        plain = post(api, "/similar", ids=["pizza-38"], negative=["pizza-07"], filter=options["filter"], k=9)
+        answer = post(api, "/similar", ids=["pizza-38"], negative=["pizza-07"], k=9, explain=True, **options)
+        assert answer["matched"] == plain["matched"] == 82
+        assert answer["best"][0] == {**plain["best"][0], "fields": {"cuisine": "pizza"}}
+        for side in ("best", "worst"):
+            assert len(answer[side]) == 4
+            assert not {"pizza-38", "pizza-07"} & {match["id"] for match in answer[side] + plain[side]}
+
+    def test_products_that_cancel_out_with_negative_ones_have_no_direction(
+        self, build_of: Callable[..., Build], api_over: ApiOver
+    ) -> None:
+        vectors = {"a": [0.5, 0.75**0.5], "b": [0.5, -(0.75**0.5)], "c": [3, 0], "d": [-1, 0]}
+        rows = [{"id": name, "name": name, "vector": vector} for name, vector in vectors.items()]
+        api = api_over(Recommender(engine_of(build_of(rows))))
+        answer = api.post("/similar", b'{"ids": ["a", "b"], "negative": ["c"]}')
+        detail = "ids and negative cancel out, which has no direction"
+        refused(answer, Fault("/negative", "vector_zero", detail))
+        found = post(api, "/similar", ids=["c", "d"], negative=["a"])  # Their mean alone has no direction.
+        assert [match["id"] for match in found["best"]] == ["b"]
+
     @pytest.mark.parametrize(
         ("body", "faults"),
         [
             ("{}", [Fault("/ids", "missing", "ids is missing")]),
+            (
+                '{"ids": ["pizza-38", "pizza-07"], "negative": ["pizza-01", "pizza-07", "pizza-38"]}',
+                [
+                    Fault("/negative/1", "value", "negative element 1 is in ids too: 'pizza-07'"),
+                    Fault("/negative/2", "value", "negative element 2 is in ids too: 'pizza-38'"),
+                ],
+            ),
+            (
+                '{"ids": ["pizza-38", "x"], "negative": ["y", "pizza-01"]}',
+                [
+                    Fault("/ids/1", "unknown_id", "ids element 1 is the id of no product: 'x'"),
+                    Fault("/negative/0", "unknown_id", "negative element 0 is the id of no product: 'y'"),
+                ],
+            ),
+            (
+                '{"ids": ["pizza-38"], "negative": "x"}',
+                [Fault("/negative", "type", "negative must be a list of product ids, not a string")],
+            ),
+            (
+                json.dumps({"ids": ["pizza-38"], "negative": ["pizza-01"] * 1001}),
+                [Fault("/negative", "range", "negative must have from 0 to 1000 product ids, not 1001")],
+            ),
             ('{"ids": null}', [Fault("/ids", "null", "ids must not be null")]),
             ('{"ids": "x"}', [Fault("/ids", "type", "ids must be a list of product ids, not a string")]),
             ('{"ids": []}', [Fault("/ids", "range", "ids must have from 1 to 1000 product ids, not 0")]),
@@ -306,19 +365,23 @@ def test_an_engine_that_looks_nothing_up_says_so(api_over: ApiOver, method: str,
 
 PAGES = {
     "/": "text/html; charset=utf-8",
-    "/explorer.css": "text/css; charset=utf-8",
-    "/explorer.js": "text/javascript; charset=utf-8",
-    "/explorer.svg": "image/svg+xml",
+    "/docs": "text/html; charset=utf-8",
+    "/static/explorer/explorer.css": "text/css; charset=utf-8",
+    "/static/explorer/explorer.js": "text/javascript; charset=utf-8",
+    "/static/explorer/explorer.svg": "image/svg+xml",
+    "/static/docs/docs.css": "text/css; charset=utf-8",
+    "/static/docs/docs.js": "text/javascript; charset=utf-8",
 }
-FILES = Path(__file__).parent.parent.parent / "service" / "http" / "static" / "explorer"
+STATIC = Path(__file__).parent.parent.parent / "service" / "http" / "static"
+HTML = {"/": "explorer/explorer.html", "/docs": "docs/docs.html"}
 
 
 class TestPages:
     @pytest.mark.parametrize("path", PAGES)
     def test_a_page_comes_from_its_file_and_may_load_nothing_from_elsewhere(self, api: Api, path: str) -> None:
         answer = api.get(path)
-        name = "explorer.html" if path == "/" else path[1:]
-        assert (answer.status, answer.body) == (200, (FILES / name).read_bytes())
+        name = HTML.get(path) or path.removeprefix("/static/")
+        assert (answer.status, answer.body) == (200, (STATIC / name).read_bytes())
         headers = {name: answer.headers[name] for name in ("Content-Type", "Cache-Control", "X-Content-Type-Options")}
         assert headers == {
             "Content-Type": PAGES[path],
@@ -339,12 +402,24 @@ class TestPages:
         assert (changed.status, changed.body) == (200, api.get(path).body)
 
     def test_no_page_names_another_host(self) -> None:
-        addresses = {name for path in FILES.iterdir() for name in re.findall(r"https?://[^\s\"']+", path.read_text())}
+        files = [path for page in HTML.values() for path in (STATIC / page).parent.iterdir()]
+        addresses = {name for path in files for name in re.findall(r"https?://[^\s\"']+", path.read_text())}
         assert addresses == {"http://www.w3.org/2000/svg"}  # a name, which nobody loads
+
+    def test_pages_and_scripts_name_everything_relative_to_the_page(self) -> None:
+        """A proxy may serve them under a prefix."""
+        for page in HTML.values():
+            for path in (STATIC / page).parent.iterdir():
+                found = re.findall(r"(?:href|src|from|import|fetch)\W{1,3}[\"'`]/[^\"'`]*", path.read_text())
+                assert found == [], path.name
+
+    @pytest.mark.parametrize("path", ["/static/x.js", "/static/openapi.json", "/static/../openapi.py", "/explorer.js"])
+    def test_no_other_file_is_served(self, api: Api, path: str) -> None:
+        assert api.get(path).status == 404
 
     def test_with_api_keys_pages_are_open_and_answers_are_not(self, served_api_over: ApiOver) -> None:
         api = served_api_over(api_keys=("secret",))
-        assert [api.get(path).status for path in PAGES] == [200] * 4
+        assert {path: api.get(path).status for path in PAGES} == dict.fromkeys(PAGES, 200)
         assert api.get("/products?prefix=p").status == 401
         assert api.get("/samples").headers["Content-Type"] == PROBLEM
         key = {"X-API-Key": "secret"}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from retrieval.artifact.build import Build
+from retrieval.search.filters.language import parse_filter
 from retrieval.vectors import unit_vectors
 from service.engines.base import SearchEngine
 from service.errors import EngineUnavailable, TooLarge
@@ -17,6 +18,7 @@ from service.settings import MILVUS_INDEXES, MilvusSettings
 from tests.support.catalogues import products_of
 from tests.support.engine_contract import EngineContract, Products, positions
 from tests.support.engines import engine_of
+from tests.support.field_contract import FieldContract
 from tests.support.matches import found_by, matches_of, user_row
 from tests.support.milvus import MilvusServer, on_milvus
 
@@ -44,6 +46,13 @@ def engine_over(milvus: MilvusServer, tmp_path: Path, build_of: Callable[..., Bu
 
 class TestMilvus(EngineContract):
     batch_sizes = (2, 19, 60)
+
+
+class TestFields(FieldContract):
+    @pytest.fixture
+    def catalogue_size(self, milvus: MilvusServer) -> int:
+        """More products than a server scans without its indexes; Lite takes long for so many."""
+        return 1_500 if milvus.is_standalone else 90
 
 
 def test_the_info_tells_what_is_served(engine_over: EngineOver, tmp_path: Path) -> None:
@@ -102,6 +111,37 @@ def test_an_approximate_index_finds_nearly_all_and_scores_them_exactly(engine_ov
     assert recall_of(engine, vectors, draw.normal(size=(3, 32)), 1500) >= 0.98  # more than a third of the lists hold
 
 
+@pytest.mark.parametrize("index", APPROXIMATE)
+def test_an_approximate_index_finds_nearly_all_that_match_also_where_a_side_dislikes_the_filter(
+    engine_over: EngineOver, index: str, milvus: MilvusServer
+) -> None:
+    if not milvus.is_standalone:
+        pytest.skip("Lite has indexes of its own")
+    draw = np.random.default_rng(9)
+    vectors = unit_vectors(draw.normal(size=(3000, 16))).astype(np.float64)
+    users = unit_vectors(
+        draw.normal(size=(10, 16)) + 4 * np.eye(16)[0]
+    )  # They like what the first filter lets through.
+    liked = {"liked": vectors[:, 0] > 0.25, "few": np.arange(3000) % 300 == 7, "most": np.arange(3000) % 50 != 7}
+    rows = [
+        {**row, **{name: bool(mask[i]) for name, mask in liked.items()}} for i, row in enumerate(products_of(vectors))
+    ]
+    engine: Any = engine_over(rows, index)
+    for name, mask in liked.items():
+        kept = np.flatnonzero(mask)
+        tree = parse_filter({name: True}, engine.vocabulary)
+        *sides, matched = engine.search_matching(users, 10, tree)
+        assert matched == len(kept)
+        found = 0
+        for sign, side in zip((1.0, -1.0), sides, strict=True):
+            for user, positions_found, scores in zip(users, side.positions, side.scores, strict=True):
+                cosines = vectors[kept] @ user
+                assert np.isin(positions_found, kept).all()
+                np.testing.assert_allclose(scores, vectors[positions_found] @ user, rtol=0, atol=1e-6)
+                found += len({*positions_found} & {*kept[np.argsort(-sign * cosines)[:10]]})
+        assert found >= 0.98 * 2 * 10 * len(users)
+
+
 def test_a_deep_search_of_a_graph_finds_nearly_all(engine_over: EngineOver, milvus: MilvusServer) -> None:
     if not milvus.is_standalone:
         pytest.skip("Lite takes minutes to build a graph of so many")
@@ -154,7 +194,7 @@ def test_more_matches_than_milvus_finds_at_once_are_refused(
     monkeypatch.setattr(milvus_engine, "MILVUS_MAX_MATCHES", 40)
     user = unit_vectors(np.ones((1, 3)))
     assert [len(side) for side in found_by(engine, user, 40)[0].values()] == [40, 40]
-    with pytest.raises(TooLarge, match=r"^k and exclude ask for 41 matches, Milvus finds 40 at once$"):
+    with pytest.raises(TooLarge, match=r"^k, exclude and max_per ask for 41 matches, Milvus finds 40 at once$"):
         engine.search(user, 41)
 
 

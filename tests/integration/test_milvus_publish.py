@@ -13,7 +13,8 @@ from service.errors import CannotPublish, EngineUnavailable
 from service.settings import MilvusSettings
 from tests.support.catalogues import products_of, write_lines
 from tests.support.milvus import MilvusServer, on_milvus
-from tests.support.published import PRODUCTS, publish
+from tests.support.published import DIMENSION, PRODUCTS, publish
+from tests.support.updated import ChangingCatalogue, random_changes, random_rows
 
 pytestmark = on_milvus
 
@@ -74,6 +75,22 @@ def test_the_alias_names_a_collection_of_the_whole_build(run: Publish, cluster: 
     assert np.array([row["vector"] for row in rows], np.float32).tolist() == expected.tolist()
 
 
+def test_a_base_and_its_delta_become_a_collection_of_the_products_that_there_are(
+    run: Publish, cluster: Any, root: Path, alias: str, tmp_path: Path
+) -> None:
+    draw = np.random.default_rng(2)
+    catalogue = ChangingCatalogue(root, random_rows(draw, 0, PRODUCTS, DIMENSION))
+    catalogue.update(random_changes(draw, catalogue, 4, DIMENSION))
+    catalogue.full_build(tmp_path / "full")
+    full, name = open_current(tmp_path / "full"), collection_of(alias, root)
+    assert run() == (0, f"published   {name}: {PRODUCTS} products, FLAT, named by {alias}\n", "")
+    rows = cluster.call("query", name, filter="position >= 0", output_fields=["head", "vector"])
+    rows = sorted(rows, key=lambda row: row["position"])
+    assert [row["position"] for row in rows] == list(range(PRODUCTS))
+    assert [row["head"].encode() for row in rows] == full.products.prefixes(np.arange(PRODUCTS))
+    assert np.array([row["vector"] for row in rows], np.float32).tolist() == full.vectors(np.arange(PRODUCTS)).tolist()
+
+
 def test_publishing_twice_changes_nothing(run: Publish, cluster: Any, root: Path, alias: str) -> None:
     assert run()[0] == 0
     name = collection_of(alias, root)
@@ -94,7 +111,8 @@ def test_the_replaced_collection_stays_and_older_ones_go(run: Publish, cluster: 
 def test_what_a_killed_publish_has_left_is_replaced(run: Publish, cluster: Any, root: Path, alias: str) -> None:
     name = collection_of(alias, root)
     cluster.create(name, 5, 1)
-    cluster.insert(name, 0, [b'{"id":"x","name":"x"'], np.ones((1, 5), np.float32))
+    texts = {"id": "x", "head": '{"id":"x","name":"x"', "further": "}", "about": ""}
+    cluster.insert(name, [{"position": 0, **texts, "vector": np.ones(5, np.float32)}])
     assert run()[0] == 0
     assert cluster.target() == name
     assert cluster.count(name) == PRODUCTS
@@ -131,11 +149,7 @@ def test_products_that_got_lost_fail_the_publish(
     from service.engines.milvus_cluster import Cluster
 
     insert = Cluster.insert
-    monkeypatch.setattr(
-        Cluster,
-        "insert",
-        lambda self, name, first, prefixes, vectors: insert(self, name, first, prefixes[1:], vectors[1:]),
-    )
+    monkeypatch.setattr(Cluster, "insert", lambda self, name, rows: insert(self, name, [rows[0], *rows[2:]]))
     name = collection_of(alias, root)
     expected = f"error: {name}: holds 29 products, the build 30\nnothing was published\n"
     assert run() == (1, "", expected)
@@ -148,11 +162,12 @@ def test_wrong_answers_fail_the_publish(
     from service.engines.milvus_cluster import Cluster
 
     insert = Cluster.insert
-    monkeypatch.setattr(
-        Cluster,
-        "insert",
-        lambda self, name, first, prefixes, vectors: insert(self, name, first, prefixes, vectors[::-1]),
-    )
+
+    def insert_mixed_up(self: Any, name: str, rows: list[dict[str, Any]]) -> None:
+        vectors = [row["vector"] for row in rows]
+        insert(self, name, [{**row, "vector": vector} for row, vector in zip(rows, vectors[::-1], strict=True)])
+
+    monkeypatch.setattr(Cluster, "insert", insert_mixed_up)
     code, _, message = run()
     assert code == 1
     name = collection_of(alias, root)
@@ -171,7 +186,7 @@ def test_a_build_in_use_is_not_given_another_index(run: Publish, cluster: Any, r
 
 
 def test_a_product_whose_name_milvus_cannot_keep_fails_the_publish(milvus: MilvusServer, tmp_path: Path) -> None:
-    from index_builder.pipeline import BuildRequest, build
+    from index_builder.pipelines.build import BuildRequest, build
     from service.engines.milvus_publish import Layout
     from service.engines.milvus_publish import publish as publish_to_milvus
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from service.__main__ import main
 from service.recommender import Recommender
 from tests.support.catalogues import products_of, write_lines
@@ -219,13 +219,27 @@ def test_json_lines_need_no_pyarrow_and_parquet_says_that_it_does(tmp_path: Path
     assert printed == (0, f"{output}: 3 users; 0 have an error\n", "")
     code, out, err = run_command(artifacts, source, tmp_path / "m.parquet", PYTHONPATH=path)
     assert (code, out) == (1, "")
-    assert err == "error: writing Parquet needs pyarrow: pip install 'jetmlett[parquet]'\n"
+    assert (
+        err == "error: writing Parquet needs pyarrow: `pip install pyarrow`, or `make install-parquet` in a checkout\n"
+    )
     pq.write_table(pa.Table.from_pylist(small_users(1)), tmp_path / "users.parquet")
     code, out, err = run_command(artifacts, tmp_path / "users.parquet", tmp_path / "m.jsonl", PYTHONPATH=path)
     assert (code, out) == (1, "")
     assert err == (
-        f"error: {tmp_path / 'users.parquet'}: reading Parquet needs pyarrow: pip install 'jetmlett[parquet]'\n"
+        f"error: {tmp_path / 'users.parquet'}: reading Parquet needs pyarrow: `pip install pyarrow`,"
+        " or `make install-parquet` in a checkout\n"
     )
+
+
+def test_a_gap_in_a_column_of_k_is_the_default(tmp_path: Path, artifacts: Path) -> None:
+    plain = [{name: user[name] for name in ("name", "vector")} for user in small_users(3)]
+    users = [{**user, "k": k} for user, k in zip(plain, (2.0, None, 3.0), strict=True)]
+    pq.write_table(pa.Table.from_pylist(users), tmp_path / "users.parquet")
+    run(artifacts, tmp_path / "users.parquet", tmp_path / "m.jsonl", 1, PART_ROWS)
+    answers = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
+    ks = [{"k": 2}, {}, {"k": 3}]
+    expected = answers_of(tmp_path, artifacts, [{**user, **k} for user, k in zip(plain, ks, strict=True)])
+    assert answers == expected
 
 
 class Inputs:
@@ -242,7 +256,7 @@ class Inputs:
         pq.write_table(pa.table({"name": ["a"]}), directory / "no vector.parquet")
         pq.write_table(pa.table({"name": [7], "vector": [[1.0]]}), directory / "numbers.parquet")
         pq.write_table(pa.table({"name": ["a"], "vector": ["1 2"]}), directory / "texts.parquet")
-        pq.write_table(pa.table({"name": ["a"], "vector": [[1.0]], "k": [1.0]}), directory / "k.parquet")
+        pq.write_table(pa.table({"name": ["a"], "vector": [[1.0]], "k": ["1"]}), directory / "k.parquet")
         (directory / "zipped.parquet.gz").write_bytes(gzip.compress((directory / "k.parquet").read_bytes()))
 
 
@@ -259,7 +273,7 @@ class Inputs:
         ("no vector.parquet", "m.jsonl", "{in}: needs columns 'name' and 'vector', has name\n"),
         ("numbers.parquet", "m.jsonl", "{in}: column 'name' must hold strings, not int64\n"),
         ("texts.parquet", "m.jsonl", "{in}: column 'vector' must hold lists of numbers, not string\n"),
-        ("k.parquet", "m.jsonl", "{in}: column 'k' must hold integers, not double\n"),
+        ("k.parquet", "m.jsonl", "{in}: column 'k' must hold integers, not string\n"),
         ("zipped.parquet.gz", "m.jsonl", "{in}: a gzipped Parquet file cannot be read; gunzip it first\n"),
         (
             "users.jsonl",

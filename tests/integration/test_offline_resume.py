@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from service.errors import BadBatch
 from tests.support.catalogues import products_of, write_lines
 from tests.support.offline_runs import TOP, command, run, start, write_users

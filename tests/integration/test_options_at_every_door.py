@@ -32,6 +32,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"filter": QUERY, "fields": ["*"], "explain": True},
     {"min_score": 0.3, "max_score": -0.3, "explain": True, "exclude": ["p0", "unknown"]},
     {"filter": {"brand": "nobody's"}, "fields": ["tags"]},
+    {"k": 9, "max_per": {"brand": 1, "tags": 2}, "diversity": 0.4, "explain": True},
+    {"max_per": {"shop.city": 1}, "filter": QUERY, "exclude": ["p1"]},
 ]
 
 
@@ -54,8 +56,10 @@ def infer(api: Api, vector: Any = USER, **options: Any) -> Any:
 @pytest.mark.parametrize("write", [as_json, as_binary])
 @pytest.mark.parametrize("wrap", [json.dumps, lambda value: value], ids=["text", "value"])
 def test_tensors_take_the_options_as_parameters(api: Api, write: Any, wrap: Any) -> None:
-    alone = [infer(api, row.tolist(), k=9, filter=QUERY, exclude=["p1"], min_score=0.1) for row in VECTORS]
-    parameters = {"k": 9, "filter": wrap(QUERY), "exclude": wrap(["p1"]), "min_score": 0.1}
+    options = {"k": 9, "min_score": 0.1, "diversity": 0.3}
+    objects = {"filter": QUERY, "exclude": ["p1"], "max_per": {"brand": 1}}
+    alone = [infer(api, row.tolist(), **options, **objects) for row in VECTORS]
+    parameters = {**options, **{name: wrap(value) for name, value in objects.items()}}
     answer = write(VECTORS, parameters=parameters).to(api)
     header = json.loads(answer.body)
     assert header["parameters"] == {"matched": alone[0]["matched"]}
@@ -83,6 +87,9 @@ def test_tensors_without_a_filter_have_no_parameters(api: Api) -> None:
         ({"filter": "\ud800"}, "/parameters/filter", "must be an object, not a string"),
         ({"exclude": "p1"}, "/parameters/exclude", "must be a list of product ids, not a string"),
         ({"min_score": 2}, "/parameters/min_score", "must be from -1 to 1"),
+        ({"max_per": '{"brand": 0}'}, "/parameters/max_per/brand", "must be at least 1, not 0"),
+        ({"max_per": "brand"}, "/parameters/max_per", "must be an object of fields with a number each, not a string"),
+        ({"diversity": "0.3"}, "/parameters/diversity", "must be a number, not a string"),
     ],
     ids=str,
 )
@@ -98,8 +105,11 @@ def test_a_parameter_that_does_not_fit_is_refused_in_words(
 
 def rows_of(options: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Users as rows with a column for each option, null where it is not said."""
-    names = ["k", "exclude", "filter", "min_score", "max_score", "fields", "explain"]
-    wrapped = [{**each, **({"filter": json.dumps(each["filter"])} if "filter" in each else {})} for each in options]
+    names = ["k", "exclude", "filter", "min_score", "max_score", "max_per", "diversity", "fields", "explain"]
+    wrapped = [
+        {name: json.dumps(value) if name in ("filter", "max_per") else value for name, value in each.items()}
+        for each in options
+    ]
     return [{"name": "ann", "vector": USER, **{name: each.get(name) for name in names}} for each in wrapped]
 
 
@@ -158,12 +168,14 @@ def test_lines_of_an_offline_batch_are_those_of_a_batch(api: Api, artifacts: Pat
 
 
 def test_a_bad_option_in_a_column_fails_only_its_own_user(api: Api, artifacts: Path) -> None:
-    bad = rows_of([{"fields": ["nothing"]}, {"fields": []}, {}])
+    bad = rows_of([{"fields": ["nothing"]}, {"fields": []}, {}, {"max_per": {"price": 1}}, {"diversity": 2.0}])
     found = BatchMatcher(str(artifacts))(pa.Table.from_pylist(bad)).to_pylist()
     assert [row["error_detail"] for row in found] == [
         "fields element 0 is a field of no product: 'nothing'",
         "fields must have from 1 to 1000 names of fields, not 0",
         None,
+        "max_per.price limits keywords, and 'price' is of type number",
+        "diversity must be from 0 to 1",
     ]
     assert found[2]["best"] == infer(api)["best"]
 

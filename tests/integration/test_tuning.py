@@ -10,7 +10,7 @@ import pytest
 
 from index_builder.__main__ import main
 from index_builder.kinds.tiers import Tier, TieredKind
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from index_builder.tuning import clock
 from index_builder.tuning.clock import TimedSearch
 from index_builder.tuning.plan import Screening
@@ -130,7 +130,9 @@ def test_the_report_holds_what_was_measured_and_chosen(built: Build, root: Path)
     assert (report["recall"], report["index"]) == (asdict(manifest.recall), manifest.index.factory)
     assert {side: report["chosen"][side]["settings"] for side in ("best", "worst")} == asdict(manifest.index.search)
     assert {point["factory"] for point in report["measured"]} >= {"Flat", report["index"]}
-    assert {point["side"] for point in report["measured"]} == {"best", "worst"}
+    assert report["chosen"]["factory"] == report["index"]
+    for point in report["measured"]:
+        assert set(point) == {"factory", "best", "worst", "seconds"}
     for side, sign in (("best", -1), ("worst", 1)):
         quantiles = list(report["scores"][side].values())
         assert list(report["scores"][side]) == ["0%", "1%", "25%", "50%", "75%", "99%", "100%"]
@@ -142,7 +144,9 @@ def test_the_report_holds_what_was_measured_and_chosen(built: Build, root: Path)
     )
     assert report["catalogue"] == {
         "products": 5200,
+        "dimension": 48,
         "dropped_rows": 0,
+        "row_faults": [],
         "groups_of_identical_vectors": 0,
         "products_in_such_groups": 0,
         "largest_group": 1,

@@ -1,11 +1,17 @@
 """The sample data keeps its promises."""
 
+import json
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.conftest import PRODUCTS
 from tests.support.sample import SampleProducts, read_personas, read_products
+
+FOODS = PRODUCTS.parent / "foods.tsv"
+LISTS = ("foods", "tags")
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +35,62 @@ def test_ids_and_names_are_distinct(products: SampleProducts) -> None:
     assert len({row["name"].lower() for row in products.rows}) == 2460
 
 
-def test_a_product_has_id_name_cuisine_and_description(products: SampleProducts) -> None:
-    assert {tuple(row) for row in products.rows} == {("id", "name", "cuisine", "description")}
-    assert [row["id"] for row in products.rows if not all(row.values())] == []
+def test_a_product_has_id_name_description_and_fields_to_filter_by(products: SampleProducts) -> None:
+    names = ("id", "name", "cuisine", "section", "foods", "tags", "description")
+    assert {tuple(row) for row in products.rows} == {names}
+    assert [row["id"] for row in products.rows if not all(row[name] for name in names if name not in LISTS)] == []
+
+
+def test_a_menu_belongs_to_one_section(products: SampleProducts) -> None:
+    sections = {(row["cuisine"], row["section"]) for row in products.rows}
+    assert len(sections) == 30
+    others = {cuisine: section for cuisine, section in sections if section != "kitchen"}
+    assert others == {
+        "cocktails": "drinks",
+        "coffee": "drinks",
+        "juices": "drinks",
+        "wine": "drinks",
+        "confectionery": "sweets",
+        "desserts": "sweets",
+        "cheese": "groceries",
+        "produce": "groceries",
+        "bakery": "bakery",
+    }
+
+
+def test_foods_are_those_that_the_description_names(products: SampleProducts) -> None:
+    spellings: dict[str, set[str]] = {}
+    for line in FOODS.read_text(encoding="utf-8").splitlines():
+        food, *others = line.split("\t")
+        spellings[food] = {food, *others}
+    for row in products.rows:
+        words = " ".join(["", *re.findall(r"[^\W_]+", row["description"].lower()), ""])
+        unnamed = [food for food in row["foods"] if not any(f" {one} " in words for one in spellings[food])]
+        assert unnamed == [], row
+
+
+@pytest.mark.parametrize(
+    ("identifier", "foods", "tags"),
+    [
+        ("pizza-02", ["tomato", "garlic", "oregano", "olive oil"], []),  # "no cheese"
+        ("thai-06", ["pork"], ["spicy"]),  # "without coconut"
+        ("british-05", ["sausage", "bacon", "egg"], ["fried"]),
+        ("confectionery-13", ["chocolate", "orange"], []),  # "milk chocolate" is no milk
+        ("wine-01", [], []),  # notes of a taste
+        ("pasta-76", ["pasta", "lentil", "carrot", "garlic"], ["vegetarian", "vegan"]),
+    ],
+)
+def test_fields_say_what_the_menu_says(
+    products: SampleProducts, identifier: str, foods: list[str], tags: list[str]
+) -> None:
+    row = products.rows[products.positions[identifier]]
+    assert (row["foods"], row["tags"]) == (foods, tags)
+
+
+def test_vegetarian_is_what_says_so(products: SampleProducts) -> None:
+    said = {row["id"] for row in products.rows if re.search(r"(?i)\b(vegetarian|veggie|vegan)\b", json.dumps(row))}
+    assert {row["id"] for row in products.rows if "vegetarian" in row["tags"]} == said
+    assert len(said) == 11
 
 
 def test_at_most_two_percent_of_products_share_their_vector(products: SampleProducts) -> None:

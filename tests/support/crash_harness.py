@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -13,34 +14,81 @@ import numpy as np
 
 from index_builder.kinds.training import STORAGES
 from index_builder.tuning.users import MIN_USERS
-from retrieval.artifact.store import open_current
+from retrieval.artifact.store import build_ids, current_build_id, open_current
 from retrieval.errors import BadArtifact
 from retrieval.search.index import use_threads
 from tests.support.catalogues import write_lines
 from tests.support.fault_injection import FaultSpec, FaultyBuilders, Outcome
-from tests.support.published import DIMENSION, publish
+from tests.support.figures import record
+from tests.support.published import DIMENSION, PRODUCTS, publish
 from tests.support.served import answers_of
+from tests.support.updated import ChangingCatalogue, random_changes, random_rows
 
 Case = TypeVar("Case")
 _HARNESSES = 2
+KILLED = -signal.SIGKILL
 POINTERS = ("CURRENT", "HISTORY")
 
 
 class Baseline:
-    """A root with the old build, what that serves, and what a build of the new catalogue serves."""
+    """A root with the old build, what that serves, and what comes instead of it.
+
+    `command` are the arguments of a builder that makes the new build, which gives the `new_answers`, by storage. The
+    builder that follows it has the arguments `next_command`, and its build gives the `next_answers`.
+    """
+
+    command: list[object]
+    new_answers: dict[str, list[bytes]]
+    next_answers: list[bytes]
+
+    def __init__(self, root: Path):
+        self.root, self.old = root, current_build_id(root)
+        self.old_files = {build_id: _contents(root / build_id) for build_id in build_ids(root)}
+        self.old_entries = sorted(path.name for path in root.iterdir())
+        self.old_answers = answers_of(open_current(root))
+
+    def next_command(self, _is_new: bool) -> list[object]:
+        """Return the command of the builder that comes after one that has made the new build, or has failed."""
+        return self.command
+
+
+class FullBaseline(Baseline):
+    """A full build, and builders of another catalogue."""
 
     def __init__(self, directory: Path):
-        self.root = directory / "baseline"
-        self.old = publish(self.root).build_id
-        self.old_files = _contents(self.root / self.old)
-        self.old_answers = answers_of(open_current(self.root))
-        self.new_answers = {}  # by storage
+        publish(directory / "baseline")
+        super().__init__(directory / "baseline")
+        self.new_answers = {}
         for storage in STORAGES:
             publish(directory / storage, seed=1, storage=storage)
             self.new_answers[storage] = answers_of(open_current(directory / storage))
-        self.source = directory / "products 1.jsonl"
+        self.next_answers = self.new_answers["fp32"]
         users = np.random.default_rng(3).normal(size=(MIN_USERS, DIMENSION))
-        self.users = write_lines(directory / "users.jsonl", [{"vector": user} for user in users.tolist()])
+        users_file = write_lines(directory / "users.jsonl", [{"vector": user} for user in users.tolist()])
+        self.command = ["--products", directory / "products 1.jsonl", "--queries", users_file]
+
+
+class UpdatedBaseline(Baseline):
+    """A pair, and builders that update it, or merge it."""
+
+    def __init__(self, directory: Path, merges: bool = False):
+        draw, root = np.random.default_rng(8), directory / "baseline"
+        catalogue = ChangingCatalogue(root, random_rows(draw, 0, PRODUCTS, DIMENSION))
+        catalogue.update(random_changes(draw, catalogue, 2, DIMENSION))
+        super().__init__(root)
+        changes = random_changes(draw, catalogue, 2, DIMENSION)
+        update = ["--update", write_lines(directory / "changes.jsonl", changes)]
+        # Products that are deleted cannot be deleted again.
+        left = [line for line in changes if merges or "delete" not in line]
+        self._next_commands = {False: update, True: ["--update", write_lines(directory / "changes left.jsonl", left)]}
+        self.command = ["--merge"] if merges else update
+        catalogue.root = Path(shutil.copytree(root, directory / "updated"))
+        catalogue.update(changes)
+        self.next_answers = answers_of(open_current(catalogue.root))
+        self.new_answers = {"fp32": self.old_answers if merges else self.next_answers}
+
+    def next_command(self, is_new: bool) -> list[object]:
+        return self._next_commands[is_new]
 
 
 @dataclass
@@ -61,7 +109,8 @@ class CrashHarness:
         shutil.rmtree(self.root, ignore_errors=True)
         if not self.empty:
             shutil.copytree(self.baseline.root, self.root)
-        return self._run(source, options, **fault)
+        command = ["--products", source] if source else self.baseline.command
+        return self._run([*command, *options], **fault)
 
     def check_complete(self) -> bool:
         """The old build or the new one is in use, whole, and the old one is as it was. Tells whether it is the new."""
@@ -71,7 +120,8 @@ class CrashHarness:
         is_new = opened.id != self.baseline.old
         new_answers = self.baseline.new_answers[opened.manifest.index.storage]
         assert answers_of(opened) == (new_answers if is_new else self.baseline.old_answers)
-        assert self.empty or _contents(self.root / self.baseline.old) == self.baseline.old_files
+        for build_id, contents in {} if self.empty else self.baseline.old_files.items():
+            assert _contents(self.root / build_id) == contents
         return is_new
 
     def check_refused(self, outcome: Outcome) -> None:
@@ -82,24 +132,24 @@ class CrashHarness:
         assert last == "nothing was published"
         assert "Traceback" not in outcome.stderr
         assert not self.check_complete()
-        assert self.entries() == ([] if self.empty else sorted([self.baseline.old, *POINTERS]))
+        assert self.entries() == ([] if self.empty else self.baseline.old_entries)
 
     def check_next_builder(self) -> None:
         """It publishes, and leaves nothing but complete builds."""
         builds = {name for name in self.entries() if not name.startswith((".draft-", *POINTERS))}
-        outcome = self._run(None, ())
+        is_new = not self.empty and (self.root / "CURRENT").read_text().strip() != self.baseline.old
+        outcome = self._run(self.baseline.next_command(is_new))
         assert outcome.code == 0, outcome.stderr
         newest = open_current(self.root)
         assert newest.id not in builds
-        assert answers_of(newest) == self.baseline.new_answers["fp32"]
+        assert answers_of(newest) == self.baseline.next_answers
         assert self.entries() == sorted({*builds, newest.id, *POINTERS})
 
     def entries(self) -> list[str]:
         return sorted(path.name for path in self.root.iterdir()) if self.root.exists() else []
 
-    def _run(self, source: Path | None, options: tuple[str, ...], **fault: Any) -> Outcome:
-        files = [source] if source else [self.baseline.source, "--queries", self.baseline.users]
-        arguments = ["--out", self.root, "--products", *files, *options]
+    def _run(self, command: Iterable[object], **fault: Any) -> Outcome:
+        arguments = ["--out", self.root, *command]
         return self.builders.run(FaultSpec([str(argument) for argument in arguments], str(self.directory), **fault))
 
 
@@ -126,6 +176,11 @@ class CrashHarnesses:
     def first(self) -> CrashHarness:
         return self._members[0]
 
+    @property
+    def command(self) -> str:
+        """The first word of what the builders are told."""
+        return str(self.first.baseline.command[0]).strip("-")
+
     def try_all(self, cases: Iterable[Case], try_one: Callable[[CrashHarness, Case], bool]) -> Tally:
         """Try every case; `try_one` tells whether the new build came into use, and raises where anything is wrong."""
 
@@ -148,8 +203,10 @@ def _outcome_of(try_one: Callable[[CrashHarness, Case], bool], harness: CrashHar
 
 
 @contextmanager
-def crash_harnesses(directory: Path, empty: bool = False) -> Iterator[CrashHarnesses]:
-    baseline = Baseline(directory)
+def crash_harnesses(
+    directory: Path, empty: bool = False, make_baseline: Callable[[Path], Baseline] = FullBaseline
+) -> Iterator[CrashHarnesses]:
+    baseline = make_baseline(directory)
     with ExitStack() as stack:
         members = []
         for i in range(_HARNESSES):
@@ -157,6 +214,20 @@ def crash_harnesses(directory: Path, empty: bool = False) -> Iterator[CrashHarne
             scratch.mkdir()
             members.append(CrashHarness(baseline, scratch, stack.enter_context(FaultyBuilders()), empty))
         yield CrashHarnesses(members)
+
+
+def settle(subject: str, tally: Tally) -> None:
+    record(subject, **tally.figures)
+    assert tally.failed == []
+
+
+def cut_the_power(harness: CrashHarness, outcome: Outcome) -> None:
+    """Empty every file that the builder wrote and had not synced."""
+    kept, old = harness.baseline.old_files, harness.baseline.old
+    for path in harness.root.rglob("*"):
+        is_old = path.parent.name in kept or (path.name in POINTERS and path.read_text().split()[-1] == old)
+        if path.is_file() and not is_old and path.stat().st_ino not in outcome.synced:
+            path.write_bytes(b"")
 
 
 def _contents(directory: Path) -> dict[str, str]:

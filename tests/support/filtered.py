@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from retrieval.artifact.build import Build
 from retrieval.artifact.store import open_current
 from tests.support.catalogues import products_of, write_lines

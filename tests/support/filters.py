@@ -42,7 +42,7 @@ def open_filters(directory: Path, facts: list[FieldFacts]) -> FilterIndex[Mask]:
     products = open_products(directory)
     rows = open_rows(directory, len(products))
     vocabulary, lists = open_fields(directory, facts, len(products))
-    return FilterIndex(vocabulary, lists.evaluate, MaskMaker(rows.groups, rows.row_of_product))
+    return FilterIndex(vocabulary, lists, MaskMaker(rows.groups, rows.row_of_product))
 
 
 def filters_over(products: Sequence[dict[str, Any]], rows: Sequence[int] | None = None) -> FilterIndex:

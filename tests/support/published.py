@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from retrieval.artifact.manifest import Manifest
 from tests.support.catalogues import products_of, write_lines
 

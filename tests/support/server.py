@@ -99,7 +99,7 @@ def _listening_port(process: subprocess.Popen[str], log: list[str]) -> int:
     assert process.stderr is not None
     for line in process.stderr:
         log.append(line)
-        found = re.search(r"serving build \S+ on http://127\.0\.0\.1:(\d+)\b", line.rstrip())
+        found = re.search(r"serving build .+ on http://127\.0\.0\.1:(\d+)\b", line.rstrip())
         if found:
             return int(found[1])
     raise AssertionError(f"the server ended: {''.join(log)}")

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from retrieval.artifact.products import ProductTable, RowTable
@@ -45,13 +46,23 @@ class PairTable:
         return self._layout.product_count
 
     def __getitem__(self, position: int) -> dict[str, Any]:
+        return orjson.loads(self.line(position))
+
+    def line(self, position: int) -> bytes:
         [record] = self._layout.records_at(np.array([position])).tolist()
-        return self._base[position] if record < 0 else self._records[record]
+        return self._base.line(position) if record < 0 else self._records.line(record)
 
     def standing(self) -> NDArray[np.int64]:
         """Return the position of each product, in catalogue order."""
         of_base = members_of(self._unchanged)
         return np.sort(np.concatenate((of_base, self._layout.positions)))
+
+    def sizes_behind_prefix(self, positions: NDArray[np.integer]) -> NDArray[np.int64]:
+        records = self._layout.records_at(positions)
+        sizes = np.empty(len(positions), np.int64)
+        sizes[records < 0] = self._base.sizes_behind_prefix(positions[records < 0])
+        sizes[records >= 0] = self._records.sizes_behind_prefix(records[records >= 0])
+        return sizes
 
     def prefixes(self, positions: NDArray[np.integer]) -> list[bytes]:
         records = self._layout.records_at(positions)
@@ -82,6 +93,20 @@ class PairTable:
             (each for records, positions in of_records for each in _by_name(self._records, records, positions)),
         )
         while part := [position for _, position in islice(in_order, _NAMES_AT_ONCE)]:
+            yield np.array(part)
+
+    def containing(self, text: str) -> Iterator[NDArray[np.int64]]:
+        """Do what that of a `ProductTable` does, and compare no more names than are asked for."""
+        of_base = ((rank, part[holds(self._unchanged, part)]) for rank, part in self._base.ranked_containing(text))
+        in_order = merge(
+            ((rank, *each) for rank, part in of_base for each in _by_name(self._base, part, part)),
+            (
+                (rank, *each)
+                for rank, part in self._records.ranked_containing(text)
+                for each in _by_name(self._records, part, self._layout.positions[part])
+            ),
+        )
+        while part := [position for _, _, position in islice(in_order, _NAMES_AT_ONCE)]:
             yield np.array(part)
 
     @cached_property

@@ -31,6 +31,9 @@ from retrieval.errors import BadCatalogue
 from retrieval.search.filters.facts import FieldFacts
 from retrieval.search.filters.postings import blocks_of
 
+# Why a field is not filterable, though no value of it is at fault.
+NO_VALUE = "has no value in any product"
+INEXACT = "holds integers that 64 bits do not hold, or not together with its fractions"
 MAX_FIELDS, MAX_TEXT_BYTES, MAX_LIST_ELEMENTS, MAX_LEVELS = 1000, 256, 100, 8
 _SPOOL = "fields.spool"  # A scratch file, which is not published.
 _MAX_BUFFERED_VALUES = 2**17
@@ -61,7 +64,7 @@ class FieldWriter:
 
     def append(self, identifier: str, fields: dict[str, Any]) -> None:
         """Add the further fields of the next product, as parsed JSON."""
-        for path, value in _members(fields, ()):
+        for path, value in members(fields):
             name = ".".join(path)
             self._names.add(name)
             field = self._fields.get(name) or self._new_field(name, path)
@@ -88,12 +91,12 @@ class FieldWriter:
             return FieldReport([], {})
         facts: list[FieldFacts] = []
         with closing(ArrayWriter(self._directory)) as arrays:
-            names = arrays.append(**_texts(sorted(name.encode() for name in self._names)))
+            names = arrays.append(**text_arrays(sorted(name.encode() for name in self._names)))
             filterable: dict[str, Places] = {}
             for name, field in self._fields.items():
                 column = field.column(self._spool)
                 if column is not None:
-                    filterable[name] = arrays.append(**_postings(column, self._count))
+                    filterable[name] = arrays.append(**posting_arrays(column, self._count))
                     facts.append(FieldFacts(name, field.type, len(column.values), field.count / self._count))
         self._check_chosen()  # Only as numbers come together it shows whether they can be compared exactly.
         reasons = {name: field.reason for name, field in self._fields.items() if field.reason}
@@ -117,7 +120,7 @@ class FieldWriter:
                 raise BadCatalogue(f"--filterable {name}: {reason}")
 
 
-class _NotFilterable(Exception):
+class NotFilterable(Exception):
     """Why a value cannot be filtered by."""
 
 
@@ -136,13 +139,13 @@ class _Field:
     def add(self, product: int, identifier: str, path: tuple[str, ...], value: Any) -> None:
         try:
             if path != self._path:
-                raise _NotFilterable("is the name of a field and of one within an object")
-            found = _type_of(value)
+                raise NotFilterable("is the name of a field and of one within an object")
+            found = type_of(value)
             if not found:
                 return
             if self.type and found != self.type:
-                raise _NotFilterable(f"mixes {self.type} and {found}")
-        except _NotFilterable as error:
+                raise NotFilterable(f"mixes {self.type} and {found}")
+        except NotFilterable as error:
             self.reason = f"{error}, first in product {identifier[:_MAX_CHARACTERS_SHOWN]!r}"
             self._products, self._values, self._chunks = [], [], []
             return
@@ -161,14 +164,14 @@ class _Field:
     def column(self, spool: BinaryIO) -> Column | None:
         """Return all values, or None and set `reason`."""
         if not self.reason and not self.count:
-            self.reason = "has no value in any product"
+            self.reason = NO_VALUE
         if self.reason:
             return None
         self.flush(spool)
         try:
             return column_of(self._read_chunks(spool), self.type)
         except InexactNumbers:
-            self.reason = "holds integers that 64 bits do not hold, or not together with its fractions"
+            self.reason = INEXACT
             return None
 
     def _read_chunks(self, spool: BinaryIO) -> Iterator[tuple[list[int], list[Any]]]:
@@ -178,7 +181,7 @@ class _Field:
             yield products, values
 
 
-def _members(fields: dict[str, Any], above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+def members(fields: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield the keys that lead to each member that is not null, and to those of objects in it, and its value."""
     for key, value in fields.items():
         if value is None or (type(value) is float and not math.isfinite(value)):
@@ -186,22 +189,25 @@ def _members(fields: dict[str, Any], above: tuple[str, ...]) -> Iterator[tuple[t
         path = (*above, key)
         yield path, value
         if type(value) is dict and len(path) < MAX_LEVELS:
-            yield from _members(value, path)
+            yield from members(value, path)
 
 
-def _type_of(value: Any) -> str:
-    """Return the type of a value as filters see it; "" for an empty list, which is no value."""
+def type_of(value: Any) -> str:
+    """Return the type of a value as filters see it; "" for an empty list, which is no value.
+
+    Raises NotFilterable.
+    """
     kind = _TYPES[type(value)]
     if kind == "list":
-        members = [each for each in value if each is not None and (type(each) is not float or math.isfinite(each))]
-        kinds = {*map(_type_of_member, members)}
+        elements = [each for each in value if each is not None and (type(each) is not float or math.isfinite(each))]
+        kinds = {*map(_type_of_member, elements)}
         if len(kinds) > 1:
-            raise _NotFilterable("holds lists of mixed types")
-        if len(members) > MAX_LIST_ELEMENTS:
-            raise _NotFilterable(f"holds a list of {len(members)} elements ({MAX_LIST_ELEMENTS} at most)")
+            raise NotFilterable("holds lists of mixed types")
+        if len(elements) > MAX_LIST_ELEMENTS:
+            raise NotFilterable(f"holds a list of {len(elements)} elements ({MAX_LIST_ELEMENTS} at most)")
         return f"list of {kinds.pop()}" if kinds else ""
     if kind == "object":
-        raise _NotFilterable("holds objects, whose own fields have dotted names")
+        raise NotFilterable("holds objects, whose own fields have dotted names")
     if kind == "keyword":
         _check_length(value)
     return kind
@@ -210,7 +216,7 @@ def _type_of(value: Any) -> str:
 def _type_of_member(value: Any) -> str:
     kind = _TYPES[type(value)]
     if kind not in _LISTS_OF:
-        raise _NotFilterable(f"holds lists of {kind}s")
+        raise NotFilterable(f"holds lists of {kind}s")
     if kind == "keyword":
         _check_length(value)
     return kind
@@ -219,15 +225,16 @@ def _type_of_member(value: Any) -> str:
 def _check_length(text: str) -> None:
     size = len(text.encode()) if 4 * len(text) > MAX_TEXT_BYTES else 0
     if size > MAX_TEXT_BYTES:
-        raise _NotFilterable(f"holds a string of {size} bytes ({MAX_TEXT_BYTES} at most)")
+        raise NotFilterable(f"holds a string of {size} bytes ({MAX_TEXT_BYTES} at most)")
 
 
-def _texts(texts: list[bytes]) -> dict[str, NDArray[Any]]:
+def text_arrays(texts: list[bytes]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of texts, one behind the other."""
     ends = np.cumsum([0, *map(len, texts)], dtype=np.int64)
     return {CONTENT: np.frombuffer(b"".join(texts), np.uint8), CONTENT_STARTS: _smallest(ends)}
 
 
-def _postings(column: Column, product_count: int) -> dict[str, Any]:
+def posting_arrays(column: Column, product_count: int) -> dict[str, Any]:
     """Return the arrays of a field's inverted lists."""
     order = np.argsort(column.ranks, kind="stable")
     ranks, products = column.ranks[order], column.products[order]
@@ -237,7 +244,7 @@ def _postings(column: Column, product_count: int) -> dict[str, Any]:
     starts = np.searchsorted(ranks[is_new], np.arange(len(column.values) + 1))
     values = column.values
     return {
-        **(_texts(values) if isinstance(values, list) else {NUMBERS: values}),
+        **(text_arrays(values) if isinstance(values, list) else {NUMBERS: values}),
         STARTS: _smallest(starts),
         PRODUCTS: numbered,
         BITMAPS: blocks_of(numbered, product_count),

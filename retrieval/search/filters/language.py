@@ -5,8 +5,8 @@ condition := value | {operator: operand, …}                                   
 """
 
 import math
-from collections.abc import Callable, Collection, Container, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args
 
 from retrieval.search.filters.facts import FieldFacts
@@ -63,12 +63,22 @@ class BadFilter(ValueError):
 class Vocabulary:
     """The fields of a build: the filterable ones, why others are not filterable, and the names of all.
 
-    It equals itself alone, so that what is kept for a build can be found by it.
+    `unsupported` are filterable ones by which an engine cannot filter all the same, and why, and `unshown` is why it
+    shows no fields, if it does not; `diversifies` tells whether it can pick products unlike each other. It equals
+    itself alone, so that what is kept for a build can be found by it.
     """
 
     filterable: Mapping[str, FieldFacts]
     reasons: Mapping[str, str]
-    names: Container[str]
+    names: Collection[str]
+    unsupported: Mapping[str, str] = field(default_factory=dict)
+    unshown: str = ""
+    diversifies: bool = True
+
+    def problem_with(self, fields: Iterable[str]) -> str:
+        """Return by which of some fields an engine cannot filter, and why, or "" where it can by all of them."""
+        names = sorted(self.unsupported.keys() & {*fields})
+        return f"{names[0]!r}: {self.unsupported[names[0]]}" if names else ""
 
 
 def parse_filter(value: Any, vocabulary: Vocabulary) -> Filter:
@@ -80,6 +90,13 @@ def parse_filter(value: Any, vocabulary: Vocabulary) -> Filter:
     if parser.faults:
         raise BadFilter(parser.faults[:_MAX_FAULTS])
     return tree
+
+
+def no_field_fault(known: Vocabulary, name: str, path: Path) -> FilterFault:
+    """Return the fault of a name that is not that of a filterable field."""
+    if name in known.reasons or name in known.names:
+        return FilterFault("not_filterable", f"is not filterable: {known.reasons.get(name, LEFT_OUT)}", path)
+    return FilterFault("unknown_field", f"is no field of this build{_nearest(name, known.filterable)}", path)
 
 
 class _Parser:
@@ -118,7 +135,10 @@ class _Parser:
             return self._unknown_operator(name, _LOGICAL, path)
         self.conditions += 1
         field = self._vocabulary.filterable.get(name)
-        return self._read_condition(field, operand, path) if field else self._no_field(name, path)
+        if field:
+            return self._read_condition(field, operand, path)
+        self.faults.append(no_field_fault(self._vocabulary, name, path))
+        return EVERYTHING
 
     def _read_condition(self, field: FieldFacts, condition: Any, path: Path) -> Filter:
         if type(condition) is not dict:
@@ -173,12 +193,6 @@ class _Parser:
         if value is None:
             return self.fault("null", 'must not be null ("$exists" tells whether there is a value)', path)
         return self.fault("type", f"must be {expected}, not {json_type(value)}", path)
-
-    def _no_field(self, name: str, path: Path) -> Filter:
-        known = self._vocabulary
-        if name in known.reasons or name in known.names:
-            return self.fault("not_filterable", f"is not filterable: {known.reasons.get(name, LEFT_OUT)}", path)
-        return self.fault("unknown_field", f"is no field of this build{_nearest(name, known.filterable)}", path)
 
     def _unknown_operator(self, name: str, known: Collection[str], path: Path) -> Filter:
         nearest = _nearest(name if name.startswith("$") else f"${name}", known)

@@ -5,21 +5,27 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.search.filters.language import Vocabulary, parse_filter
-from retrieval.search.filters.postings import Bitmap, members_of, pack
+from retrieval.search.filters.postings import (
+    Bitmap,
+    count_by_group,
+    count_of,
+    members_of,
+    pack,
+)
 from retrieval.search.filters.tree import Filter
+from retrieval.search.filters.values import FieldValues, Shown, ValueCounts, list_values
 from retrieval.search.ranking import RowGroups
 
 MAX_LISTED_ROWS = 2**15  # More rows are not scored one by one, and need no list.
 _MAX_CACHE_BYTES = 32 * 2**20
 M = TypeVar("M", bound="ProductMask")
-_FEW = 16  # A product looked up on its own takes about so many times as long as one of all.
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +80,16 @@ class MaskMaker:
     """Makes the masks of products in one build. Safe to use from many threads."""
 
     def __init__(self, groups: RowGroups, row_of_product: NDArray[np.integer]):
-        self._groups, self._row_of_product = groups, row_of_product
+        self._groups, self._row_of_product, self._row_sizes = groups, row_of_product, np.diff(groups.starts)
         self.product_count = groups.product_count
 
     def mask_of(self, products: Bitmap) -> Mask:
         """Return the mask that holds the products of a bitmap."""
-        rows = self._rows_of(products)
+        rows = (
+            products
+            if self._groups.is_one_to_one
+            else pack(count_by_group(products, self._row_of_product, self._row_sizes) > 0)
+        )
         row_count = count_of(rows)
         row_ids = members_of(rows) if row_count <= MAX_LISTED_ROWS else None
         return Mask(count_of(products), products, row_count, rows, row_ids)
@@ -100,27 +110,15 @@ class MaskMaker:
             row_ids = row_ids[holds(rows, row_ids)]
         return Mask(matched, products, row_count, rows, row_ids)
 
-    def _rows_of(self, products: Bitmap) -> Bitmap:
-        """Return the rows of products: found one by one where they are few, or else by the first product of each."""
-        groups = self._groups
-        if groups.is_one_to_one:
-            return products
-        if count_of(products) * _FEW < self.product_count:
-            rows = np.zeros(groups.row_count, np.bool_)
-            rows[self._row_of_product[members_of(products)]] = True
-        else:
-            first, others = self._first_and_other_products
-            chosen = np.unpackbits(products, count=self.product_count, bitorder="little").view(np.bool_)
-            rows = chosen[first]
-            rows[self._row_of_product[others[chosen[others]]]] = True
-        return pack(rows)
 
-    @cached_property
-    def _first_and_other_products(self) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-        """The first product of each row, and the products that share a row with an earlier one."""
-        is_other = np.ones(self.product_count, np.bool_)
-        is_other[self._groups.starts[:-1]] = False
-        return self._groups.products[self._groups.starts[:-1]], self._groups.products[is_other]
+class Lists(Protocol):
+    """The inverted lists of the fields of some products."""
+
+    def evaluate(self, tree: Filter) -> Bitmap:
+        """Return the products that a filter lets through."""
+
+    def value_counts(self, field: str, shown: Shown) -> list[ValueCounts]:
+        """Return how many products that are shown have each value of a field, in one part or several."""
 
 
 class MaskMakes(Protocol[M]):
@@ -139,9 +137,9 @@ class FilterIndex(Generic[M]):
     `on_mask` is told with each mask that is wanted whether it was cached.
     """
 
-    def __init__(self, vocabulary: Vocabulary, evaluate: Callable[[Filter], Bitmap], maker: MaskMakes[M]):
-        """`evaluate` returns the products that a filter over the vocabulary lets through."""
-        self.vocabulary, self.evaluate, self.maker = vocabulary, evaluate, maker
+    def __init__(self, vocabulary: Vocabulary, lists: Lists, maker: MaskMakes[M]):
+        """`lists` are those of the fields of the vocabulary."""
+        self.vocabulary, self.lists, self.evaluate, self.maker = vocabulary, lists, lists.evaluate, maker
         self._cache = MaskCache[M](_MAX_CACHE_BYTES)
         self.on_mask: Callable[[bool], object] = lambda _was_cached: None
 
@@ -161,6 +159,14 @@ class FilterIndex(Generic[M]):
         mask = self._cache.get(tree, compile_mask)
         self.on_mask(not compiled)
         return mask
+
+    def but(self, mask: M, tree: Filter) -> M:
+        """Return a mask without the products that a filter lets through. It is not kept: each user has another one."""
+        return self.maker.mask_of(mask.products & ~self.evaluate(tree))
+
+    def values(self, name: str, shown: Shown, text: str, limit: int) -> FieldValues:
+        """Return what `list_values` does of a filterable field, over the products that are shown."""
+        return list_values(self.vocabulary.filterable[name], self.lists.value_counts(name, shown), text, limit)
 
     def without(self, mask: M, positions: NDArray[np.integer]) -> M:
         """Do what `MaskMaker.without` does. No such mask is kept, as each user excludes other products."""
@@ -218,7 +224,3 @@ def without_members(bitmap: Bitmap, positions: NDArray[np.integer]) -> Bitmap:
     other = bitmap.copy()
     np.bitwise_and.at(other, positions >> 3, ~(1 << (positions & 7).astype(np.uint8)))
     return other
-
-
-def count_of(bitmap: Bitmap) -> int:
-    return int(np.bitwise_count(bitmap).sum())

@@ -4,7 +4,8 @@ A bitmap has a bit a product, least significant bits first: FAISS reads it so. W
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.search.filters.tree import Order, Value
+from retrieval.search.folded_texts import FoldedTexts
 
 Bitmap = NDArray[np.uint8]
 _MIN_BLOCK, _BLOCKS_A_CATALOGUE = 2**16, 32
@@ -38,12 +40,29 @@ def complement_of(bitmap: Bitmap, count: int) -> Bitmap:
 def members_of(bitmap: Bitmap) -> NDArray[np.int64]:
     """Return what a bitmap holds, in rising order; it takes little time where it is little."""
     filled = np.flatnonzero(bitmap != 0)  # Of booleans, it takes a third of the time.
-    bits = np.flatnonzero(np.unpackbits(bitmap[filled], bitorder="little").view(np.bool_))
+    if 2 * len(filled) > len(bitmap):
+        return _set_bits(bitmap)
+    bits = _set_bits(bitmap[filled])
     return filled[bits >> 3] * 8 + (bits & 7)
 
 
-class Texts(Container[str]):
-    """Texts in UTF-8, one behind the other: text i is `content[starts[i]:starts[i + 1]]`, in rising order."""
+def count_by_group(bitmap: Bitmap, group_of: NDArray[np.integer], sizes: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Return how many members of each group, of these sizes (g,), are in a bitmap; `group_of` (n,) is that of each.
+
+    It takes less time the fewer members are in the bitmap, or are not.
+    """
+    count = len(group_of)
+    if 2 * count_of(bitmap) > count:
+        return sizes - np.bincount(group_of.take(members_of(complement_of(bitmap, count))), minlength=len(sizes))
+    return np.bincount(group_of.take(members_of(bitmap)), minlength=len(sizes))
+
+
+def count_of(bitmap: Bitmap) -> int:
+    return int(np.bitwise_count(bitmap).sum())
+
+
+class Texts(Collection[str]):
+    """Texts in rising order, one behind the other in UTF-8: text i is `content[starts[i]:starts[i + 1]]`."""
 
     def __init__(self, content: NDArray[np.uint8], starts: NDArray[np.unsignedinteger]):
         self._content, self._starts = content.data, starts.data  # NumPy's own look-ups of one number are slow.
@@ -54,6 +73,9 @@ class Texts(Container[str]):
     def __getitem__(self, i: int) -> bytes:
         return bytes(self._content[self._starts[i] : self._starts[i + 1]])
 
+    def __iter__(self) -> Iterator[str]:
+        return (self[i].decode() for i in range(len(self)))
+
     def __contains__(self, text: object) -> bool:
         return isinstance(text, str) and rank_of(self, encode(text)) is not None
 
@@ -62,13 +84,13 @@ class Numbers:
     """Numbers in rising order, as Python's, which compare exactly whatever their size."""
 
     def __init__(self, numbers: NDArray[Any]):
-        self._numbers = numbers.data
+        self.numbers = numbers.data
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self.numbers)
 
     def __getitem__(self, i: int) -> Any:
-        return self._numbers[i]
+        return self.numbers[i]
 
 
 class Postings:
@@ -87,37 +109,51 @@ class Postings:
         bitmaps: NDArray[np.uint8],
         product_count: int,
     ):
-        self._values, self._starts, self._products, self._bitmaps = values, starts.data, products, bitmaps
+        self.values, self.starts, self.products, self._bitmaps = values, starts.data, products, bitmaps
         self._product_count, self._block = product_count, block_size(product_count)
 
     def one_of(self, values: Iterable[Value]) -> Bitmap:
         """Return the products with one of the values; one that no product has is ignored."""
-        ranks = (rank_of(self._values, encode(value) if isinstance(value, str) else value) for value in values)
+        ranks = (rank_of(self.values, encode(value) if isinstance(value, str) else value) for value in values)
         return self._bitmap([(rank, rank + 1) for rank in sorted(rank for rank in ranks if rank is not None)])
 
     def compare(self, order: Order, operand: int | float) -> Bitmap:
         """Return the products with a number so ordered to the operand."""
         bisect: Any = bisect_left if order in ("$gte", "$lt") else bisect_right
-        rank = bisect(self._values, operand)
-        return self._bitmap([(rank, len(self._values)) if order in ("$gt", "$gte") else (0, rank)])
+        rank = bisect(self.values, operand)
+        return self._bitmap([(rank, len(self.values)) if order in ("$gt", "$gte") else (0, rank)])
 
     def all(self) -> Bitmap:
         """Return the products with any value."""
-        return self._bitmap([(0, len(self._values))])
+        return self._bitmap([(0, len(self.values))])
+
+    def counts(self, holds: Callable[[NDArray[np.integer]], NDArray[np.bool_]]) -> NDArray[np.int64]:
+        """Return how many products have each value (v,), of those that `holds` is true of."""
+        counted = np.concatenate([[0], np.cumsum(holds(self.products))])
+        return np.diff(counted[np.asarray(self.starts)])
+
+    def ranks_containing(self, text: str) -> NDArray[np.int64]:
+        """Return the ranks, in rising order, of the texts that contain another, as `FoldedTexts` finds them."""
+        found = [numbers for _, numbers in self._folded_values.containing(text)]
+        return np.sort(np.concatenate([np.empty(0, np.int64), *found]))
+
+    @cached_property
+    def _folded_values(self) -> FoldedTexts:
+        return FoldedTexts(self.values[rank].decode() for rank in range(len(self.values)))
 
     def _bitmap(self, ranks: list[tuple[int, int]]) -> Bitmap:
         """Return the products of ranges of ranks, which rise and do not overlap."""
-        found, loose = np.zeros(-(-self._product_count // 8), np.uint8), [self._products[:0]]
+        found, loose = np.zeros(-(-self._product_count // 8), np.uint8), [self.products[:0]]
         for first, last in _merged(ranks):
-            start, end = self._starts[first], self._starts[last]
+            start, end = self.starts[first], self.starts[last]
             first_block, last_block = -(-start // self._block), end // self._block
             if first_block < last_block:
                 found |= np.bitwise_or.reduce(self._bitmaps[first_block:last_block], axis=0)
-                loose.append(self._products[start : first_block * self._block])
+                loose.append(self.products[start : first_block * self._block])
                 start = last_block * self._block
-            loose.append(self._products[start:end])
+            loose.append(self.products[start:end])
         chosen = np.zeros(self._product_count, np.bool_)
-        chosen[np.concatenate(loose)] = True
+        chosen[np.concatenate(loose).astype(np.intp)] = True  # NumPy's own conversion takes twice as long.
         return found | pack(chosen)
 
 
@@ -139,6 +175,10 @@ def blocks_of(products: NDArray[np.unsignedinteger], product_count: int) -> Iter
         chosen = np.zeros(product_count, np.bool_)
         chosen[products[start:end]] = True
         yield pack(chosen)
+
+
+def _set_bits(bitmap: Bitmap) -> NDArray[np.int64]:
+    return np.flatnonzero(np.unpackbits(bitmap, bitorder="little").view(np.bool_))
 
 
 def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:

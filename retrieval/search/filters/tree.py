@@ -54,6 +54,17 @@ class Some:
 Filter = OneOf | Compare | Exists | Not | Every | Some
 
 
+def fields_of(tree: Filter) -> set[str]:
+    """Return the names of the fields that a filter is over."""
+    match tree:
+        case Not(inner):
+            return fields_of(inner)
+        case Every(members) | Some(members):
+            return {name for member in members for name in fields_of(member)}
+        case OneOf(field) | Compare(field) | Exists(field):
+            return {field}
+
+
 def complement(inner: Filter) -> Filter:
     """Return the filter that holds where the other does not."""
     return inner.filter if isinstance(inner, Not) else Not(inner)

@@ -1,7 +1,7 @@
 """What a valid request is, as marshmallow fields whose errors are faults with codes."""
 
 from binascii import a2b_base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -11,17 +11,25 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from marshmallow.exceptions import SCHEMA
 from numpy.typing import NDArray
 
-from retrieval.records.fields import ALL_FIELDS
 from retrieval.records.lenient_json import BadJson, loads
-from retrieval.search.filters.language import MAX_VALUES, BadFilter, Vocabulary, parse_filter
-from retrieval.search.filters.tree import Filter
-from retrieval.vectors import MAX_FAULTS, BadVector, json_type, read_vector
+from retrieval.search.filters.language import BadFilter, Vocabulary, parse_filter
+from retrieval.search.filters.tree import Filter, fields_of
+from retrieval.search.reranking.limits import MaxPer
+from retrieval.search.reranking.options import (
+    BadOption,
+    read_count,
+    read_field_names,
+    read_ids,
+    read_max_per,
+    read_number,
+    wrong_type,
+)
+from retrieval.vectors import BadVector, json_type, read_vector
 from service.errors import BadRequest, CannotFilter, Fault
 from service.settings import Limits
 
-_MAX_CHARACTERS_SHOWN = 60
 VECTOR_DTYPE = np.dtype("<f4")  # Base64 holds numbers of this type.
-_MAX_DIGITS, _MAX_SHOWN_INTEGER = 18, 10**18
+_MAX_DIGITS = 18
 _MESSAGES: dict[str, Any] = {
     "required": [Fault("missing", "is missing", "")],
     "null": [Fault("null", "must not be null", "")],
@@ -32,8 +40,8 @@ _MESSAGES: dict[str, Any] = {
 class Field(fields.Field):
     """A field whose value is what `read` returns for the parsed JSON.
 
-    `read` raises ValidationError with a list of faults, whose pointers are relative to the field until `load` completes
-    them.
+    `read` raises BadOption, BadFilter, or ValidationError with a list of faults: their pointers are relative to the
+    field until `load` completes them.
     """
 
     default_error_messages = _MESSAGES
@@ -43,7 +51,10 @@ class Field(fields.Field):
         self._read = read
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
-        return self._read(value)
+        try:
+            return self._read(value)
+        except (BadOption, BadFilter) as error:
+            raise ValidationError([Fault(each.code, each.detail, each.pointer) for each in error.faults]) from error
 
 
 class Array(fields.List):
@@ -76,10 +87,12 @@ def option_fields(limits: Limits, vocabulary: Vocabulary | None) -> dict[str, fi
     return {
         "k": Field(partial(read_count, limits.max_k), load_default=limits.default_k),
         "exclude": Field(read_id_set, load_default=frozenset),
-        "filter": Field(partial(read_filter, vocabulary)),
-        "min_score": Field(read_score),
-        "max_score": Field(read_score),
-        "fields": Field(partial(read_field_names, vocabulary)),
+        "filter": Field(partial(read_by_fields, vocabulary, "filter; leave the filter out", read_filter)),
+        "min_score": Field(partial(read_number, -1, 1)),
+        "max_score": Field(partial(read_number, -1, 1)),
+        "max_per": Field(partial(read_by_fields, vocabulary, "limit values; leave max_per out", read_limits)),
+        "diversity": Field(partial(read_diversity, vocabulary)),
+        "fields": Field(partial(read_by_fields, vocabulary, "show fields; leave them out", read_shown_fields)),
         "explain": Field(partial(read_explain, vocabulary)),
     }
 
@@ -134,7 +147,7 @@ def _spoken(step: str) -> str:
 def read_kind(kind: type, expected: str, value: Any) -> Any:
     """Return a value of the Python type `kind`, which errors call `expected`."""
     if not isinstance(value, kind):
-        raise _wrong_type(expected, value)
+        raise wrong_type(expected, value)
     return value
 
 
@@ -144,17 +157,6 @@ read_text = partial(read_kind, str, "a string")
 def read_digits(text: str) -> int | None:
     """Return the number that a text of digits means; None for any other text, and for a number beyond 18 digits."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
-
-
-def read_count(maximum: int, value: Any) -> int:
-    """Return a whole number from 1 to `maximum`."""
-    is_huge = type(value) is float and abs(value) >= 2**63  # how the JSON reader gives integers of many digits
-    if type(value) is not int and not is_huge:
-        raise _wrong_type("an integer", value)
-    if not 1 <= value <= maximum:
-        far = "a far smaller number" if value < 0 else "a far greater number"
-        raise invalid("range", f"must be from 1 to {maximum}, not {value if abs(value) < _MAX_SHOWN_INTEGER else far}")
-    return int(value)
 
 
 def read_user_vector(dimension: int, value: Any) -> NDArray[np.float64]:
@@ -189,51 +191,56 @@ def _decode_vector(dimension: int, text: str) -> NDArray[np.float64]:
         raise ValidationError(faults) from error
 
 
-def read_ids(value: Any) -> list[str]:
-    if type(value) is not list:
-        raise _wrong_type("a list of product ids", value)
-    others = [i for i, member in enumerate(value) if not isinstance(member, str)][:MAX_FAULTS]
-    if others:
-        raise ValidationError([Fault("type", f"must be a string, not {json_type(value[i])}", f"/{i}") for i in others])
-    return value
-
-
 def read_id_set(value: Any) -> frozenset[str]:
     return frozenset(read_ids(value))
 
 
-def read_filter(vocabulary: Vocabulary | None, value: Any) -> Filter:
-    """Return a filter over the fields. Raises CannotFilter where the engine has none."""
+def read_by_fields(
+    vocabulary: Vocabulary | None, ability: str, read: Callable[[Any, Vocabulary], Any], value: Any
+) -> Any:
+    """Return what `read` does with the fields of products. Raises CannotFilter where the engine has none."""
     if vocabulary is None:
-        raise CannotFilter("this engine does not filter; leave the filter out")
-    try:
-        return parse_filter(value, vocabulary)
-    except BadFilter as error:
-        raise ValidationError([Fault(each.code, each.detail, each.pointer) for each in error.faults]) from error
+        raise CannotFilter(f"this engine does not {ability}")
+    return read(value, vocabulary)
 
 
-def read_score(value: Any) -> float:
-    """Return a number from -1 to 1."""
-    if type(value) not in (int, float):
-        raise _wrong_type("a number", value)
-    if not -1 <= value <= 1:
-        raise invalid("range", "must be from -1 to 1")
-    return float(value)
+def read_filter(value: Any, vocabulary: Vocabulary) -> Filter:
+    """Return a filter. Raises CannotFilter where the engine does not filter by one of its fields."""
+    tree = parse_filter(value, vocabulary)
+    _check_supported(vocabulary, fields_of(tree))
+    return tree
 
 
-def read_field_names(vocabulary: Vocabulary | None, value: Any) -> tuple[str, ...]:
-    """Return names of fields without repetition, "*" among them or not. Raises CannotFilter where there are none."""
-    if vocabulary is None:
-        raise CannotFilter("this engine does not show fields; leave them out")
-    if type(value) is not list:
-        raise _wrong_type("a list of names of fields", value)
-    if not 1 <= len(value) <= MAX_VALUES:
-        code = "range" if value else "empty"
-        raise invalid(code, f"must have from 1 to {MAX_VALUES} names of fields, not {len(value)}")
-    faults = [fault for i, name in enumerate(value) for fault in _name_faults(vocabulary, name, i)]
-    if faults:
-        raise ValidationError(faults[:MAX_FAULTS])
-    return tuple(dict.fromkeys(value))
+def read_limits(value: Any, vocabulary: Vocabulary) -> MaxPer:
+    """Return limits by value. Raises CannotFilter where the engine cannot read the fields, or filter by one."""
+    _check_shown(vocabulary, "limit values")
+    limits = read_max_per(value, vocabulary)
+    _check_supported(vocabulary, [name for name, _ in limits])
+    return limits
+
+
+def read_shown_fields(value: Any, vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Return names of fields. Raises CannotFilter where the engine shows none."""
+    _check_shown(vocabulary, "show fields")
+    return read_field_names(value, vocabulary)
+
+
+def _check_supported(vocabulary: Vocabulary, fields: Iterable[str]) -> None:
+    if problem := vocabulary.problem_with(fields):
+        raise CannotFilter(f"this engine does not filter by {problem}")
+
+
+def _check_shown(vocabulary: Vocabulary, ability: str) -> None:
+    if vocabulary.unshown:
+        raise CannotFilter(f"this engine does not {ability}: {vocabulary.unshown}")
+
+
+def read_diversity(vocabulary: Vocabulary | None, value: Any) -> float:
+    """Return a number from 0, which is off, to 1. Raises CannotFilter where an engine cannot tell products apart."""
+    diversity = read_number(0, 1, value)
+    if diversity and (vocabulary is None or not vocabulary.diversifies):
+        raise CannotFilter("this engine does not diversify; leave diversity out")
+    return diversity
 
 
 def read_explain(vocabulary: Vocabulary | None, value: Any) -> bool:
@@ -242,13 +249,6 @@ def read_explain(vocabulary: Vocabulary | None, value: Any) -> bool:
     if wants and vocabulary is None:
         raise CannotFilter("this engine does not explain its searches; leave explain out")
     return wants
-
-
-def _name_faults(vocabulary: Vocabulary, name: Any, i: int) -> Iterator[Fault]:
-    if not isinstance(name, str):
-        yield Fault("type", f"must be a string, not {json_type(name)}", f"/{i}")
-    elif name != ALL_FIELDS and name not in vocabulary.names:
-        yield Fault("unknown_field", f"is a field of no product: {name[:_MAX_CHARACTERS_SHOWN]!r}", f"/{i}")
 
 
 def read_some_ids(min_ids: int, max_ids: int, value: Any) -> tuple[str, ...]:
@@ -262,10 +262,6 @@ def read_some_ids(min_ids: int, max_ids: int, value: Any) -> tuple[str, ...]:
 def invalid(code: str, detail: str) -> ValidationError:
     """Return the error of a value with one fault."""
     return ValidationError([Fault(code, detail, "")])
-
-
-def _wrong_type(expected: str, value: Any) -> ValidationError:
-    return invalid("type", f"must be {expected}, not {value if type(value) is float else json_type(value)}")
 
 
 OPTIONS = frozenset(option_fields(Limits(), None))

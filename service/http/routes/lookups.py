@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import numpy as np
 from flask import Response, request
 
+from service.engines.shown_fields import ShownFields
 from service.errors import UnknownProduct
 from service.http import encoding, lookups, metrics
 from service.http.requests.misspelt import find_misspelt
@@ -20,6 +20,7 @@ class Lookups(Routes):
         return {
             "products": self.products,
             "product": self.product,
+            "field": self.field,
             "similar": self.similar,
             "samples": self.samples,
             "landmarks": self.sampled_points,
@@ -27,19 +28,21 @@ class Lookups(Routes):
         }
 
     def products(self, recommender: Recommender) -> Response:
-        arguments = request.args.to_dict()
-        limit = read_digits(arguments.get("limit", ""))
-        number = {} if limit is None else {"limit": limit}
-        query = self._load(recommender, "ProductsQuery", {**arguments, **number}, "a query")
-        positions = recommender.catalogue.starting_with(**query)
+        query = self._load_query(recommender, "ProductsQuery")
+        positions = lookups.find_products(recommender.catalogue, **query)
         return respond(recommender, encoding.write_products(recommender.prefixes, positions))
 
     def product(self, recommender: Recommender) -> Response:
         identifier = request.view_args["id"]  # type: ignore[index]
-        position = recommender.catalogue.find(identifier)
-        if position is None:
+        positions = recommender.field_engine.positions_of([identifier])
+        if positions[0] < 0:
             raise UnknownProduct(f"no product has the id {identifier[:100]!r}")
-        return respond_json(recommender, recommender.field_engine.fields_of(np.array([position]))[0])
+        return respond_json(recommender, recommender.field_engine.fields_of(positions)[0])
+
+    def field(self, recommender: Recommender) -> Response:
+        query = self._load_query(recommender, "FieldQuery")
+        name = request.view_args["name"]  # type: ignore[index]
+        return respond_json(recommender, lookups.list_values(recommender, name, **query))
 
     def similar(self, recommender: Recommender) -> Response:
         body = read_json(self.read_body())
@@ -56,12 +59,22 @@ class Lookups(Routes):
         return respond_json(recommender, {"users": recommender.catalogue.sample_users})
 
     def sampled_points(self, recommender: Recommender) -> Response:
+        names = [*self._load_query(recommender, "MapQuery").values()]
         positions, points = recommender.catalogue.sampled_points
-        return respond(recommender, encoding.write_points(recommender.prefixes, positions, points))
+        fields = ShownFields(recommender.field_engine, positions, names) if names else None
+        written = encoding.write_points(recommender.prefixes, positions, points, fields, self.reserve_answer())
+        return respond(recommender, written)
 
     def project(self, recommender: Recommender) -> Response:
         query = self._load(recommender, "MapRequest", read_json(self.read_body()), "the body")
         return respond_json(recommender, lookups.project(recommender.catalogue, **query))
+
+    def _load_query(self, recommender: Recommender, name: str) -> dict[str, Any]:
+        """Return the parameters of the request's query, as `_load` does."""
+        arguments = request.args.to_dict()
+        limit = read_digits(arguments.get("limit", ""))
+        number = {} if limit is None else {"limit": limit}
+        return self._load(recommender, name, {**arguments, **number}, "a query")
 
     def _load(self, recommender: Recommender, name: str, value: Any, subject: str) -> dict[str, Any]:
         """Return the fields of a request, given as parsed JSON. Raises BadRequest with every fault."""

@@ -7,13 +7,19 @@ import hashlib
 from functools import partial
 from importlib import resources
 
-from flask import Response, request
+from flask import Response, abort, request
 
-from service.http.openapi import OPERATIONS
 from service.http.routes.base import View
 from service.recommender import Recommender
 
-_FOLDERS = ("explorer", "docs")  # The operation of `static/docs/docs.html` is `docs_html`.
+_FOLDERS = ("explorer", "docs")
+_PAGES = {"explorer_html": "explorer/explorer.html", "docs_html": "docs/docs.html"}
+_MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self';"
@@ -26,14 +32,21 @@ _HEADERS = {
 
 
 def page_views() -> dict[str, View]:
-    """Return the view of each file, by the id of its operation."""
-    views: dict[str, View] = {}
-    for folder in _FOLDERS:
-        for file in (resources.files("service.http") / "static" / folder).iterdir():
-            operation, content = file.name.replace(".", "_"), file.read_bytes()
-            headers = {"Content-Type": OPERATIONS[operation].media_type, **_HEADERS}
-            views[operation] = partial(_answer, content, headers, hashlib.sha256(content).hexdigest()[:32])
-    return views
+    """Return the views of the pages and of the files that they load, by the ids of their operations."""
+    static = resources.files("service.http") / "static"
+    files = {f"{folder}/{file.name}": file.read_bytes() for folder in _FOLDERS for file in (static / folder).iterdir()}
+    views = {name: _view(name, content) for name, content in files.items()}
+
+    def page_file(recommender: Recommender) -> Response:
+        view = views.get(request.view_args["file"])  # type: ignore[index]
+        return view(recommender) if view else abort(404)
+
+    return {"page_file": page_file, **{operation: views[name] for operation, name in _PAGES.items()}}
+
+
+def _view(name: str, content: bytes) -> View:
+    headers = {"Content-Type": _MEDIA_TYPES[name[name.rindex(".") :]], **_HEADERS}
+    return partial(_answer, content, headers, hashlib.sha256(content).hexdigest()[:32])
 
 
 def _answer(content: bytes, headers: dict[str, str], etag: str, _: Recommender) -> Response:

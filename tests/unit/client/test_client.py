@@ -129,6 +129,8 @@ def test_options_are_sent_as_the_service_takes_them_and_what_they_add_is_answere
         max_score=0,
         fields=("price",),
         explain=True,
+        max_per={"brand": np.int64(2)},  # type: ignore[dict-item]
+        diversity=np.float64(0.25),
     )
     with stub(reply(body=body), reply(body=[body, BODY])) as server, Client(server.url) as client:
         answer = client.infer(user)
@@ -148,6 +150,8 @@ def test_options_are_sent_as_the_service_takes_them_and_what_they_add_is_answere
         "max_score": 0,
         "fields": ["price"],
         "explain": True,
+        "max_per": {"brand": 2},
+        "diversity": 0.25,
     }
     assert server.requests[1][2] == b"[%b,%b]" % (
         sent,

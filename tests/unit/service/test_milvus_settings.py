@@ -87,12 +87,3 @@ def test_a_file_is_served_by_one_worker_alone() -> None:
     assert read_settings(local).workers == 1
     expected = "RECO_WORKERS='2': must be 1 where RECO_MILVUS_URI is a file, which only one may open"
     assert refusal(RECO_MILVUS_URI="menu.db", RECO_WORKERS="2") == expected
-
-
-def test_a_filter_for_all_requests_is_refused_where_the_engine_does_not_filter() -> None:
-    assert refusal(RECO_FILTER="{}") == "RECO_FILTER='{}': the milvus engine does not filter"
-
-
-def test_nobody_can_be_held_to_an_embedding_model_that_milvus_does_not_know() -> None:
-    expected = "RECO_REQUIRE_EMBEDDING_MODEL='1': the milvus engine does not know the embedding model of a build"
-    assert refusal(RECO_REQUIRE_EMBEDDING_MODEL="1") == expected

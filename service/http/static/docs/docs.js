@@ -34,6 +34,28 @@ function pretty(value, indent = "") {
 
 const exampleText = (example) => (typeof example === "string" ? example : pretty(example));
 
+/** A value that a schema allows: its example or default, or else the plainest of its type with what is required. */
+function exampleOf(api, schema) {
+  const at = resolve(api, schema) || {};
+  for (const value of [at.example, at.examples?.[0], at.const, at.default, at.enum?.[0]]) if (value !== undefined) return value;
+  if (at.anyOf || at.oneOf) return exampleOf(api, (at.anyOf || at.oneOf)[0]);
+  const [type] = [].concat(at.type || "object");
+  if (type === "object") return Object.fromEntries((at.required || []).map((name) => [name, exampleOf(api, at.properties?.[name])]));
+  if (type === "array") return Array.from({ length: at.minItems ?? 1 }, () => exampleOf(api, at.items));
+  if (type === "number" || type === "integer") return Math.max(at.minimum ?? 1, 1);
+  return { boolean: false, string: "text" }[type] ?? null;
+}
+
+/** What is put into the form for one kind of body. */
+function bodyOf(api, { example, schema }) {
+  return exampleText(example === undefined ? exampleOf(api, schema) : example);
+}
+
+/** The parameters of an operation that are part of its address. */
+function parametersOf(api, operation) {
+  return (operation.parameters || []).map((each) => resolve(api, each)).filter((each) => each.in === "path" || each.in === "query");
+}
+
 /** A schema's type in a few words. */
 function typeOf(api, schema) {
   if (!schema) return "any";
@@ -101,14 +123,35 @@ function curlOf(method, path, media, body) {
   return [...parts, quoted(urlOf(path).href)].join(" ");
 }
 
+/** The fields for the parameters of an address, and a function that gives the address with what they hold. */
+function addressOf(path, parameters) {
+  const inputs = parameters.map(({ name, required, example, schema }) => {
+    const value = required || example !== undefined ? String(example ?? exampleOf({}, schema)) : "";
+    return make("input", { value, name, ariaLabel: name, spellcheck: false, placeholder: schema.default === undefined ? "" : String(schema.default) });
+  });
+  const labels = parameters.map(({ name, required }, i) => make("label", {}, make("code", {}, name), required ? " " : " (optional) ", inputs[i]));
+  const address = () => {
+    const query = new URLSearchParams();
+    let filled = path;
+    parameters.forEach((parameter, i) => {
+      const { value } = inputs[i];
+      if (parameter.in === "path") filled = filled.replace(`{${parameter.name}}`, encodeURIComponent(value));
+      else if (value) query.set(parameter.name, value);
+    });
+    return query.size ? `${filled}?${query}` : filled;
+  };
+  return [labels.length ? make("div", { className: "bar parameters" }, ...labels) : null, address];
+}
+
 /** The part of an operation that sends its example, as it is or changed, and shows what comes back. */
-function trial(method, path, content) {
+function trial(api, method, path, content, parameters) {
+  const [fields, address] = addressOf(path, parameters);
   const media = make("select", { ariaLabel: "Content type" }, ...Object.keys(content).map((name) => make("option", {}, name)));
   const body = make("textarea", { spellcheck: false, ariaLabel: `Body of ${path}` });
   const answer = make("pre", { hidden: true, tabIndex: 0 });
   const state = make("span", { className: "quiet", role: "status" });
   const hasBody = Object.keys(content).length > 0;
-  const fill = () => { body.value = exampleText(content[media.value].example); };
+  const fill = () => { body.value = bodyOf(api, content[media.value]); };
   media.addEventListener("change", fill);
   if (hasBody) fill();
   const send = make("button", { type: "button", className: "main" }, "Send");
@@ -118,7 +161,7 @@ function trial(method, path, content) {
     try {
       const headers = { ...commonHeaders(), ...(hasBody ? { "Content-Type": media.value } : {}) };
       const began = performance.now();
-      const response = await fetch(urlOf(path), { method: method.toUpperCase(), headers, body: hasBody ? body.value : undefined });
+      const response = await fetch(urlOf(address()), { method: method.toUpperCase(), headers, body: hasBody ? body.value : undefined });
       const text = await response.text();
       state.textContent = `${response.status} in ${(performance.now() - began).toFixed(1)} ms · build ${response.headers.get("X-Index-Version")}`;
       state.className = response.ok ? "quiet" : "bad";
@@ -133,7 +176,7 @@ function trial(method, path, content) {
   });
   const copy = make("button", { type: "button" }, "Copy as curl");
   copy.addEventListener("click", async () => {
-    const command = curlOf(method, path, media.value, hasBody ? body.value : null);
+    const command = curlOf(method, address(), media.value, hasBody ? body.value : null);
     try {
       await navigator.clipboard.writeText(command);
       state.textContent = "Copied.";
@@ -143,16 +186,27 @@ function trial(method, path, content) {
     }
   });
   const bar = make("div", { className: "bar" }, send, copy, hasBody ? media : null, state);
-  return make("div", {}, hasBody ? body : null, bar, answer);
+  return make("div", {}, fields, hasBody ? body : null, bar, answer);
 }
 
+/** One line: what an operation answers with, and the problems it may come to, which are described once. */
 function answersOf(api, operation) {
-  const rows = Object.entries(operation.responses).map(([status, reference]) => {
-    const response = resolve(api, reference);
-    const headers = make("code", {}, Object.keys(response.headers || {}).join(", "));
-    return [make("code", {}, status), prose(response.description), make("code", {}, Object.keys(response.content || {}).join(", ")), headers];
-  });
-  return table(["Status", "Meaning", "Content", "Headers"], rows);
+  const { "200": good, ...problems } = operation.responses;
+  const [media, headers] = [Object.keys(good.content || {}), Object.keys(good.headers || {})];
+  const statuses = Object.keys(problems).flatMap((status) => [make("a", { href: `#status-${status}` }, status), " "]);
+  return make("p", { className: "quiet" }, make("code", {}, "200"), ` as ${media.join(" or ")}, with ${headers.join(", ")}. Problems: `, ...statuses);
+}
+
+/** All problems that any operation may come to. */
+function statusesOf(api) {
+  const found = Object.values(api.paths).flatMap((methods) => Object.values(methods).flatMap(({ responses }) => Object.entries(responses)));
+  const problems = new Map(found.filter(([status]) => status !== "200").map(([status, reference]) => [status, resolve(api, reference)]));
+  const rows = [...problems].sort().map(([status, { description, headers }]) => [
+    make("code", { id: `status-${status}` }, status),
+    prose(description),
+    make("code", {}, Object.keys(headers || {}).join(", ")),
+  ]);
+  return table(["Status", "Meaning", "Headers"], rows);
 }
 
 function operationOf(api, path, method, operation) {
@@ -166,7 +220,14 @@ function operationOf(api, path, method, operation) {
   if (operation.description) parts.push(make("p", { className: "quiet" }, ...prose(operation.description)));
   const bodySchema = Object.values(content)[0]?.schema;
   parts.push(...fieldsOf(api, bodySchema));
-  parts.push(make("h4", {}, "Try it"), trial(method, path, content));
+  const parameters = parametersOf(api, operation);
+  if (parameters.length) {
+    const rows = parameters.map(({ name, in: where, required, schema, description }) => [
+      make("code", {}, name), `${where}, ${typeOf(api, schema)}${required ? "" : ", optional"}`, limitsOf(schema), prose(description || ""),
+    ]);
+    parts.push(make("h4", {}, "Parameters"), table(["Name", "Type", "Limits", "Meaning"], rows));
+  }
+  parts.push(make("h4", {}, "Try it"), trial(api, method, path, content, parameters));
   const [firstMedia] = Object.values(answer);
   if (firstMedia?.example !== undefined) {
     parts.push(make("details", {}, make("summary", {}, "Example of an answer"), make("pre", { tabIndex: 0 }, exampleText(firstMedia.example))));
@@ -193,13 +254,14 @@ function show(api) {
   for (const [tag, operations] of groups) {
     contents.push(make("h3", {}, tag));
     for (const [path, method, operation] of operations) {
-      contents.push(make("a", { href: `#${operation.operationId}` }, `${method.toUpperCase()} ${path}`));
+      const breakable = path.split("/").flatMap((step, i) => (i ? ["/", make("wbr"), step] : [step]));
+      contents.push(make("a", { href: `#${operation.operationId}` }, `${method.toUpperCase()} `, ...breakable));
       sections.push(operationOf(api, path, method, operation));
     }
   }
   byId("contents").replaceChildren(...contents);
   const problem = { $ref: "#/components/schemas/Problem" };
-  byId("operations").replaceChildren(...sections, make("section", { id: "problems" }, make("h3", {}, "Problems"), ...fieldsOf(api, problem)));
+  byId("operations").replaceChildren(...sections, make("section", { id: "problems" }, make("h3", {}, "Problems"), statusesOf(api), ...fieldsOf(api, problem)));
 }
 
 async function load() {

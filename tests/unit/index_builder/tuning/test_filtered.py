@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 import pytest
 
-from index_builder.tuning.filtered import DISLIKED, LIKED, PRODUCTS, RANDOM, SHARES, FilterGrid
+from index_builder.tuning.filtered import DISLIKED, LIKED, PRODUCTS, RANDOM, SHARES, FilterGrid, raised
 from retrieval.search.candidates import Candidates
 from retrieval.search.filters.masks import Mask
 from retrieval.search.index import ProductIndex
@@ -22,7 +22,7 @@ UNITS, PEOPLE = unit_vectors(VECTORS), unit_vectors(DRAW.normal(loc=0.1, size=(U
 FIRST, GROUPS = group_identical(UNITS)
 PLAIN = SideSettings(SearchSettings(20, 1.0, 1), SearchSettings(24, 1.0, 1))
 
-Make = Callable[[SideSettings], ProductIndex]
+Make = Callable[[list[FilteredSettings], list[FilteredSettings]], ProductIndex]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def coarse() -> faiss.Index:
 def make(coarse: faiss.Index, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Make codes be scanned wherever fewer rows are looked for than match."""
     monkeypatch.setattr(Candidates, "picked_rows", lambda self, depth, mask, _codes: self.count_for(depth, mask))
-    return lambda settings: ProductIndex(coarse, GROUPS, PLAIN, filtered=[FilteredSettings(1.0, settings)])
+    return lambda filtered, uneven: ProductIndex(coarse, GROUPS, PLAIN, filtered=filtered, uneven=uneven)
 
 
 def grid(target: float = 0.9) -> FilterGrid:
@@ -63,7 +63,7 @@ def test_liked_products_are_nearer_to_their_users_than_random_ones_and_disliked_
 
 
 def test_a_cell_is_measured_as_numpy_measures_it(make: Make) -> None:
-    index, some = make(PLAIN), grid()
+    index, some = make([], []), grid()
     for share in SHARES[2:]:
         for products in PRODUCTS:
             cell = some._measure(index, products, share)
@@ -86,7 +86,7 @@ def recall_of(index: ProductIndex, users: np.ndarray, mask: Mask, sign: int, sid
 
 
 def test_a_share_that_misses_gets_more_candidates_until_it_reaches_the_target(make: Make) -> None:
-    settings, cells = grid(target=0.9).settle(make, PLAIN)
+    settings, _, cells = grid(target=0.9).settle(make, PLAIN)
     assert len(cells) == len(SHARES) * len(PRODUCTS)
     assert all(min(cell.best.lower_bound, cell.worst.lower_bound) >= 0.9 for cell in cells)
     assert [each.max_share for each in settings] == pytest.approx([10**-2.5, 10**-1.5, 0.05**0.5, 0.495**0.5, 1.0])
@@ -96,13 +96,60 @@ def test_a_share_that_misses_gets_more_candidates_until_it_reaches_the_target(ma
 
 
 def test_a_share_that_no_candidates_do_for_is_scanned_exactly(make: Make) -> None:
-    settings, cells = grid(target=0.995).settle(make, PLAIN)
+    settings, _, cells = grid(target=0.995).settle(make, PLAIN)
     assert {cell.path for cell in cells if cell.share == 0.5} == {"exact"}
     assert max(settings[3].search.best.candidates, settings[3].search.worst.candidates) == GROUPS.row_count
     assert all(cell.best.mean == cell.worst.mean == 1.0 for cell in cells if cell.path == "exact")
 
 
 def test_settings_that_do_are_not_repeated(make: Make) -> None:
-    settings, cells = grid(target=0.1).settle(make, PLAIN)
+    settings, _, cells = grid(target=0.1).settle(make, PLAIN)
     assert settings == []
     assert {cell.path for cell in cells if cell.share > 0.05} == {"candidates"}
+
+
+@pytest.mark.parametrize(
+    ("nprobe", "expected"),
+    [
+        (10, [(20, 2, n) for n in (10, 13, 17, 22, 28, 35, 44, 55)] + [(5000, 2, 55)]),
+        (1, [(20, 2, 1), (25, 2.5, 1), (32, 3.125, 1), (40, 3.90625, 1), (50, 4.8828125, 1)]),
+    ],
+    ids=["lists", "no lists"],
+)
+def test_candidates_are_doubled_before_more_lists_are_visited(nprobe: int, expected: list[tuple[float, ...]]) -> None:
+    settings = SearchSettings(10, 1.0, nprobe)
+    for raises, values in enumerate(expected, 1):
+        settings = raised(settings, raises, row_count=5000)
+        assert (settings.candidates, settings.per_match, settings.nprobe) == values
+
+
+def test_uneven_masks_get_settings_that_even_ones_do_not_pay_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Candidates, "picked_rows", lambda self, depth, mask, _codes: self.count_for(depth, mask))
+    index = faiss_index(UNITS[FIRST], "Tiers24x1,IVF24")
+    plain, some = SideSettings(SearchSettings(60, 1.0, 16), SearchSettings(60, 1.0, 16)), grid(target=0.95)
+
+    def make(filtered: list[FilteredSettings], uneven: list[FilteredSettings]) -> ProductIndex:
+        return ProductIndex(index, GROUPS, plain, filtered=filtered, uneven=uneven)
+
+    filtered, uneven, cells = some.settle(make, plain)
+    assert len(filtered) == len(SHARES)
+    assert [each.max_share for each in uneven] == [1.0]
+    assert filtered[3].search.best == plain.best
+    assert uneven[0].search.best.nprobe > plain.best.nprobe
+    served = make(filtered, uneven)
+    for cell in cells:
+        assert cell == some._measure(served, cell.products, cell.share)
+        assert min(cell.best.lower_bound, cell.worst.lower_bound) >= 0.95
+
+
+def test_known_settings_are_measured_once_and_kept_where_they_do(make: Make) -> None:
+    some = grid(target=0.9)
+    filtered, uneven, cells = some.settle(make, PLAIN)
+    measured = []
+
+    def noting(*settings: list[FilteredSettings]) -> ProductIndex:
+        measured.append(settings)
+        return make(*settings)
+
+    assert some.settle(noting, PLAIN, filtered, uneven) == (filtered, uneven, cells)
+    assert measured == [(filtered, uneven)]

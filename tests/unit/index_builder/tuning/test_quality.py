@@ -10,9 +10,9 @@ import numpy as np
 import orjson
 import pytest
 
-from index_builder.pipeline import BuildRequest, build
+from index_builder.pipelines.build import BuildRequest, build
 from index_builder.tuning import quality as measured
-from index_builder.tuning.quality import find_near_duplicates, gini, intra_list_distance, skewness
+from index_builder.tuning.quality import find_near_duplicates, gini, intra_list_distance, lorenz_curve, skewness
 from retrieval.artifact.build import open_build
 from retrieval.artifact.quality import NearDuplicates
 from retrieval.records.vector_file import VectorFile
@@ -28,6 +28,15 @@ def test_gini_is_half_the_mean_difference_of_two_counts_relative_to_their_mean(c
     differences = [abs(one - other) for one in counts for other in counts]
     expected = sum(differences) / (2 * len(counts) ** 2 * (sum(counts) / len(counts)))
     assert gini(np.array(counts)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("counts", [*COUNTS, [*range(100)]], ids=str)
+def test_a_lorenz_curve_goes_through_the_sums_of_the_lowest_counts(counts: list[int]) -> None:
+    curve, n = lorenz_curve(np.array(counts)), len(counts)
+    assert (len(curve), curve[0]) == (101, 0)
+    for number in range(n + 1):
+        if number * 100 % n == 0:
+            assert curve[number * 100 // n] == pytest.approx(sum(sorted(counts)[:number]) / sum(counts), abs=1e-12)
 
 
 @pytest.mark.parametrize("counts", COUNTS, ids=str)
@@ -127,6 +136,7 @@ def test_a_build_has_the_quality_of_its_exact_lists(tmp_path: Path) -> None:
         for quantiles, column in ((found.first_scores, shown[:, 0]), (found.last_scores, shown[:, -1])):
             assert quantiles == pytest.approx(np.quantile(column, np.linspace(0, 1, 21)).tolist(), abs=2e-6)
         hubs = sorted(range(60), key=lambda product: (-counts[product], product))[:10]
+        assert report["lorenz"][side] == lorenz_curve(of_product)
         assert report["hubs"][side] == [
             {"id": f"p{product}", "name": f"product {product}", "lists": counts[product]} for product in hubs
         ]

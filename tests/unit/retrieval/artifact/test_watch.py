@@ -4,13 +4,17 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from retrieval.artifact import watch
+from retrieval.artifact import build, watch
+from retrieval.artifact.manifest import FileFacts, check_contents
+from retrieval.artifact.store import build_ids
 from retrieval.artifact.watch import BuildWatch, PinnedBuild
 from retrieval.errors import BadArtifact
 from tests.faults.conftest import damaged_copy, point
 from tests.support.published import publish
+from tests.support.updated import ChangingCatalogue, random_changes, random_rows
 
 SECONDS = 20
 
@@ -152,3 +156,27 @@ def test_current_that_cannot_be_read_is_refused_once(root: Path, builds: list[st
     assert (found, len(refusals)) == (None, 1)
     (root / "elsewhere").rename(root / "CURRENT")
     assert polled(watching, builds[0]) == (builds[1], [])
+
+
+def test_of_deltas_on_a_base_that_was_verified_only_their_own_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(1)
+    catalogue = ChangingCatalogue(tmp_path / "artifacts", random_rows(draw, 0, 12, 4))
+    base = build_ids(catalogue.root)[0]
+    deltas = [catalogue.update(random_changes(draw, catalogue, 1, 4)).build_id for _ in range(2)]
+    read: list[str] = []
+
+    def count(path: Path, expected: FileFacts) -> None:
+        read.append(path.parent.name)
+        check_contents(path, expected)
+
+    monkeypatch.setattr(build, "check_contents", count)
+    watching = BuildWatch(catalogue.root, 0.01, verified_base=base)
+    assert polled(watching, base) == (deltas[1], [])
+    assert {*read} == {deltas[1]}
+    point(catalogue.root, deltas[0])
+    assert polled(watching, deltas[1]) == (deltas[0], [])
+    assert {*read} == {*deltas}
+    assert polled(BuildWatch(catalogue.root, 0.01), base) == (deltas[0], [])
+    assert {*read} == {base, *deltas}

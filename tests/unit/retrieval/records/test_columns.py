@@ -1,12 +1,16 @@
 """Files that hold columns: Parquet, NPY and the less usual NPZ."""
 
+import gzip
+import json
 import sys
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -34,6 +38,8 @@ def parquet(path: Path, **columns: Any) -> Path:
         pa.large_list(pa.float32()),
         pa.list_(pa.float32(), 2),
         pa.list_(pa.float16()),
+        pa.list_view(pa.float32()),
+        pa.large_list_view(pa.float64()),
     ],
     ids=str,
 )
@@ -111,7 +117,7 @@ def test_what_only_begins_like_parquet_is_refused(tmp_path: Path, content: bytes
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = parquet(tmp_path / "f", name=["a"], vector=[[1.0, 2.0]])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(BadRows, match=f"^{path}: reading Parquet needs pyarrow: pip install "):
+    with pytest.raises(BadRows, match=f"^{path}: reading Parquet needs pyarrow: `pip install pyarrow`"):
         list(read_rows(path))
 
 
@@ -209,3 +215,86 @@ def test_further_npz_arrays_of_a_value_or_a_list_a_product_are_read(tmp_path: Pa
         {"id": "a", "name": "a", "text": "é", "halves": 0.5, "flags": [True, False]},
         {"id": "b", "name": "b", "text": "x", "halves": 1.0, "flags": [False, False]},
     ]
+
+
+def test_a_tensor_of_one_dimension_is_a_vector(tmp_path: Path) -> None:
+    numbers = pa.FixedSizeListArray.from_arrays(pa.array([3.0, 4.0, 0.0, -2.0], pa.float32()), 2)
+    tensors = pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.float32(), [2]), numbers)
+    catalogue = read_catalogue(parquet(tmp_path / "f", name=["a", "b"], vector=tensors))
+    assert catalogue.unit_vectors.tolist() == UNITS
+
+
+def test_uuids_are_texts(tmp_path: Path) -> None:
+    ids = [UUID(int=1), UUID(int=2)]
+    column = pa.array([each.bytes for each in ids], pa.uuid())
+    path = parquet(tmp_path / "f", id=column, name=["a", "b"], vector=VECTORS, brand=column)
+    assert [(each["id"], each["brand"]) for each in read_catalogue(path).products] == [(str(each),) * 2 for each in ids]
+
+
+def test_ids_of_another_type_are_refused_by_the_name_of_it(tmp_path: Path) -> None:
+    for column, kind in (([1.5, 2.5], "double"), ([b"a", b"b"], "binary")):
+        path = parquet(tmp_path / "f", id=column, name=["a", "b"], vector=VECTORS)
+        with pytest.raises(BadRows) as caught:
+            list(read_rows(path))
+        assert str(caught.value) == f"{path}: column 'id' must hold strings, integers or UUIDs, not {kind}"
+
+
+@pytest.mark.parametrize("name", ["sku", None])
+def test_the_index_of_a_frame_has_the_ids(tmp_path: Path, name: str | None) -> None:
+    frame = pd.DataFrame({"name": ["tea", "tea"], "vector": VECTORS}, index=pd.Index(["p1", "p2"], name=name))
+    frame.to_parquet(tmp_path / "f")
+    assert [each["id"] for each in read_catalogue(tmp_path / "f").products] == ["p1", "p2"]
+
+
+def test_gzipped_parquet_is_read(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "f", name=["a", "b"], vector=VECTORS)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    assert read_catalogue(path).unit_vectors.tolist() == UNITS
+
+
+def test_a_directory_of_parts_is_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    directory = tmp_path / "out"
+    directory.mkdir()
+    parquet(directory / "part-00001.parquet", name=["b"], vector=VECTORS[1:])
+    parquet(directory / "part-00000.parquet", name=["a"], vector=VECTORS[:1])
+    for marker in ("_SUCCESS", ".part-00000.parquet.crc"):
+        (directory / marker).write_text("not a part")
+    rows = list(read_rows(directory))
+    assert [place for place, _ in rows] == ["part-00000.parquet row 1", "part-00001.parquet row 1"]
+    assert [row["name"] for _, row in rows] == ["a", "b"]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "npz", "jsonl", "csv"])
+def test_columns_may_have_other_names(tmp_path: Path, ending: str) -> None:
+    path, columns = tmp_path / f"f.{ending}", {"sku": ["p1", "p2"], "title": ["tea", "pie"], "emb": VECTORS}
+    if ending == "parquet":
+        parquet(path, **columns)
+    elif ending == "npz":
+        np.savez(path, allow_pickle=False, **{name: np.array(values) for name, values in columns.items()})
+    else:
+        lines = [[*columns], *zip(*columns.values(), strict=True)]
+        objects = (dict(zip(lines[0], line, strict=True)) for line in lines[1:])
+        path.write_text(
+            "".join(f"{json.dumps(each)}\n" for each in objects)
+            if ending == "jsonl"
+            else "".join(f'{sku},{title},"{vector}"\n' for sku, title, vector in lines)
+        )
+    rows = [row for _, row in read_rows(path, source_of={"id": "sku", "name": "title", "vector": "emb"})]
+    assert [(row["id"], row["name"], [*row["vector"]]) for row in rows] == [
+        ("p1", "tea", VECTORS[0]),
+        ("p2", "pie", VECTORS[1]),
+    ]
+    assert all(row.keys() == {"id", "name", "vector"} for row in rows)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "npz", "csv"])
+def test_a_column_that_is_probably_the_vector_is_named(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"f.{ending}"
+    if ending == "parquet":
+        parquet(path, name=["a"], embedding=[[1.0]])
+    elif ending == "npz":
+        np.savez(path, names=np.array(["a"]), embedding=np.array([[1.0]]))
+    else:
+        path.write_text("name,embedding\na,[1.0]\n")
+    with pytest.raises(BadRows, match=r"; if it is 'embedding', say --columns vector=embedding$"):
+        list(read_rows(path))

@@ -135,3 +135,17 @@ def test_npz_arrays_that_are_no_products_are_refused(tmp_path: Path, arrays: dic
     with pytest.raises(BadRows) as caught:
         read(tmp_path / "f.npz", packed(**arrays))
     assert str(caught.value).startswith(f"{tmp_path / 'f.npz'}: {reason}")
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("key", ["products", "items"])
+def test_the_list_in_one_object_holds_the_rows(tmp_path: Path, key: str, indent: int | None) -> None:
+    products = [{"id": "a", "vector": [1, 2]}, {"id": "b", "vector": [2, 1]}]
+    (tmp_path / "f").write_text(json.dumps({"version": 3, key: products}, indent=indent))
+    assert [*read_rows(tmp_path / "f")] == [("item 1", products[0]), ("item 2", products[1])]
+
+
+def test_a_product_with_a_list_of_objects_stays_a_product(tmp_path: Path) -> None:
+    product = {"id": "a", "variants": [{"size": 1}]}
+    (tmp_path / "f").write_text(json.dumps(product))
+    assert [*read_rows(tmp_path / "f")] == [("line 1", product)]

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,33 @@ def test_a_missing_file(tmp_path: Path) -> None:
     assert "No such file or directory" in refusal(tmp_path / "missing.jsonl")
 
 
-def test_a_directory(tmp_path: Path) -> None:
-    assert "Is a directory" in refusal(tmp_path)
+def test_a_directory_without_files(tmp_path: Path) -> None:
+    (tmp_path / "_SUCCESS").touch()
+    assert refusal(tmp_path) == "is a directory without files"
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"ARROW1\0\0", "a Feather or Arrow IPC file"),
+        (b"\x28\xb5\x2f\xfd", "compressed by zstd"),
+        (b"BZh9", "compressed by bzip2"),
+        (b"\xfd7zXZ\0", "compressed by xz"),
+        (b"\x04\x22\x4d\x18", "compressed by lz4"),
+        (b"\x89HDF\r\n", "an HDF5 file"),
+        (b"\x80\x04\x95", "a Python pickle, which could run any code"),
+        ("[]".encode("utf-16"), "UTF-16 text"),
+    ],
+)
+def test_what_a_file_is_and_what_to_do(tmp_path: Path, start: bytes, name: str) -> None:
+    (tmp_path / "f").write_bytes(start + bytes(50))
+    assert refusal(tmp_path / "f") == f"is {name}; JSON lines, CSV, Parquet and NPZ can be read"
+
+
+def test_an_archive_without_arrays(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "f", "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+    assert refusal(tmp_path / "f") == ("is a ZIP archive without arrays; JSON lines, CSV, Parquet and NPZ can be read")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.999], ids=["after the magic bytes", "half way", "before the end"])

@@ -4,7 +4,7 @@ import faiss
 import numpy as np
 import pytest
 
-from retrieval.search.candidates import Candidates
+from retrieval.search.candidates import Candidates, CodeScan
 from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import Neighbours
 from retrieval.search.settings import SearchSettings, SideSettings
@@ -41,9 +41,9 @@ def test_a_user_gets_the_same_bytes_alone_and_in_any_batch(best: faiss.Index, se
 
 @pytest.mark.parametrize("settings", [ALIKE, UNLIKE], ids=["alike", "unlike"])
 def test_each_side_has_its_own_candidates(best: faiss.Index, settings: SideSettings) -> None:
-    both = Candidates(best, settings).find(USERS[:9], 10)
+    both, scan = Candidates(best, settings).find(USERS[:9], 10), CodeScan(best)
     for sign, side, rows in ((1, settings.best, both[:9]), (-1, settings.worst, both[9:])):
-        own = Candidates(best, SideSettings(side, side)).find_best(sign * USERS[:9], 10)
+        own = scan.find(scan.transformed(sign * USERS[:9]), side.candidates, side, 10)
         for found, expected in zip(rows, own, strict=True):
             assert len(found[found >= 0]) == side.candidates
             assert len(set(found.tolist()) & set(expected.tolist())) >= side.candidates - 2  # of equal coarse scores
@@ -51,6 +51,6 @@ def test_each_side_has_its_own_candidates(best: faiss.Index, settings: SideSetti
 
 def test_a_query_is_transformed_alone() -> None:
     """FAISS's product of many queries rounds otherwise, and would change what the codes find."""
-    candidates = Candidates(faiss_index(UNITS, "Tiers8x1+32x2"), ALIKE)
-    together = candidates._transformed(USERS)
-    assert together.tobytes() == b"".join(candidates._transformed(user[None]).tobytes() for user in USERS)
+    scan = CodeScan(faiss_index(UNITS, "Tiers8x1+32x2"))
+    together = scan.transformed(USERS)
+    assert together.tobytes() == b"".join(scan.transformed(user[None]).tobytes() for user in USERS)

@@ -1,16 +1,17 @@
 """FAISS finds rows of the mask, in lists that hold any, and nothing else."""
 
 import gc
+import math
 
 import faiss
 import numpy as np
 import pytest
 
-from retrieval.search.candidates import Candidates
+from retrieval.search.candidates import Candidates, CodeScan
 from retrieval.search.filters.masks import Mask
 from retrieval.search.filters.postings import complement_of
 from retrieval.search.kinds import scanned_index
-from retrieval.search.selection import Selector
+from retrieval.search.selection import Selector, unevenness_of
 from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings
 from retrieval.vectors import unit_vectors
 from tests.support.indexes import faiss_index, group_identical
@@ -40,7 +41,7 @@ def lists_of(index: faiss.Index) -> np.ndarray:
 
 
 def transformed(index: faiss.Index, vectors: np.ndarray) -> np.ndarray:
-    return Candidates(index, ONE_LIST)._transformed(vectors)
+    return CodeScan(index).transformed(vectors)
 
 
 def test_only_rows_of_the_mask_are_found_whatever_their_bit(index: faiss.Index) -> None:
@@ -125,3 +126,31 @@ def test_a_share_of_rows_has_the_settings_of_its_own(index: faiss.Index) -> None
     masks = [mask_over(GROUPS, np.arange(matched)) for matched in (1, 120, 121, 601, 602, COUNT)]
     assert [candidates.count_for(10, mask) for mask in masks] == [50, 50, 90, 90, 20, 20]
     assert candidates.count_for(10) == 20
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9, 1.0])
+def test_rows_at_random_are_as_even_as_may_be(share: float) -> None:
+    draw = np.random.default_rng(5)
+    sizes = draw.integers(0, 300, 200)
+    assert abs(np.mean([unevenness_of(draw.binomial(sizes, share), sizes) for _ in range(100)])) < 0.003
+
+
+def test_the_unevenness_is_the_share_of_rows_that_chance_does_not_put_elsewhere() -> None:
+    sizes, counts = np.array([40_000, 20_000, 20_000, 0]), np.array([30_000, 10_000, 0, 0])
+    by_chance = math.sqrt(2 / math.pi * 20_000 * 0.5) + 2 * math.sqrt(2 / math.pi * 10_000 * 0.5)
+    assert unevenness_of(counts, sizes) == pytest.approx((20_000 - by_chance) / 80_000)
+
+
+def test_rows_of_some_lists_have_settings_of_their_own() -> None:
+    def both(count: int) -> list[FilteredSettings]:
+        return [FilteredSettings(1.0, SideSettings(SearchSettings(count), SearchSettings(count)))]
+
+    index = faiss_index(UNITS, KINDS[1])
+    rows = {"even": np.arange(0, COUNT, 2), "uneven": np.flatnonzero(lists_of(index) < LISTS // 2)}
+    masks = {name: mask_over(GROUPS, of_rows) for name, of_rows in rows.items()}
+    for uneven, expected in ((both(90), [50, 90]), ([], [50, 50])):
+        candidates = Candidates(index, ONE_LIST, both(50), uneven)
+        assert [candidates.count_for(10, mask) for mask in masks.values()] == expected
+        assert [candidates.is_uneven(mask) for mask in masks.values()] == [False, True]
+    one_list = Candidates(faiss_index(UNITS, KINDS[0]), ONE_LIST)
+    assert not one_list.is_uneven(masks["uneven"])

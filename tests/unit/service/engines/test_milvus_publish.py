@@ -31,9 +31,10 @@ def test_the_vectors_are_the_catalogues_in_its_order(
     vectors[draw.permutation(1000)[:300]] = vectors[5]
     build = build_of(products_of(vectors), allow_low_recall=True, **options)
     blocks = [*product_blocks(build, 301)]
-    assert [(start, len(prefixes), rows.shape) for start, prefixes, rows in blocks] == [
+    assert [(start, len(prefixes), rows.shape) for start, _, prefixes, rows in blocks] == [
         (start, count, (count, 24)) for start, count in ((0, 301), (301, 301), (602, 301), (903, 97))
     ]
     np.testing.assert_allclose(np.concatenate([rows for *_, rows in blocks]), unit_vectors(vectors), rtol=0, atol=error)
-    prefixes = [prefix for _, block, _ in blocks for prefix in block]
+    prefixes = [prefix for _, _, block, _ in blocks for prefix in block]
     assert prefixes == [f'{{"id":"p{i}","name":"product {i}"'.encode() for i in range(1000)]
+    assert [line for _, block, *_ in blocks for line in block] == [prefix + b"}" for prefix in prefixes]

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from datetime import datetime
 from pathlib import Path
 from queue import SimpleQueue
 from types import SimpleNamespace
@@ -23,15 +24,15 @@ class FakePool:
         self.signals, self.messages = signals, list[tuple[Any, ...]]()
         self.until = time.monotonic() + 60
 
-    def poll(self) -> None:
-        time.sleep(0.01)
+    def poll(self, seconds: float = 0.01) -> None:
+        time.sleep(min(seconds, 0.01))
         if len(self.messages) == 2 or time.monotonic() > self.until:
             self.signals.stops.append(15)
 
     any_serve = True
 
-    def count(self, event: str, times: int = 1) -> None:
-        self.messages.append((event, times))
+    def record(self, event: str, amount: float = 1) -> None:
+        self.messages.append((event, amount))
 
     def send(self, message: tuple[Any, ...]) -> None:
         self.messages.append(message)
@@ -64,6 +65,40 @@ def test_a_worker_refuses_what_it_fails_to_open_in_an_unforeseen_way() -> None:
     assert pipe.messages == [("refused", "b", "index page 4711 is gone")]
     with pytest.raises(worker._CannotOpen):
         runner._serve("b")
+
+
+class ReadyPool(FakePool):
+    """All its workers do at once what they are told."""
+
+    refusal = ""
+
+    def prepare(self, build_id: str) -> None:
+        pass
+
+    def serve(self, build_id: str) -> None:
+        pass
+
+    def all_prepared(self, build_id: str) -> bool:
+        return True
+
+    def has_changed_over(self, build_id: str) -> bool:
+        return True
+
+
+def test_the_time_from_the_publishing_to_the_serving_of_a_build_is_recorded_but_not_of_one_rolled_back_to(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    base, delta = "20260301T115950.000000Z-00000000", "20260301T115957.500000Z-00000001"
+    monkeypatch.setattr(supervisor, "datetime", SimpleNamespace(now=lambda zone: datetime(2026, 3, 1, 12, tzinfo=zone)))
+    builds = [watch.PinnedBuild(delta, lambda: None, base), watch.PinnedBuild(base, lambda: None, base)]
+    pool, watching = ReadyPool(), SimpleNamespace(poll_new_build=lambda _in_use: builds.pop(0))
+    reloader = supervisor.Reloader(cast(Any, pool), cast(Any, watching), builds[1])
+    with caplog.at_level("INFO"):
+        reloader.poll()
+        reloader.poll()
+    assert pool.messages == [("reload", 1), ("reload seconds", 2.5), ("reload", 1)]
+    said = [f"{verb} build {delta} (a delta on {base})" for verb in ("changing over to", "serving")]
+    assert caplog.messages == [*said, f"changing over to build {base}", f"serving build {base}"]
 
 
 def channel(requests: int, unsent: int, idle_seconds: float) -> SimpleNamespace:

@@ -41,6 +41,8 @@ USERS = {
     "denormal": '{"name":"ann","vector":[5e-324,0,0]}',
     "huge": '{"name":"ann","vector":[1e300,1e300,0]}',
     "integers beyond 64 bits": '{"name":"ann","vector":[123456789012345678901234567890,0,0]}',
+    "diversity zero": '{"name":"ann","vector":[1,2,3],"diversity":0}',
+    "diversity true": '{"name":"ann","vector":[1,2,3],"diversity":true}',
     "no name": '{"vector":[1,2,3]}',
     "name null": '{"name":null,"vector":[1,2,3]}',
     "name a number": '{"name":1,"vector":[1,2,3]}',

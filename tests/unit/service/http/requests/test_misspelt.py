@@ -23,6 +23,9 @@ MISSPELT = [
         "K",
         "limit",
         "explian",
+        "maxPer",
+        "max_pre",
+        "diversty",
         "nmae",
     ),
 ]

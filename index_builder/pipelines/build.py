@@ -7,20 +7,22 @@ from typing import Literal
 
 import faiss
 
-from index_builder.catalogue import VECTORS, read_catalogue
+from index_builder.catalogue import VECTORS, Catalogue, read_catalogue
 from index_builder.kinds.negation import negate
 from index_builder.kinds.training import FLAT, check_negates, store_vectors
-from index_builder.report import write_report
+from index_builder.report.facts import report_facts
+from index_builder.report.files import write_report
 from index_builder.tuning.quality import measure_quality
 from index_builder.tuning.recall import K
 from index_builder.tuning.trials import TunedIndex
 from index_builder.tuning.tuner import Tuner
-from index_builder.tuning.users import synthetic_users, user_pool
+from index_builder.tuning.users import UserPool, synthetic_users, user_pool
 from retrieval.artifact import golden, store
 from retrieval.artifact.build import BEST, WORST
-from retrieval.artifact.manifest import IndexFacts, Manifest, Recall, Source, file_facts
+from retrieval.artifact.manifest import GoldenQuery, IndexFacts, Manifest, Recall, Source, file_facts
 from retrieval.artifact.products import open_products
 from retrieval.artifact.projection import write_projection
+from retrieval.artifact.quality import Quality
 from retrieval.artifact.sample_users import write_sample_users
 from retrieval.errors import BadLabel, LowRecall
 from retrieval.records.console import readable
@@ -77,22 +79,13 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         if request.worst == "negated" and request.index != "auto":
             check_negates(request.index, vectors.dimension)
         users = user_pool(vectors, request.queries)
-        golden_users = synthetic_users(vectors, _GOLDEN_QUERIES, _GOLDEN_SEED)
-        write_index(store_vectors(vectors, request.storage), directory / BEST)
-        exact = open_index(directory / BEST)
-        tuner = Tuner(vectors, exact, catalogue.groups, users, request.recall, directory / _SCRATCH)
+        tuner = start_tuning(directory, catalogue, users, request.storage, request.recall)
         tuned = tuner.choose(request.index)
         _check_recall(tuned, request)
-        tuned, filtered = tuner.under_filters(tuned) if catalogue.fields.filterable else (tuned, [])
-        recall = Recall(request.recall, tuned.meets_target, tuned.users_from, **tuned.recall, filtered=filtered)
-        index = tuner.product_index(tuned)
-        prefixes = open_products(directory).prefixes
-        report = measure_quality(index, catalogue.groups, vectors, users, K, prefixes)
-        write_report(directory, catalogue, tuned, recall, report)
+        files = write_index_files(directory, catalogue, tuner, tuned, request.worst)
+        tuned = files.tuned
         write_projection(directory, vectors, catalogue.groups)
         write_sample_users(directory, request.queries)
-        golden_queries = golden.record(index.search, prefixes, golden_users)
-        _write_indexes(tuned.index, directory, request.worst)
     (directory / VECTORS).unlink()
     return Manifest(
         source=Source(readable(request.products.name), file_facts(request.products).sha256),
@@ -102,19 +95,46 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         dropped_rows=catalogue.dropped_rows,
         embedding_model=request.embedding_model,
         filterable=catalogue.fields.filterable,
-        index=IndexFacts(tuned.factory, request.storage, request.worst, tuned.settings, tuned.filtered),
-        recall=recall,
-        quality=report.quality,
+        index=IndexFacts(tuned.factory, request.storage, request.worst, tuned.settings, tuned.filtered, tuned.uneven),
+        recall=files.recall,
+        quality=files.quality,
         faiss_version=FAISS_VERSION,
-        golden_queries=golden_queries,
+        golden_queries=files.golden_queries,
     )
 
 
-def _write_indexes(index: faiss.Index, directory: Path, worst: str) -> None:
-    write_index(index, directory / _SCRATCH)  # The file of the vectors is mapped, and read from here.
+@dataclass(frozen=True)
+class IndexFiles:
+    """An index that was written, with its settings under filters, and what was measured of it."""
+
+    tuned: TunedIndex
+    recall: Recall
+    quality: Quality
+    golden_queries: list[GoldenQuery]
+
+
+def start_tuning(directory: Path, catalogue: Catalogue, users: UserPool, storage: str, target: float) -> Tuner:
+    """Write the catalogue's vectors as an index of their own, and return what finds an index over them."""
+    write_index(store_vectors(catalogue.vectors, storage), directory / BEST)
+    exact = open_index(directory / BEST)
+    return Tuner(catalogue.vectors, exact, catalogue.groups, users, target, directory / _SCRATCH)
+
+
+def write_index_files(directory: Path, catalogue: Catalogue, tuner: Tuner, tuned: TunedIndex, worst: str) -> IndexFiles:
+    """Write the index that was chosen, and the report of its recall and of the lists that it gives."""
+    golden_users = synthetic_users(catalogue.vectors, _GOLDEN_QUERIES, _GOLDEN_SEED)
+    tuned, filtered = tuner.under_filters(tuned) if catalogue.fields.filterable else (tuned, [])
+    recall = Recall(tuner.target, tuned.meets_target, tuned.users_from, **tuned.recall, filtered=filtered)
+    index = tuner.product_index(tuned)
+    prefixes = open_products(directory).prefixes
+    report = measure_quality(index, catalogue.groups, catalogue.vectors, tuner.pool, K, prefixes)
+    write_report(directory, report_facts(catalogue, tuned, tuner.dropped, recall, report))
+    golden_queries = golden.record(index.search, prefixes, golden_users)
+    write_index(tuned.index, directory / _SCRATCH)  # The file of the vectors is mapped, and read from here.
     (directory / _SCRATCH).replace(directory / BEST)
     if worst == "negated":
-        _write_negated(index, directory / WORST)
+        _write_negated(tuned.index, directory / WORST)
+    return IndexFiles(tuned, recall, report.quality, golden_queries)
 
 
 def _write_negated(index: faiss.Index, path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 ALL_FIELDS = "*"
+_NO_FIELDS = ("id", "name")
 
 
 def pick_fields(product: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -11,9 +12,14 @@ def pick_fields(product: dict[str, Any], names: Sequence[str]) -> dict[str, Any]
 
     A name with dots leads into objects, unless it is a key itself.
     """
-    further = {name: value for name, value in product.items() if name not in ("id", "name")}
-    found = further if ALL_FIELDS in names else {name: _look_up(further, name) for name in names}
-    return {name: value for name, value in found.items() if value is not None}
+    if ALL_FIELDS in names:
+        return {name: value for name, value in product.items() if value is not None and name not in _NO_FIELDS}
+    found = {}
+    for name in names:
+        value = product[name] if name in product else _look_up(product, name)
+        if value is not None and name not in _NO_FIELDS:
+            found[name] = value
+    return found
 
 
 def _look_up(node: Any, name: str) -> Any:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from service import version
+from service.http.version import version
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def test_a_checkout_has_the_version_that_pyproject_states(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,111 @@
+"""Makes the list of a side that is shown of the products that qualify: limits by value, then diversity, then k."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.search.filters.tree import Filter
+from retrieval.search.reranking.diversity import pick_diverse
+from retrieval.search.reranking.limits import MaxPer, ValueCounts
+
+_POOL_PER_MATCH, _MAX_POOL = 10, 2000  # of the products that diversity picks from
+_SPARE_PER_MATCH, _MAX_SPARE = 4, 64  # Most lists are full with so many more products than are wanted.
+_GROWTH = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ListOptions:
+    """What a list is to be: `k` products, few of a value (`max_per`), unlike each other (`diversity`, from 0 to 1)."""
+
+    k: int
+    max_per: MaxPer = ()
+    diversity: float = 0.0
+
+    @property
+    def wanted(self) -> int:
+        """How many products have to be found: k, or as many as diversity picks from."""
+        return max(self.k, min(_POOL_PER_MATCH * self.k, _MAX_POOL)) if self.diversity else self.k
+
+    @property
+    def depth(self) -> int:
+        """How many products to look for at first; with `max_per`, some of them are left out."""
+        return self.wanted + (min(_SPARE_PER_MATCH * self.wanted, _MAX_SPARE) if self.max_per else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Products in the order of a side: catalogue `positions` (m,) and cosine `scores` (m,).
+
+    `is_all` tells that no other product qualifies.
+    """
+
+    positions: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    is_all: bool = False
+
+    def within(self, sign: float, bound: float | None) -> "Ranked":
+        """Return the products whose scores, times the side's sign, reach a bound, if there is one."""
+        if bound is None:
+            return self
+        count = int(np.count_nonzero(sign * self.scores >= sign * bound))
+        return Ranked(self.positions[:count], self.scores[:count], self.is_all or count < len(self.scores))
+
+    def take(self, places: slice | NDArray[Any]) -> "Ranked":
+        return Ranked(self.positions[places], self.scores[places], self.is_all)
+
+
+class Products(Protocol):
+    """What is known of products by catalogue position (m,)."""
+
+    def fields_of(self, positions: NDArray[np.int64], names: Sequence[str]) -> Iterable[dict[str, Any]]:
+        """Yield those fields of each product that have one of the names, as the catalogue gave them."""
+
+    def vectors_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the unit vectors (m, d)."""
+
+
+Search = Callable[[int, Filter], Ranked]  # A number of products, and a filter that lets through what to leave out.
+
+
+def make_list(found: Ranked, sign: float, options: ListOptions, products: Products, search: Search) -> Ranked:
+    """Return the list that the first `options.depth` products that qualify lead to, or all where there are fewer.
+
+    `sign` is 1 for the best side and -1 for the worst. `search` is asked for the first products of those that a filter
+    does not let through, where more are needed.
+    """
+    if options.max_per:
+        found = _limit(found, sign, options, products, search)
+    if options.diversity:
+        pool = found.take(slice(options.wanted))
+        vectors = products.vectors_of(pool.positions)
+        found = pool.take(pick_diverse(vectors, sign * pool.scores, options.k, options.diversity))
+    return found.take(slice(options.k))
+
+
+def _limit(found: Ranked, sign: float, options: ListOptions, products: Products, search: Search) -> Ranked:
+    """Return the first products wanted of which no more have a value than may.
+
+    Products are picked in order. Where too few are found, those without a value that is full by then are searched, at a
+    depth that grows fourfold. So each search finds a product to pick or ends it, and a list of n of p products takes at
+    most 1 + log4(p / n) of them, the last of which scores all products that are left.
+    """
+    counts, ahead = ValueCounts(options.max_per), options.wanted
+    picked: dict[int, float] = {}
+    names = [field for field, _ in options.max_per]
+    while True:
+        fields = products.fields_of(found.positions, names)
+        for position, score, each in zip(found.positions.tolist(), found.scores.tolist(), fields, strict=True):
+            if position not in picked and counts.pick(each):
+                picked[position] = score
+                if len(picked) == options.wanted:
+                    break
+        if len(picked) == options.wanted or found.is_all:
+            break
+        ahead *= _GROWTH
+        found = search(len(picked) + ahead, counts.full())
+    positions, scores = np.array([*picked], np.int64), np.array([*picked.values()], np.float64)
+    # An approximate index may find late what it missed before.
+    return Ranked(positions, scores).take(np.lexsort((positions, -sign * scores)))

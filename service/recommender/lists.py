@@ -1,0 +1,83 @@
+"""The lists that users get of what their search has found, and of what further searches find for some of them."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.artifact.products import Prefixes, parse_prefixes
+from retrieval.search.filters.tree import Filter
+from retrieval.search.ranking import SIDES, SIGNS, Neighbours, SearchPath
+from retrieval.search.reranking.lists import Ranked, make_list
+from service.engines.base import FieldEngine
+from service.engines.shown_fields import ShownFields
+from service.recommender.users import Request, Search, User
+
+Found = tuple[Neighbours, Neighbours, int]  # both sides, and how many products match
+Ask = Callable[[NDArray[np.float32], Request], Found]  # an engine, about unit vectors (n, d)
+
+
+@dataclass(frozen=True)
+class ProductsOf:
+    """The products of an engine, as lists are made of them."""
+
+    engine: FieldEngine
+
+    def fields_of(self, positions: NDArray[np.int64], names: Sequence[str]) -> Iterable[dict[str, Any]]:
+        return ShownFields(self.engine, positions, names)
+
+    def vectors_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self.engine.vectors_of(positions)
+
+
+@dataclass
+class UserLists:
+    """The lists of the users who share a search; `vectors` are their unit vectors (n, d).
+
+    `engine` is the one that is asked, where it knows the fields of products. `paths` are the ways of all searches for a
+    side, where the engine says them.
+    """
+
+    search: Search
+    vectors: NDArray[np.float32]
+    ask: Ask
+    prefixes: Prefixes
+    engine: FieldEngine | None
+    paths: dict[str, list[SearchPath]] = field(default_factory=lambda: {side: [] for side in SIDES})
+
+    def find(self) -> Found:
+        """Search for all users."""
+        return self.ask(self.vectors, self.search.request)
+
+    def list_of(self, side: str, found: Neighbours, row: int) -> Ranked:
+        """Return a user's list of one side, of what `find` has found."""
+        user, depth = self.search.users[row], self.search.request.depth
+        first = self._qualifying(side, user, found, row, depth)
+        if self.engine is None or not user.is_reranked:
+            return first.take(slice(user.k))
+        deepen = partial(self._search_deeper, side, row)
+        return make_list(first, SIGNS[side], user.list_options, ProductsOf(self.engine), deepen)
+
+    def _search_deeper(self, side: str, row: int, count: int, without: Filter) -> Ranked:
+        """Return a user's first products without those of a filter: `count` of them, and as many as are excluded."""
+        user, request = self.search.users[row], self.search.request
+        depth = count + request.depth - user.list_options.depth
+        best, worst, _ = self.ask(self.vectors[row : row + 1], replace(request, depth=depth, without=without))
+        return self._qualifying(side, user, best if side == SIDES[0] else worst, 0, depth)
+
+    def _qualifying(self, side: str, user: User, found: Neighbours, row: int, depth: int) -> Ranked:
+        """Return those of a user's first `depth` products that are not excluded, as far as their scores may go."""
+        if found.path:
+            self.paths[side].append(found.path)
+        positions, scores = found.positions[row], found.scores[row]
+        if len(positions) and positions[-1] < 0:  # An approximate engine pads what it did not find.
+            count = int(np.count_nonzero(positions >= 0))
+            positions, scores = positions[:count], scores[:count]
+        is_all = len(positions) < depth
+        if user.exclude:
+            kept = [product["id"] not in user.exclude for product in parse_prefixes(self.prefixes(positions))]
+            positions, scores = positions[kept], scores[kept]
+        return Ranked(positions, scores, is_all).within(SIGNS[side], user.bounds[side])

@@ -1,0 +1,157 @@
+"""Recommending in Python, without a server: what the service answers, as arrays and frames."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from retrieval import open_build
+from retrieval.artifact.local.recommender import LocalRecommender, Recommendations
+from retrieval.artifact.store import open_current
+from retrieval.errors import BadArtifact
+from retrieval.search.ranking import SIDES
+from service.recommender import Recommender
+from tests.integration.conftest import ApiOver
+from tests.support.api import Api
+from tests.support.engines import engine_of
+from tests.support.filtered import DIMENSION, USER, FilteredProducts
+from tests.support.list_oracle import drawn_options
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", params=["Flat", "PQ3x4fs,RFlat"])
+def artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("local")
+    FilteredProducts().build(directory, index=request.param)
+    return directory / "artifacts"
+
+
+@pytest.fixture(scope="module")
+def api(api_over: ApiOver, artifacts: Path) -> Api:
+    return api_over(Recommender(engine_of(open_current(artifacts))))
+
+
+@pytest.fixture(scope="module")
+def local(artifacts: Path) -> LocalRecommender:
+    return open_build(artifacts)
+
+
+def as_answer(found: Recommendations, row: int, options: dict[str, Any]) -> dict[str, Any]:
+    """The row of a user as the service would answer it."""
+    answer: dict[str, Any] = {"name": "ann"}
+    for side in SIDES:
+        matches = getattr(found, side)
+        count = int((matches.positions[row] >= 0).sum())
+        assert (matches.positions[row, count:] == -1).all()
+        assert np.isnan(matches.scores[row, count:]).all()
+        assert {*matches.ids[row, count:], *matches.names[row, count:]} <= {""}
+        columns = [getattr(matches, name)[row, :count].tolist() for name in ("ids", "names", "scores")]
+        answer[side] = [
+            dict(zip(("id", "name", "score"), values, strict=True)) for values in zip(*columns, strict=True)
+        ]
+        if matches.fields is not None:
+            for match, fields in zip(answer[side], matches.fields[row, :count].tolist(), strict=True):
+                match["fields"] = fields
+    return {**answer, "matched": found.matched} if "filter" in options else answer
+
+
+def infer(api: Api, vector: Any, **options: Any) -> Any:
+    return api.infer(json.dumps({"name": "ann", "vector": vector, **options}).encode()).json
+
+
+def test_a_call_gives_what_the_service_answers(api: Api, local: LocalRecommender) -> None:
+    for vector, options in drawn_options(40, 17):
+        found = local.recommend(np.array(vector), **options)
+        assert as_answer(found, 0, options) == infer(api, vector, **options)
+
+
+def test_many_users_get_what_each_gets_alone(
+    api: Api, local: LocalRecommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrieval.artifact.local.lists._MAX_USERS_AT_ONCE", 3)
+    vectors = np.random.default_rng(2).normal(size=(8, DIMENSION))
+    options: dict[str, Any] = {"k": 12, "max_per": {"brand": 1}, "min_score": 0.1, "fields": ["brand", "shop.city"]}
+    found = local.recommend(vectors, **options)
+    assert found.users == [*range(8)]
+    assert [as_answer(found, i, options) for i in range(8)] == [infer(api, row.tolist(), **options) for row in vectors]
+    assert local.recommend(vectors.astype(np.float32)[:0]).best.positions.shape == (0, 0)
+
+
+def test_a_frame_of_users_becomes_a_frame_of_matches(api: Api, local: LocalRecommender) -> None:
+    users = pd.DataFrame({"name": ["ann", "bob"], "vector": [USER, USER[::-1]], "age": [3, 4]})
+    frame = local.recommend(users, k=3, min_score=0.5, fields=["*"]).to_frame()
+    assert [*frame.columns] == ["user", "side", "rank", "id", "name", "score", "fields"]
+    expected = [
+        {"user": user, "side": side, "rank": rank, **match}
+        for user, vector in (("ann", USER), ("bob", USER[::-1]))
+        for side in SIDES
+        for rank, match in enumerate(infer(api, vector, k=3, min_score=0.5, fields=["*"])[side], 1)
+    ]
+    assert frame.to_dict("records") == expected
+    unnamed = local.recommend(users[["vector"]].set_index(pd.Index(["x", "y"])), k=1).to_frame()
+    assert unnamed["user"].tolist() == ["x", "x", "y", "y"]
+    assert "fields" not in unnamed
+
+
+FAULTS: list[tuple[dict[str, Any], list[str]]] = [
+    ({"vectors": [[1.0] * 5]}, ["vectors element 0 has 5 numbers, 6 are expected"]),
+    ({"vectors": [USER, [0.0] * 6]}, ["vectors element 1 is all zeros, which has no direction"]),
+    ({"vectors": [np.nan, *USER[1:]]}, ["vectors element 0 element 0 is not finite: nan"]),
+    ({"vectors": [[True, *USER[1:]]]}, ["vectors element 0 element 0 is a boolean, not a number"]),
+    ({"vectors": pd.DataFrame({"name": ["ann"]})}, ["vectors has no column 'vector'"]),
+    ({"k": 0}, ["k must be from 1 to 2147483648, not 0"]),
+    ({"k": 2.5}, ["k must be an integer, not 2.5"]),
+    ({"exclude": "p1"}, ["exclude must be a list of product ids, not a string"]),
+    ({"exclude": {7}}, ["exclude element 0 must be a string, not a number"]),
+    ({"min_score": 2, "max_score": ""}, ["min_score must be from -1 to 1", "max_score must be a number, not a string"]),
+    ({"filter": {"prise": 1}}, ["filter.prise is no field of this build; the nearest is 'price'"]),
+    ({"max_per": {"stock": 1}}, ["max_per.stock limits keywords, and 'stock' is of type boolean"]),
+    (
+        {"max_per": {}, "diversity": True},
+        ["max_per must have from 1 to 64 fields, not 0", "diversity must be a number, not a boolean"],
+    ),
+    ({"fields": []}, ["fields must have from 1 to 1000 names of fields, not 0"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "faults"), FAULTS, ids=str)
+def test_an_argument_that_does_not_fit_is_refused_by_name(
+    local: LocalRecommender, arguments: dict[str, Any], faults: list[str]
+) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011 (The message is compared whole.)
+        local.recommend(**{"vectors": [USER], **arguments})
+    assert str(error.value) == "; ".join(faults)
+
+
+def test_numbers_and_sets_of_numpy_are_taken(api: Api, local: LocalRecommender) -> None:
+    options: dict[str, Any] = {"k": np.int64(4), "exclude": np.array(["p1", "p2"]), "diversity": np.float32(0.5)}
+    found = local.recommend(USER, **options)
+    assert as_answer(found, 0, {}) == infer(api, USER, k=4, exclude=["p1", "p2"], diversity=0.5)
+
+
+def test_a_build_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadArtifact, match=re.escape(str(tmp_path))):
+        open_build(tmp_path)
+
+
+def test_a_part_of_the_package_is_imported_without_the_others() -> None:
+    code = (
+        "import retrieval, sys; print(sorted(name for name in sys.modules if name.split('.')[0] in ('faiss', 'numpy')))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT).strip() == b"[]"
+
+
+def test_the_example_of_the_readme_prints_what_it_says(sample_artifacts: Path) -> None:
+    code, printed = re.findall(
+        r"```python\n(from retrieval import.*?)```\n\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.S
+    )[0]
+    code = code.replace('"artifacts"', repr(str(sample_artifacts)))
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout == printed

@@ -171,7 +171,7 @@ published   {root / manifest.build_id}
 changes     {_counts(counts)} by {manifest.source.file}
 delta       {_counts(delta)} since {delta.base}
 products    {manifest.products:,}
-size        {manifest.size_bytes / 1e6:.1f} MB, published in {seconds:.2f} s"""
+size        {manifest.size_bytes / 1e6:.2f} MB, published in {seconds:.2f} s"""
 
 
 def _counts(counts: Any) -> str:

@@ -114,7 +114,7 @@ def roll_back(root: Path) -> str:
 def prune(root: Path, keep: int) -> list[str]:
     """Remove builds but the newest `keep` whole ones and deltas, the last `keep` that were current, and pinned ones.
 
-    The base of a delta is in use. Returns the ids of the removed ones, the newest first.
+    The base of a delta is in use. Returns the ids of the removed ones, the oldest first.
     """
     removed: list[str] = []
     bases = {build_id: _base_of(root, build_id) for build_id in build_ids(root)}
@@ -135,7 +135,7 @@ def prune(root: Path, keep: int) -> list[str]:
                 shutil.rmtree(draft, ignore_errors=True)
         except OSError:
             continue  # It is pinned, or belongs to somebody else.
-    return removed
+    return removed[::-1]
 
 
 def pin(root: Path, build_id: str) -> ExitStack:

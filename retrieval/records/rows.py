@@ -4,6 +4,7 @@ All may be gzipped. A directory has a file for each part, as Spark writes them.
 """
 
 import gzip
+import re
 import shutil
 import tempfile
 import zlib
@@ -38,6 +39,7 @@ _OTHER_FORMATS = {
     **{bytes((0x80, version)): "a Python pickle, which could run any code" for version in range(2, 6)},
 }
 MAX_START_BYTES, _MAX_OPENING_BYTES = 6, 2**12
+_PART = re.compile(r"part[-_.]?\d.*|[^._].*\.(jsonl?|ndjson|csv|tsv|parquet|npz|npy)(\.gz)?")
 _AS_NAMED: Mapping[str, str] = MappingProxyType({})
 
 Row = tuple[str, Any]
@@ -62,13 +64,13 @@ def read_rows(path: Path, needs_vectors: bool = True, source_of: Mapping[str, st
 
 
 def part_files(path: Path) -> list[Path]:
-    """Return the files of a directory of parts, in the order of their names, without markers such as `_SUCCESS`.
+    """Return the files of a directory of parts, in the order of their names, such as `part-00000.snappy.parquet`.
 
     Raises BadRows where there are none.
     """
-    parts = sorted(each for each in path.iterdir() if each.name[0] not in "._" and each.is_file())
+    parts = sorted(each for each in path.iterdir() if each.is_file() and _PART.fullmatch(each.name))
     if not parts:
-        raise BadRows(f"{path}: is a directory without files")
+        raise BadRows(f"{path}: is a directory without parts, which are named as part-00000.parquet is")
     return parts
 
 

@@ -83,11 +83,12 @@ class FieldEngine(Protocol):
 
     An engine that can do all of it is one; another is a `SearchEngine` alone. Filters are over the fields in
     `vocabulary`, and match some of the `shown_products`, the number of those that may be shown at all. Both ways to
-    search say which path they went.
+    search say which path they went, and find up to `max_matches` products a side.
     """
 
     vocabulary: Vocabulary
     shown_products: int
+    max_matches: int
 
     def search_matching(
         self,

@@ -1,5 +1,6 @@
 """The embedded engine: a FAISS build, memory-mapped into this process."""
 
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict
@@ -76,6 +77,7 @@ class FaissEngine:
     """Serves the products of one open build that a filter lets through. A search takes a core, and waits for one."""
 
     is_available = True
+    max_matches = sys.maxsize
 
     def __init__(self, build: Build, cores: Cores, shown: Filter = EVERYTHING):
         self.build, self._cores = build, cores

@@ -83,6 +83,7 @@ class MilvusEngine:
 
     concurrency = 4  # Searches take most of their time elsewhere.
     search_seconds = math.inf
+    max_matches = MILVUS_MAX_MATCHES
 
     def __init__(self, cluster: Cluster, collection: str, shown: str = "", requires_model: bool = False):
         """Raises what `open_engine` does."""
@@ -142,7 +143,7 @@ class MilvusEngine:
         selection = self._leave_out(matching, excluded, without)
         k = min(k, selection.count)
         if k > MILVUS_MAX_MATCHES:
-            raise TooLarge(f"k, exclude and max_per ask for {k} matches, Milvus finds {MILVUS_MAX_MATCHES} at once")
+            raise TooLarge(f"k and exclude ask for {k} matches, Milvus finds {MILVUS_MAX_MATCHES} at once")
         users = len(unit_vectors)
         queries = np.concatenate([unit_vectors, -unit_vectors])
         positions, scores = np.full((2 * users, k), -1, np.int64), np.zeros((2 * users, k))
@@ -294,7 +295,6 @@ def _rank(hits: _Hits, query: NDArray[np.float32], k: int, path: str) -> _Ranked
     positions, vectors = hits
     if not len(positions):
         return _Ranked(positions, np.empty(0), 0, path)
-    products = (vectors * query).sum(axis=1)  # Row by row: a matrix product rounds by the number of rows.
-    millionths = to_millionths(products)
+    millionths = to_millionths((vectors * query).sum(axis=1))  # By row: a matrix product rounds by the number of rows.
     order = np.lexsort((positions, -millionths))[:k]
     return _Ranked(positions[order], millionths[order] / UNITS, len(positions), path)

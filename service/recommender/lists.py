@@ -58,13 +58,16 @@ class UserLists:
         first = self._qualifying(side, user, found, row, depth)
         if self.engine is None or not user.is_reranked:
             return first.take(slice(user.k))
-        deepen = partial(self._search_deeper, side, row)
+        deepen = partial(self._search_deeper, side, row, self.engine.max_matches)
         return make_list(first, SIGNS[side], user.list_options, ProductsOf(self.engine), deepen)
 
-    def _search_deeper(self, side: str, row: int, count: int, without: Filter) -> Ranked:
-        """Return a user's first products without those of a filter: `count` of them, and as many as are excluded."""
+    def _search_deeper(self, side: str, row: int, max_depth: int, count: int, without: Filter) -> Ranked:
+        """Return a user's first products without those of a filter: `count` of them, and as many as are excluded.
+
+        They are fewer where the engine finds no more: any search deeper than the list is long leads further.
+        """
         user, request = self.search.users[row], self.search.request
-        depth = count + request.depth - user.list_options.depth
+        depth = min(max_depth, count + request.depth - user.list_options.depth)
         best, worst, _ = self.ask(self.vectors[row : row + 1], replace(request, depth=depth, without=without))
         return self._qualifying(side, user, best if side == SIDES[0] else worst, 0, depth)
 

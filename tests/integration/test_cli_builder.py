@@ -118,7 +118,7 @@ def test_a_name_that_is_no_unicode_is_told_all_the_same(tmp_path: Path, root: Pa
     ("options", "culprit"),
     [
         ({"--products": "missing.jsonl"}, "missing.jsonl: cannot be read: "),
-        ({"--products": "."}, ".: cannot be read: "),
+        ({"--products": "."}, ".: is a directory without parts"),
         ({"--queries": "missing.jsonl"}, "missing.jsonl: cannot be read: "),
         ({"--index": "IVF2,Flat"}, "--index IVF2,Flat: FAISS's IndexIVFFlat cannot be negated; build with --worst s"),
         ({"--index": "nonsense"}, "--index nonsense: FAISS cannot build it: "),

@@ -194,7 +194,7 @@ def test_more_matches_than_milvus_finds_at_once_are_refused(
     monkeypatch.setattr(milvus_engine, "MILVUS_MAX_MATCHES", 40)
     user = unit_vectors(np.ones((1, 3)))
     assert [len(side) for side in found_by(engine, user, 40)[0].values()] == [40, 40]
-    with pytest.raises(TooLarge, match=r"^k, exclude and max_per ask for 41 matches, Milvus finds 40 at once$"):
+    with pytest.raises(TooLarge, match=r"^k and exclude ask for 41 matches, Milvus finds 40 at once$"):
         engine.search(user, 41)
 
 

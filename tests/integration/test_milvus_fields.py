@@ -116,7 +116,7 @@ def test_all_options_are_answered_as_numpy_says(milvus: MilvusServer, tmp_path: 
     for i in (0, 89):
         assert api.get(f"/products/p{i}").json == {k: v for k, v in products.rows[i].items() if k != "vector"}
     assert api.get("/products/p90").status == 404
-    for path in ("/products?prefix=p", "/map", "/samples"):
+    for path in ("/products?prefix=p", "/fields/brand", "/map", "/samples"):
         works = "does not look products up by name and has no map; /infer, /batch and /similar work"
         check_problem(api.get(path), 501, f"the Milvus FLAT engine {works}")
     assert {field["name"]: field["coverage"] for field in api.get("/index").json["filterable"]} == {
@@ -143,6 +143,24 @@ def test_limits_by_value_are_filled_up_from_further_down(
         oracle.check(answer, vector, kept, options)
     explain = api.infer(user(max_per={"brand": 1, "tags": 1, "shop.city": 1}, k=12, explain=True)).json["explain"]
     assert (explain["path"], explain["searches"]) == ("candidates, then matching rows", {"best": 2, "worst": 2})
+
+
+def test_limits_by_value_are_filled_up_however_few_matches_milvus_finds_at_once(
+    milvus: MilvusServer, tmp_path: Path, api_over: ApiOver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from service.engines import milvus_engine
+
+    products = FilteredProducts()
+    products.build(tmp_path)
+    engine = published(milvus, tmp_path)
+    monkeypatch.setattr(lists, "_SPARE_PER_MATCH", 0)
+    monkeypatch.setattr(milvus_engine, "MILVUS_MAX_MATCHES", 14)
+    monkeypatch.setattr(engine, "max_matches", 14)
+    oracle, api = ListOracle(products.vectors, products.fields), api_over(Recommender(engine))
+    for max_per in ({"brand": 1}, {"brand": 3, "shop.city": 3}, {"tags": 1}):
+        options: dict[str, Any] = {"k": 12, "max_per": max_per, "exclude": ["p1", "p2"]}
+        kept = [position for position in range(90) if position not in (1, 2)]
+        oracle.check(api.infer(user(**options)).json, USER, kept, options)
 
 
 def test_a_list_whose_products_are_to_be_unlike_each_other_is_answered_with_501(

@@ -129,6 +129,15 @@ def test_products_are_found_by_their_ids_with_all_fields(catalogue: ChangingCata
             assert answer.status == 404
 
 
+def test_the_json_of_products_is_that_of_a_full_build(pair: Build, full_root: Path) -> None:
+    full, standing = open_current(full_root).products, pair.products.standing()
+    lines = [full.line(position) for position in range(len(full))]
+    assert [pair.products.line(position) for position in standing.tolist()] == lines
+    further = [line.removeprefix(prefix) for line, prefix in zip(lines, pair.products.prefixes(standing), strict=True)]
+    for products, positions in ((pair.products, standing), (full, full.standing())):
+        assert products.sizes_behind_prefix(positions).tolist() == [*map(len, further)]
+
+
 def test_products_like_others_are_those_of_a_full_build(catalogue: ChangingCatalogue, apis: list[Api]) -> None:
     ids = [*catalogue.by_id]
     answer = same_answer(apis, "POST", "/similar", {"ids": [*ids[:3], *ids[-3:]], "k": 100})

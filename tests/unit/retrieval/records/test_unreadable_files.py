@@ -38,9 +38,10 @@ def test_a_missing_file(tmp_path: Path) -> None:
     assert "No such file or directory" in refusal(tmp_path / "missing.jsonl")
 
 
-def test_a_directory_without_files(tmp_path: Path) -> None:
-    (tmp_path / "_SUCCESS").touch()
-    assert refusal(tmp_path) == "is a directory without files"
+def test_a_directory_without_parts(tmp_path: Path) -> None:
+    for name in ("_SUCCESS", ".part-00000.parquet.crc", "README.md"):
+        (tmp_path / name).touch()
+    assert refusal(tmp_path) == "is a directory without parts, which are named as part-00000.parquet is"
 
 
 @pytest.mark.parametrize(

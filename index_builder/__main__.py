@@ -1,4 +1,7 @@
-"""Command line: `python -m index_builder --products FILE --out ARTIFACTS_ROOT`, or `--update CHANGES`, or `--merge`."""
+"""Command line: `python -m index_builder --products FILE --out ARTIFACTS_ROOT`, or `--update CHANGES`, or `--merge`.
+
+`python -m index_builder compare BUILD_A BUILD_B` publishes nothing.
+"""
 
 import argparse
 import os
@@ -15,15 +18,23 @@ from retrieval.errors import RetrievalError
 from retrieval.records.console import print_message, print_result, standard_streams
 from retrieval.search.settings import SearchSettings, fewest_for_scan
 
+_COMPARE = "compare"
+
 
 @standard_streams()
 def main(arguments: list[str] | None = None) -> int:
-    parser = _parser()
-    options = vars(parser.parse_args(arguments))
+    words = sys.argv[1:] if arguments is None else arguments
+    compares = words[:1] == [_COMPARE]
+    parser = _compare_parser() if compares else _parser()
+    options = vars(parser.parse_args(words[compares:]))
     # Threads that wait would spin, and take cores from those that work. OpenMP knows no quota of a container, and would
     # start a thread for each core of the machine. FAISS reads both as it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
+    return _compare(options) if compares else _publish(parser, options)
+
+
+def _publish(parser: argparse.ArgumentParser, options: dict[str, Any]) -> int:
     from index_builder.pipelines.build import BuildRequest
     from index_builder.pipelines.changes.merge import MergeRequest
     from index_builder.pipelines.changes.update import UpdateRequest
@@ -45,13 +56,31 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _compare(options: dict[str, Any]) -> int:
+    from index_builder.pipelines.compare.compare import CompareRequest, compare
+    from index_builder.report.comparison.page import render_page
+    from index_builder.report.comparison.text import render_text
+    from index_builder.report.files import as_json
+
+    write = {"text": render_text, "json": as_json, "html": render_page}[options.pop("format")]
+    try:
+        facts = compare(CompareRequest(**options))
+    except (RetrievalError, OSError) as error:
+        print_message(f"error: {error}")
+        return 1
+    for warning in facts["warnings"]:
+        print_message(f"warning: {warning}")
+    print_result(write(facts))
+    return 0
+
+
 def _build(request: Any) -> None:
     from index_builder.pipelines.build import build
-    from index_builder.report.files import PAGE
+    from retrieval.artifact.build import REPORT
 
     started = time.perf_counter()
     manifest = build(request)
-    page = request.out / manifest.build_id / PAGE
+    page = request.out / manifest.build_id / REPORT
     print_result(f"{_summary(request.out, manifest, time.perf_counter() - started)}\nreport      {page}")
 
 
@@ -88,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m index_builder",
         description=sys.modules["index_builder"].__doc__,
         argument_default=argparse.SUPPRESS,
+        epilog=f"`%(prog)s {_COMPARE} --help` tells how to compare two builds.",
     )
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True).add_argument
@@ -110,6 +140,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--keep", type=_count, metavar="N", help="newest builds to keep, this one included (default: 5)")
     label = "label of the model that made the vectors, which the service holds requests to"
     add("--embedding-model", metavar="LABEL", help=label)
+    return parser
+
+
+def _compare_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m index_builder {_COMPARE}",
+        description="Tell how the lists, products and measures of two builds differ.",
+    )
+    add = parser.add_argument
+    where = "directory of a build, or an artifacts root for its current one"
+    add("a", type=Path, metavar="BUILD_A", help=f"{where}: the one before")
+    add("b", type=Path, metavar="BUILD_B", help=f"{where}: the one after")
+    add("--queries", type=Path, metavar="FILE", help="users to ask both for lists (default: synthetic users)")
+    add("--format", choices=["text", "json", "html"], default="text", help="of what is printed (default: text)")
     return parser
 
 

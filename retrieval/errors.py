@@ -29,5 +29,9 @@ class BadArtifact(RetrievalError):
     """A build on disk is missing, damaged, or not what its manifest says."""
 
 
+class Incomparable(RetrievalError):
+    """Two builds have too little in common to be compared."""
+
+
 class LowRecall(RetrievalError):
     """The index finds fewer of the exact matches than the target."""

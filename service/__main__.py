@@ -11,7 +11,7 @@ from retrieval.artifact.build import Build
 from retrieval.artifact.store import current_build_id, open_current, roll_back
 from retrieval.errors import BadArtifact
 from retrieval.records.console import print_message, print_result, standard_streams
-from service.engines.embedding_model import check_label
+from service.engines.base import check_label
 from service.engines.shown_products import read_shown
 from service.errors import INSTALL_MILVUS, ServiceError
 from service.offline.job import PART_ROWS, run_batch

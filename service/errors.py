@@ -78,6 +78,10 @@ class UnknownField(ServiceError):
     """A name that none of the fields to filter by has."""
 
 
+class NoReport(ServiceError):
+    """A question for the report of a build that is served without one."""
+
+
 class Unauthorized(ServiceError):
     """A request without a valid API key."""
 

@@ -35,7 +35,7 @@ def report_facts(
         "chosen": tuned.chosen,
         "measured": tuned.trials,
         "dropped": dict(dropped),
-        "scores": {side: _quantiles(of_side) for side, of_side in scores.items()},
+        "scores": {side: quantiles(of_side) for side, of_side in scores.items()},
         "quality": report.quality,
         "hubs": report.hubs,
         "near_pairs": report.near_pairs,
@@ -48,23 +48,25 @@ def report_facts(
             "groups_of_identical_vectors": int((sizes > 1).sum()),
             "products_in_such_groups": int(sizes[sizes > 1].sum()),
             "largest_group": int(sizes.max()),
-            **({} if norms is None else {"norms": _quantiles(norms)}),
+            **({} if norms is None else {"norms": quantiles(norms)}),
         },
         "fields": catalogue.fields,
         "histograms": {
-            "scores": _histogram(scores),
-            **({} if norms is None else {"norms_log10": _histogram({"products": _logarithms(norms)})}),
+            "scores": histogram(scores),
+            **({} if norms is None else {"norms_log10": histogram({"products": _logarithms(norms)})}),
         },
     }
 
 
-def _quantiles(values: NDArray[np.floating]) -> dict[str, float]:
+def quantiles(values: NDArray[Any]) -> dict[str, float]:
+    """Return the least and the greatest of values (n,), and those that lie between, by the share of values below."""
     return dict(zip(map("{:.0%}".format, _QUANTILES), np.quantile(values, _QUANTILES).tolist(), strict=True))
 
 
-def _histogram(values: Mapping[str, NDArray[np.floating]]) -> dict[str, list[float]]:
-    """Return the counts of each name's values between shared edges."""
-    edges = np.histogram_bin_edges(np.concatenate(list(values.values())), _BINS)
+def histogram(values: Mapping[str, NDArray[Any]], edges: NDArray[Any] | None = None) -> dict[str, list[float]]:
+    """Return the counts of each name's values between shared edges: these, or even ones from the least to the last."""
+    if edges is None:
+        edges = np.histogram_bin_edges(np.concatenate(list(values.values())), _BINS)
     return {"edges": edges.tolist(), **{name: np.histogram(each, edges)[0].tolist() for name, each in values.items()}}
 
 

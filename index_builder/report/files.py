@@ -6,12 +6,17 @@ from typing import Any
 import orjson
 
 from index_builder.report.page import render
+from retrieval.artifact.build import REPORT
 
-FACTS, PAGE = "recall.json", "report.html"
+FACTS = "recall.json"
 
 
 def write_report(directory: Path, facts: dict[str, Any]) -> None:
     """Write what `facts.py` says of a build into its directory, as data and as a page."""
-    content = orjson.dumps(facts, option=orjson.OPT_INDENT_2)
-    (directory / FACTS).write_bytes(content)
-    (directory / PAGE).write_text(render(orjson.loads(content)), encoding="utf-8")
+    content = as_json(facts)
+    (directory / FACTS).write_text(content, encoding="utf-8")
+    (directory / REPORT).write_text(render(orjson.loads(content)), encoding="utf-8")
+
+
+def as_json(facts: dict[str, Any]) -> str:
+    return orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode()

@@ -8,7 +8,7 @@ from typing import Protocol
 
 WIDTH, HEIGHT = 480, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 24, 52
-_MAX_TICKS, _ROUND, _SLACK = 6, (1, 2, 5), 1e-9
+_MIN_TICKS, _MAX_TICKS, _ROUND, _SLACK = 3, 6, (1, 2, 5), 1e-9
 
 
 class Scale(Protocol):
@@ -36,9 +36,11 @@ class Linear:
         return min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
 
     def ticks(self) -> list[tuple[float, str]]:
-        span = (self.high - self.low) / (_MAX_TICKS - 1)
-        ten = 10.0 ** math.floor(math.log10(span))
-        step = next(each * ten for each in (*_ROUND, 10) if each * ten >= span)
+        ten = 10.0 ** math.floor(math.log10((self.high - self.low) / _MAX_TICKS))
+        steps = (each * ten for each in (*_ROUND, 10, 20))
+        return next(ticks for ticks in map(self._multiples, steps) if len(ticks) <= _MAX_TICKS)
+
+    def _multiples(self, step: float) -> list[tuple[float, str]]:
         numbers = range(math.ceil(self.low / step - _SLACK), math.floor(self.high / step + _SLACK) + 1)
         return [(number * step, _plain(number * step)) for number in numbers]
 
@@ -60,6 +62,8 @@ class Logarithmic:
             values = [step * 10.0**ten for ten in tens for step in steps if self.low <= step * 10.0**ten <= self.high]
             if len(values) <= _MAX_TICKS:
                 break
+        if len(values) < _MIN_TICKS:  # Values so near to each other are read as easily by equal steps.
+            return Linear(self.label, self.low, self.high).ticks()
         return [(value, _plain(value)) for value in values]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,17 @@ _SHARES = 4  # One to tune with, and three to confirm with.
 _SEED = 1
 
 
-def synthetic_users(vectors: VectorFile, count: int, seed: int) -> NDArray[np.float32]:
+class Rows(Protocol):
+    """Vectors by row."""
+
+    @property
+    def rows(self) -> int: ...
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the given rows (m,) as (m, d)."""
+
+
+def synthetic_users(vectors: Rows, count: int, seed: int) -> NDArray[np.float32]:
     """Make user-like unit vectors (at most count, d): each points to the mean of a random handful of products.
 
     Groups whose members cancel out are left out; where all do, the first product stands in.

@@ -33,6 +33,7 @@ from retrieval.search.ranking import UNITS, RowGroups
 from retrieval.search.stored_vectors import NegatedVectors, StoredVectors
 
 BEST, WORST = "best.faiss", "worst.faiss"
+REPORT = "report.html"
 _CHECKED_PRODUCTS = 32  # of a delta, which have to be found by their own vectors
 _MAPPED_FILES = (*TABLE_FILES, *ROW_FILES, *FIELD_FILES, *DELTA_FILES, BEST, WORST, VECTORS)
 
@@ -41,7 +42,8 @@ _MAPPED_FILES = (*TABLE_FILES, *ROW_FILES, *FIELD_FILES, *DELTA_FILES, BEST, WOR
 class Build(ABC):
     """An open build: the manifest as published, what searches, filters and shows its products, and users to try it.
 
-    `rows` says where the vector of each product is.
+    `rows` says where the vector of each product is; `report` is the page about the build, or about the base of a delta,
+    which older builds do not have.
     """
 
     manifest: Manifest
@@ -51,6 +53,7 @@ class Build(ABC):
     filters: FilterIndex[Any]
     projection: Projection
     sample_users: list[dict[str, Any]]
+    report: bytes | None
 
     @property
     def id(self) -> str:
@@ -162,6 +165,7 @@ def _open_whole(directory: Path, manifest: Manifest) -> WholeBuild:
         FilterIndex(vocabulary, lists, maker),
         open_projection(directory),
         open_sample_users(directory),
+        (directory / REPORT).read_bytes() if REPORT in manifest.files else None,
     )
 
 
@@ -188,6 +192,7 @@ def open_pair(directory: Path, manifest: Manifest, base: Build) -> PairBuild:
         filters,
         base.projection,
         base.sample_users,
+        base.report,
         base,
     )
 

@@ -1,6 +1,6 @@
 """The contract every search engine keeps, and that of engines which also look products up."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,6 +12,8 @@ from retrieval.search.filters.language import Vocabulary
 from retrieval.search.filters.tree import Filter
 from retrieval.search.filters.values import FieldValues
 from retrieval.search.ranking import Neighbours
+from retrieval.search.reranking.limits import Values
+from service.errors import BadSetting
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,21 @@ class IndexInfo:
     delta: DeltaInfo | None = None
 
 
+def check_label(label: str | None, is_required: bool) -> None:
+    """Raise BadSetting where requests must name a build's embedding model, and it has no label of one."""
+    if is_required and label is None:
+        text = "the build has no embedding model; `python -m index_builder --embedding-model` gives it one"
+        raise BadSetting(f"RECO_REQUIRE_EMBEDDING_MODEL=1: {text}")
+
+
+def header_text(label: str | None) -> str | None:
+    """Return a label as a header can carry it: earlier versions published any."""
+    return label and "".join(
+        each if each.isascii() and each.isprintable() else each.encode("unicode_escape").decode()
+        for each in label.strip()
+    )
+
+
 class SearchEngine(Protocol):
     """Finds the products nearest to and farthest from users.
 
@@ -59,12 +76,14 @@ class SearchEngine(Protocol):
     depend on the other users of the call, and holds each product at most once on a side. `is_available` says whether
     the last search or probe was answered, `concurrency` how many searches at the same time are faster than one by one,
     and `search_seconds` how long a search for one user and ten matches takes, infinity where it waits for a network.
+    `report` is the page about the build, of all its products, None where none is to be shown.
     """
 
     info: IndexInfo
     is_available: bool
     concurrency: int
     search_seconds: float
+    report: bytes | None
 
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         """Return the k best and the k worst products for each row of (n, d) float32 vectors of length 1.
@@ -106,6 +125,9 @@ class FieldEngine(Protocol):
 
     def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Return all fields of each product (m,) as the catalogue gave them, its id and name among them."""
+
+    def values_of(self, positions: Sequence[int], names: tuple[str, ...]) -> Iterable[Values]:
+        """Yield the values of each product in the fields of these names, which hold strings or lists of them."""
 
     def vectors_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the float32 vectors (m, d) of length 1 of products (m,)."""

@@ -18,9 +18,9 @@ from retrieval.search.filters.tree import Filter, every
 from retrieval.search.filters.values import FieldValues
 from retrieval.search.index import use_threads
 from retrieval.search.ranking import Neighbours
+from retrieval.search.reranking.limits import ProductValues
 from service.cores import Cores
-from service.engines.base import DeltaInfo, IndexInfo
-from service.engines.embedding_model import check_label, header_text
+from service.engines.base import DeltaInfo, IndexInfo, check_label, header_text
 from service.engines.shown_products import read_shown
 
 _TIMED_SEARCHES, _TIMED_MATCHES = 3, 10  # to learn how long one takes
@@ -87,8 +87,10 @@ class FaissEngine:
         all_are_shown = shown == EVERYTHING and build.base is build  # Of a delta's base, some are no more.
         self._shown, self._shown_mask = shown, None if all_are_shown else build.filters.mask(shown)
         self.vocabulary = build.filters.vocabulary
+        self.values_of = ProductValues(build.products.__getitem__).of
         self.prefixes, self.project = build.products.prefixes, build.projection.project
         self.sample_users: list[dict[str, Any]] = build.sample_users
+        self.report = build.report if shown == EVERYTHING else None  # It tells of products that are not shown.
         manifest = build.manifest
         self.info = info_of(build)
         self.shown_products = self._shown_mask.matched if self._shown_mask else manifest.products

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -17,9 +17,9 @@ from retrieval.artifact.products import parse_prefixes
 from retrieval.errors import BadArtifact
 from retrieval.search.filters.language import EVERYTHING
 from retrieval.search.filters.tree import Filter, complement, every
-from retrieval.search.ranking import RANKING_ERROR, SPARE_NEIGHBOURS, UNITS, Neighbours, SearchPath, to_millionths
-from service.engines.base import IndexInfo
-from service.engines.embedding_model import check_label, header_text
+from retrieval.search.ranking import RANKING_ERROR, SPARE_NEIGHBOURS, Neighbours, SearchPath
+from retrieval.search.reranking.limits import Values, values_in
+from service.engines.base import IndexInfo, check_label, header_text
 from service.engines.milvus_cluster import (
     FURTHER,
     ID,
@@ -34,6 +34,8 @@ from service.engines.milvus_cluster import (
 )
 from service.engines.milvus_expressions import both_hold, either_text, expression_of
 from service.engines.milvus_fields import read_fields
+from service.engines.milvus_ranking import Hits, Ranked, rank
+from service.engines.shown_fields import ShownFields
 from service.engines.shown_products import read_shown
 from service.errors import BadSetting, CannotFilter, EngineUnavailable, TooLarge
 from service.settings import MILVUS_MAX_MATCHES, MilvusSettings
@@ -55,16 +57,6 @@ class _Selection:
     count: int
 
 
-@dataclass(frozen=True)
-class _Ranked:
-    """The positions and scores of the products nearest to one query, of so many that were scored, and how it went."""
-
-    positions: NDArray[np.int64]
-    scores: NDArray[np.float64]
-    scored: int
-    path: str
-
-
 def open_engine(settings: MilvusSettings, shown: str = "", requires_model: bool = False) -> "MilvusEngine":
     """Connect, and serve what the alias names, of which the filter `shown` (JSON text) lets products through, or all.
 
@@ -84,6 +76,7 @@ class MilvusEngine:
     concurrency = 4  # Searches take most of their time elsewhere.
     search_seconds = math.inf
     max_matches = MILVUS_MAX_MATCHES
+    report: bytes | None = None
 
     def __init__(self, cluster: Cluster, collection: str, shown: str = "", requires_model: bool = False):
         """Raises what `open_engine` does."""
@@ -165,6 +158,9 @@ class MilvusEngine:
         lines = {row[POSITION]: row[PREFIX] + row[FURTHER] for row in rows}
         return [orjson.loads(lines[position]) for position in positions.tolist()]
 
+    def values_of(self, positions: Sequence[int], names: tuple[str, ...]) -> Iterable[Values]:
+        return (values_in(fields, names) for fields in ShownFields(self, np.array(positions, np.int64), names))
+
     def positions_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Raises EngineUnavailable."""
         self._check_available()
@@ -228,12 +224,12 @@ class MilvusEngine:
 
     def _nearest(
         self, queries: NDArray[np.float32], k: int, depth: int, selection: _Selection, path: str = "candidates"
-    ) -> list[_Ranked]:
+    ) -> list[Ranked]:
         """Return the k nearest products of each query (n, d), from its `depth` nearest or, where needed, from more."""
         if depth >= selection.count <= MILVUS_MAX_MATCHES:
             found = self._hits(self._query(self._positions(selection), STORED))
             name = "matching rows" if selection.expression else "exact"
-            return [_rank(found, query, k, name) for query in queries]
+            return [rank(found, query, k, name) for query in queries]
         depth = min(depth, MILVUS_MAX_MATCHES)
         queries_at_once = max(1, _MAX_VECTOR_BYTES_PER_ANSWER // (4 * self._dimension * depth))
         ranked = []
@@ -243,7 +239,7 @@ class MilvusEngine:
 
     def _search(
         self, queries: NDArray[np.float32], k: int, depth: int, selection: _Selection, path: str
-    ) -> list[_Ranked]:
+    ) -> list[Ranked]:
         hits_of_queries = self._cluster.call(
             "search",
             self._collection,
@@ -256,7 +252,7 @@ class MilvusEngine:
         )
         ranked = []
         for query, hits in zip(queries, hits_of_queries, strict=True):
-            found = _rank(self._hits([hit["entity"] for hit in hits]), query, k, path)
+            found = rank(self._hits([hit["entity"] for hit in hits]), query, k, path)
             reach = hits[-1]["distance"] if len(hits) == depth else np.inf
             is_settled = len(found.positions) == k and found.scores[-1] > reach + RANKING_ERROR
             if not is_settled and depth < MILVUS_MAX_MATCHES:
@@ -280,21 +276,8 @@ class MilvusEngine:
             rows += self._cluster.call("query", self._collection, filter=expression, output_fields=columns)
         return rows
 
-    def _hits(self, rows: list[dict[str, Any]]) -> "_Hits":
+    def _hits(self, rows: list[dict[str, Any]]) -> Hits:
         if len(self._prefixes) + len(rows) > _MAX_CACHED_PREFIXES:
             self._prefixes = {}
         self._prefixes.update((row[POSITION], row[PREFIX].encode()) for row in rows)
         return np.array([row[POSITION] for row in rows], np.int64), np.array([row[VECTOR] for row in rows], np.float64)
-
-
-_Hits = tuple[NDArray[np.int64], NDArray[np.float64]]  # positions and vectors of products as Milvus gave them
-
-
-def _rank(hits: _Hits, query: NDArray[np.float32], k: int, path: str) -> _Ranked:
-    """Return the k hits with the highest scores; equal ones in catalogue order."""
-    positions, vectors = hits
-    if not len(positions):
-        return _Ranked(positions, np.empty(0), 0, path)
-    millionths = to_millionths((vectors * query).sum(axis=1))  # By row: a matrix product rounds by the number of rows.
-    order = np.lexsort((positions, -millionths))[:k]
-    return _Ranked(positions[order], millionths[order] / UNITS, len(positions), path)

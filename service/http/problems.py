@@ -29,6 +29,7 @@ STATUS = {
     errors.BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.UnknownProduct: HTTPStatus.NOT_FOUND,
     errors.UnknownField: HTTPStatus.NOT_FOUND,
+    errors.NoReport: HTTPStatus.NOT_FOUND,
     errors.CannotLookUp: HTTPStatus.NOT_IMPLEMENTED,
     errors.CannotFilter: HTTPStatus.NOT_IMPLEMENTED,
     errors.EngineUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,

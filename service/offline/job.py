@@ -10,7 +10,7 @@ from tqdm import tqdm
 from retrieval.artifact.build import Build, open_build
 from retrieval.artifact.durable import fsync
 from retrieval.artifact.store import current_build_id, pin
-from service.engines.embedding_model import check_label
+from service.engines.base import check_label
 from service.engines.shown_products import read_shown
 from service.errors import BadBatch
 from service.offline.answers import check_model

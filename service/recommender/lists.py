@@ -1,9 +1,8 @@
 """The lists that users get of what their search has found, and of what further searches find for some of them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,24 +12,10 @@ from retrieval.search.filters.tree import Filter
 from retrieval.search.ranking import SIDES, SIGNS, Neighbours, SearchPath
 from retrieval.search.reranking.lists import Ranked, make_list
 from service.engines.base import FieldEngine
-from service.engines.shown_fields import ShownFields
 from service.recommender.users import Request, Search, User
 
 Found = tuple[Neighbours, Neighbours, int]  # both sides, and how many products match
 Ask = Callable[[NDArray[np.float32], Request], Found]  # an engine, about unit vectors (n, d)
-
-
-@dataclass(frozen=True)
-class ProductsOf:
-    """The products of an engine, as lists are made of them."""
-
-    engine: FieldEngine
-
-    def fields_of(self, positions: NDArray[np.int64], names: Sequence[str]) -> Iterable[dict[str, Any]]:
-        return ShownFields(self.engine, positions, names)
-
-    def vectors_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        return self.engine.vectors_of(positions)
 
 
 @dataclass
@@ -50,16 +35,19 @@ class UserLists:
 
     def find(self) -> Found:
         """Search for all users."""
-        return self.ask(self.vectors, self.search.request)
+        best, worst, matched = self.ask(self.vectors, self.search.request)
+        self._note_path(SIDES[0], best)
+        self._note_path(SIDES[1], worst)
+        return best, worst, matched
 
     def list_of(self, side: str, found: Neighbours, row: int) -> Ranked:
         """Return a user's list of one side, of what `find` has found."""
-        user, depth = self.search.users[row], self.search.request.depth
-        first = self._qualifying(side, user, found, row, depth)
+        user = self.search.users[row]
+        first = self._qualifying(side, user, found, row, self.search.request.depth)
         if self.engine is None or not user.is_reranked:
-            return first.take(slice(user.k))
+            return first.take(slice(user.k)) if len(first.positions) > user.k else first
         deepen = partial(self._search_deeper, side, row, self.engine.max_matches)
-        return make_list(first, SIGNS[side], user.list_options, ProductsOf(self.engine), deepen)
+        return make_list(first, SIGNS[side], user.list_options, self.engine, deepen)
 
     def _search_deeper(self, side: str, row: int, max_depth: int, count: int, without: Filter) -> Ranked:
         """Return a user's first products without those of a filter: `count` of them, and as many as are excluded.
@@ -69,12 +57,16 @@ class UserLists:
         user, request = self.search.users[row], self.search.request
         depth = min(max_depth, count + request.depth - user.list_options.depth)
         best, worst, _ = self.ask(self.vectors[row : row + 1], replace(request, depth=depth, without=without))
-        return self._qualifying(side, user, best if side == SIDES[0] else worst, 0, depth)
+        found = best if side == SIDES[0] else worst
+        self._note_path(side, found)
+        return self._qualifying(side, user, found, 0, depth)
+
+    def _note_path(self, side: str, found: Neighbours) -> None:
+        if found.path:
+            self.paths[side].append(found.path)
 
     def _qualifying(self, side: str, user: User, found: Neighbours, row: int, depth: int) -> Ranked:
         """Return those of a user's first `depth` products that are not excluded, as far as their scores may go."""
-        if found.path:
-            self.paths[side].append(found.path)
         positions, scores = found.positions[row], found.scores[row]
         if len(positions) and positions[-1] < 0:  # An approximate engine pads what it did not find.
             count = int(np.count_nonzero(positions >= 0))
@@ -83,4 +75,6 @@ class UserLists:
         if user.exclude:
             kept = [product["id"] not in user.exclude for product in parse_prefixes(self.prefixes(positions))]
             positions, scores = positions[kept], scores[kept]
-        return Ranked(positions, scores, is_all).within(SIGNS[side], user.bounds[side])
+        ranked = Ranked(positions, scores, is_all)
+        bound = user.min_score if side == SIDES[0] else user.max_score
+        return ranked if bound is None else ranked.within(SIGNS[side], bound)

@@ -139,8 +139,8 @@ class Recommender:
         user, matched = lists.search.users[row], found[2]
         if user.is_reranked:
             self.last_progress = time.monotonic()
-        sides = zip(SIDES, found[:2], strict=True)
-        best, worst = (self._matches(user, lists.list_of(side, of_side, row)) for side, of_side in sides)
+        best = self._matches(user, lists.list_of(SIDES[0], found[0], row))
+        worst = self._matches(user, lists.list_of(SIDES[1], found[1], row))
         explain = self._explain(user, matched, lists.paths) if user.explain else None
         return Recommendation(user.name, best, worst, matched=None if user.filter is None else matched, explain=explain)
 

@@ -54,11 +54,6 @@ class User:
     def list_options(self) -> ListOptions:
         return ListOptions(self.k, self.max_per, self.diversity)
 
-    @property
-    def bounds(self) -> dict[str, float | None]:
-        """What a score must reach on each side, if anything."""
-        return {"best": self.min_score, "worst": self.max_score}
-
     def request(self, engine_excludes: bool) -> "Request":
         """Return what to ask an engine, which may leave out products itself."""
         if engine_excludes and len(self.exclude) > _MAX_DEEPENING:

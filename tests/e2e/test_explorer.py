@@ -54,6 +54,16 @@ def test_the_page_opens_with_the_matches_of_a_sample_user(server: Server, open_p
     picture(page, "sample user")
 
 
+def test_the_report_of_the_index_is_a_link_away_and_looks_as_it_should(open_page: OpenPage) -> None:
+    page = open_page()
+    page.get_by_role("link", name="Report of the index").click()
+    playwright.expect(page.get_by_role("heading", name="Recall under filters")).to_be_visible()
+    assert page.title() == "Flat over 2,460 products"
+    assert page.evaluate("getComputedStyle(document.body).maxWidth") == "1100px"
+    assert page.locator("figure svg").count() == 5
+    picture(page, "report")
+
+
 def test_another_sample_user_gets_their_own_matches(server: Server, open_page: OpenPage) -> None:
     page, user = open_page(), samples(server)[5]
     page.locator("#sample").select_option(label=user["name"])
@@ -320,6 +330,7 @@ def test_a_service_with_keys_is_explored_with_one(sample_artifacts: Path, open_p
         assert names(page, "best")
         assert "secret" not in page.content()
         assert "$RECO_API_KEY" in page.locator("#curl").text_content()
+        playwright.expect(page.locator("#report")).to_be_hidden()
         assert all("401" in complaint for complaint in page.complaints)
         page.complaints.clear()
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from retrieval.artifact.build import Build
 from retrieval.search.reranking import lists
 from service.recommender import Recommender
 from tests.integration.conftest import ApiOver
@@ -27,8 +28,13 @@ def oracle(products: FilteredProducts) -> ListOracle:
 
 
 @pytest.fixture(scope="module")
-def flat(api_over: ApiOver, products: FilteredProducts, tmp_path_factory: pytest.TempPathFactory) -> Api:
-    return api_over(Recommender(engine_of(products.build(tmp_path_factory.mktemp("flat"), index="Flat"))))
+def build(products: FilteredProducts, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    return products.build(tmp_path_factory.mktemp("flat"), index="Flat")
+
+
+@pytest.fixture(scope="module")
+def flat(api_over: ApiOver, build: Build) -> Api:
+    return api_over(Recommender(engine_of(build)))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +96,10 @@ def test_users_get_the_same_bytes_alone_and_in_any_batch(flat: Api) -> None:
     assert flat.batch(b"\n".join(bodies), content_type=NDJSON).body == b"\n".join([*alone, b""])
 
 
-def test_an_explained_list_names_its_searches(flat: Api, products: FilteredProducts) -> None:
+def test_an_explained_list_names_its_searches(
+    flat: Api, products: FilteredProducts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "_SPARE_PER_MATCH", 0)
     rows = len({vector.tobytes() for vector in products.vectors})
     explain = infer(flat, explain=True, max_per={"brand": 1, "tags": 1, "shop.city": 1}, k=12)["explain"]
     assert explain["path"] == "exact, then matching rows"
@@ -98,6 +107,19 @@ def test_an_explained_list_names_its_searches(flat: Api, products: FilteredProdu
     assert explain["searches"] == {"best": 2, "worst": 2}
     assert infer(flat, explain=True, max_per={"brand": 90})["explain"]["searches"] == {"best": 1, "worst": 1}
     assert "searches" not in infer(flat, explain=True, diversity=0.5)["explain"]
+
+
+def test_products_that_may_not_be_shown_are_in_no_list(
+    api_over: ApiOver, build: Build, products: FilteredProducts, oracle: ListOracle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "_SPARE_PER_MATCH", 0)
+    shown = {"price": {"$exists": True}}
+    api = api_over(Recommender(engine_of(build, shown=json.dumps(shown))))
+    for vector, options in drawn_options(20, 8):
+        within = {"$and": [shown, options.get("filter", {})]}
+        oracle.check(
+            infer(api, vector=vector, **options), vector, kept(products, {**options, "filter": within}), options
+        )
 
 
 def test_the_filter_alone_says_how_many_match(flat: Api, products: FilteredProducts) -> None:

@@ -150,7 +150,7 @@ def test_a_part_of_the_package_is_imported_without_the_others() -> None:
 
 def test_the_example_of_the_readme_prints_what_it_says(sample_artifacts: Path) -> None:
     code, printed = re.findall(
-        r"```python\n(from retrieval import.*?)```\n\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.S
+        r"```python\n(import json\n.*?)```\n\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.S
     )[0]
     code = code.replace('"artifacts"', repr(str(sample_artifacts)))
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

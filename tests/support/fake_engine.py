@@ -17,6 +17,7 @@ class FakeEngine:
     """Keeps the contract of `SearchEngine` over the products of `vectors`, an id to a unit vector."""
 
     is_available, concurrency, search_seconds = True, 2, 0.0
+    report: bytes | None = None
 
     def __init__(self, **vectors: list[float]):
         self._ids, self._vectors = list(vectors), np.array(list(vectors.values()), np.float64)

@@ -1,8 +1,7 @@
 """Searches a build, and makes lists of what is found, as the service does."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from retrieval.search.filters.language import EVERYTHING
 from retrieval.search.filters.tree import Filter
 from retrieval.search.index import use_threads
 from retrieval.search.ranking import SIDES, SIGNS, Neighbours
-from retrieval.search.reranking.fields import pick_fields
+from retrieval.search.reranking.limits import Values
 from retrieval.search.reranking.lists import ListOptions, Ranked, make_list
 from retrieval.vectors import unit_vectors
 
@@ -29,8 +28,10 @@ class ListMaker:
         bounds: Mapping[str, float | None],
         tree: Filter | None,
         excluded: Sequence[str],
+        values_of: Callable[[Sequence[int], tuple[str, ...]], Iterable[Values]],
     ):
         self._build, self._options, self._bounds = build, options, bounds
+        self.values_of = values_of
         self._mask = None if tree is None else build.filters.mask(tree)
         self.matched = build.manifest.products if self._mask is None else self._mask.matched
         if excluded:
@@ -55,9 +56,6 @@ class ListMaker:
                     lists.append(make_list(first, SIGNS[side], self._options, self, deepen))
         return found
 
-    def fields_of(self, positions: NDArray[np.int64], names: Sequence[str]) -> Iterator[dict[str, Any]]:
-        return (pick_fields(self._build.products[position], names) for position in positions.tolist())
-
     def vectors_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         return self._build.vectors(positions)
 
@@ -69,4 +67,5 @@ class ListMaker:
     def _within(self, side: str, found: Neighbours, row: int, depth: int) -> Ranked:
         """Return what a search for `depth` products has found for a user, as far as scores may go."""
         positions, scores = found.positions[row], found.scores[row]
-        return Ranked(positions, scores, len(positions) < depth).within(SIGNS[side], self._bounds[side])
+        ranked, bound = Ranked(positions, scores, len(positions) < depth), self._bounds[side]
+        return ranked if bound is None else ranked.within(SIGNS[side], bound)

@@ -16,6 +16,7 @@ from retrieval.artifact.products import parse_prefixes
 from retrieval.artifact.store import current_build_id
 from retrieval.search.ranking import SIDES
 from retrieval.search.reranking.fields import pick_fields
+from retrieval.search.reranking.limits import ProductValues
 from retrieval.search.reranking.lists import ListOptions, Ranked
 from retrieval.search.reranking.options import read_count, read_field_names, read_ids, read_max_per, read_number
 
@@ -78,7 +79,7 @@ class LocalRecommender:
     """Recommends the products of an open build, on the calling thread. Safe to use from many threads."""
 
     def __init__(self, build: Build):
-        self.build = build
+        self.build, self._values = build, ProductValues(build.products.__getitem__)
 
     def recommend(
         self,
@@ -113,7 +114,7 @@ class LocalRecommender:
         excluded = given.read("exclude", read_ids, exclude)
         shown = given.read("fields", given.by_fields(read_field_names), fields) if fields is not None else ()
         given.check()
-        maker = ListMaker(self.build, options, bounds, tree, excluded)
+        maker = ListMaker(self.build, options, bounds, tree, excluded, self._values.of)
         best, worst = (self._matches(lists, shown) for lists in maker.lists_of(read_vectors))
         return Recommendations(users, best, worst, maker.matched)
 

@@ -15,8 +15,8 @@ def pick_diverse(
     `vectors` (m, d) are their unit vectors, `relevance` (m,) falls. The first pick is the first product, and each
     further one that with the greatest (1 - diversity) * relevance - diversity * cosine with the nearest of the picks.
     """
-    count, weighted = min(k, len(vectors)), (1 - diversity) * relevance
-    picks, value = [0][:count], np.full(len(vectors), np.inf)
+    count, weighted = min(k, len(vectors)), ((1 - diversity) * relevance).astype(np.float32)
+    picks, value = [0][:count], np.full(len(vectors), np.inf, np.float32)
     while len(picks) < count:
         last = picks[-1]
         # Row by row, unlike a product of matrices, it gives equal vectors equal cosines.

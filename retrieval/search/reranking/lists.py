@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.search.filters.tree import Filter
 from retrieval.search.reranking.diversity import pick_diverse
-from retrieval.search.reranking.limits import MaxPer, ValueCounts
+from retrieval.search.reranking.limits import MaxPer, ValueCounts, Values
 
 _POOL_PER_MATCH, _MAX_POOL = 10, 2000  # of the products that diversity picks from
-_SPARE_PER_MATCH, _MAX_SPARE = 4, 64  # Most lists are full with so many more products than are wanted.
+_SPARE_PER_MATCH, _MAX_SPARE = 3, 64  # Most lists are full with so many more products than are wanted.
 _GROWTH = 4
 
 
@@ -35,8 +35,7 @@ class ListOptions:
         return self.wanted + (min(_SPARE_PER_MATCH * self.wanted, _MAX_SPARE) if self.max_per else 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(NamedTuple):
     """Products in the order of a side: catalogue `positions` (m,) and cosine `scores` (m,).
 
     `is_all` tells that no other product qualifies.
@@ -46,10 +45,8 @@ class Ranked:
     scores: NDArray[np.float64]
     is_all: bool = False
 
-    def within(self, sign: float, bound: float | None) -> "Ranked":
-        """Return the products whose scores, times the side's sign, reach a bound, if there is one."""
-        if bound is None:
-            return self
+    def within(self, sign: float, bound: float) -> "Ranked":
+        """Return the products whose scores, times the side's sign, reach the bound times it."""
         count = int(np.count_nonzero(sign * self.scores >= sign * bound))
         return Ranked(self.positions[:count], self.scores[:count], self.is_all or count < len(self.scores))
 
@@ -60,8 +57,8 @@ class Ranked:
 class Products(Protocol):
     """What is known of products by catalogue position (m,)."""
 
-    def fields_of(self, positions: NDArray[np.int64], names: Sequence[str]) -> Iterable[dict[str, Any]]:
-        """Yield those fields of each product that have one of the names, as the catalogue gave them."""
+    def values_of(self, positions: Sequence[int], names: tuple[str, ...]) -> Iterable[Values]:
+        """Yield the values of each product in the fields of these names."""
 
     def vectors_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the unit vectors (m, d)."""
@@ -93,11 +90,12 @@ def _limit(found: Ranked, sign: float, options: ListOptions, products: Products,
     most 1 + log4(p / n) of them, the last of which scores all products that are left.
     """
     counts, ahead = ValueCounts(options.max_per), options.wanted
+    names = tuple(field for field, _ in options.max_per)
     picked: dict[int, float] = {}
-    names = [field for field, _ in options.max_per]
     while True:
-        fields = products.fields_of(found.positions, names)
-        for position, score, each in zip(found.positions.tolist(), found.scores.tolist(), fields, strict=True):
+        positions = found.positions.tolist()
+        values = products.values_of(positions, names)
+        for position, score, each in zip(positions, found.scores.tolist(), values, strict=True):
             if position not in picked and counts.pick(each):
                 picked[position] = score
                 if len(picked) == options.wanted:
@@ -106,6 +104,7 @@ def _limit(found: Ranked, sign: float, options: ListOptions, products: Products,
             break
         ahead *= _GROWTH
         found = search(len(picked) + ahead, counts.full())
-    positions, scores = np.array([*picked], np.int64), np.array([*picked.values()], np.float64)
-    # An approximate index may find late what it missed before.
-    return Ranked(positions, scores).take(np.lexsort((positions, -sign * scores)))
+    in_order, scores = np.array([*picked], np.int64), np.array([*picked.values()], np.float64)
+    # A later search of an approximate index may find what an earlier one has missed.
+    order = np.lexsort((in_order, -sign * scores)) if ahead > options.wanted else slice(None)
+    return Ranked(in_order, scores).take(order)

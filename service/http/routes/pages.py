@@ -1,6 +1,6 @@
-"""Routes of the pages that people read: files that come with the package, read once.
+"""Routes of the pages that people read: files that come with the package, read once, and the report of the build.
 
-A browser may cache them, and must check each time whether they have changed.
+A browser may cache the files, and must check each time whether they have changed.
 """
 
 import hashlib
@@ -9,7 +9,8 @@ from importlib import resources
 
 from flask import Response, abort, request
 
-from service.http.routes.base import View
+from service.errors import NoReport
+from service.http.routes.base import View, respond
 from service.recommender import Recommender
 
 _FOLDERS = ("explorer", "docs")
@@ -20,10 +21,13 @@ _MEDIA_TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+_NO_FRAMES = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_REPORT_POLICY = (
+    f"default-src 'none'; style-src 'unsafe-inline'; {_NO_FRAMES}"  # It has its style within, and no script.
+)
 _HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self';"
-        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; {_NO_FRAMES}"
     ),
     "Cache-Control": "no-cache",
     "Referrer-Policy": "no-referrer",
@@ -41,7 +45,17 @@ def page_views() -> dict[str, View]:
         view = views.get(request.view_args["file"])  # type: ignore[index]
         return view(recommender) if view else abort(404)
 
-    return {"page_file": page_file, **{operation: views[name] for operation, name in _PAGES.items()}}
+    return {"page_file": page_file, "report": _report, **{operation: views[name] for operation, name in _PAGES.items()}}
+
+
+def _report(recommender: Recommender) -> Response:
+    """Return the page that the builder wrote about the build. Raises NoReport."""
+    report = recommender.engine.report
+    if report is None:
+        raise NoReport(f"{recommender.info.build_id} is served without a report")
+    response = respond(recommender, report, _MEDIA_TYPES[".html"])
+    response.headers["Content-Security-Policy"] = _REPORT_POLICY
+    return response
 
 
 def _view(name: str, content: bytes) -> View:

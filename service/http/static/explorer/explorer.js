@@ -165,6 +165,7 @@ async function start() {
     const [index, samples, map] = await Promise.all([fetchJson("index"), fetchJson("samples").catch(without), fetchJson("map").catch(without)]);
     isStarted = true;
     byId("key-field").hidden = !byId("key").value;
+    byId("report").hidden = Boolean(byId("key").value); // A browser that follows a link sends no key.
     byId("index-facts").textContent = `${index.products.toLocaleString("en")} products, ${index.dimension} dimensions`;
     setUpUser(samples, run, showProblem);
     setUpFilters(samples ? index.filterable : [], run, showProblem);

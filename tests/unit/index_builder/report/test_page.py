@@ -98,6 +98,11 @@ def test_all_tables_hold_the_facts(facts: dict[str, Any]) -> None:
     ]
 
 
+def test_a_kind_that_is_quicker_than_the_chosen_one_is_not_called_slower(facts: dict[str, Any]) -> None:
+    facts["measured"][0]["seconds"] = 0.0001
+    assert ["Flat", "0.100", "not chosen"] in cells_of(render(facts))
+
+
 def test_texts_say_what_the_tables_cannot(facts: dict[str, Any]) -> None:
     page = render(facts)
     assert "<title>Tiers64x1 over 20,000 products</title>" in page
@@ -106,7 +111,7 @@ def test_texts_say_what_the_tables_cannot(facts: dict[str, Any]) -> None:
     assert "The first 10 matches a side of 200 users: &lt;users&gt;.json.\n" in page
     assert "<p>3 of 1,500 distinct vectors have a cosine of 0.999 or more with another.</p>" in page
     assert "3 further fields were not looked at." in page
-    assert "1 bad rows were dropped:</p>\n<ul><li>line 3: vector is &lt;short&gt;</li></ul>" in page
+    assert "1 bad row was dropped:</p>\n<ul><li>line 3: vector is &lt;short&gt;</li></ul>" in page
     assert not re.search(r"<script|https?:|src=|NaN|None", page)
 
 
@@ -114,7 +119,7 @@ def test_a_broken_promise_and_synthetic_users_are_said_so(facts: dict[str, Any])
     facts["recall"] |= {"kept": False, "users_from": "means of random products"}
     page = render(facts)
     assert '<span class="missed">The promise is NOT kept</span>' in page
-    assert "Measured on means of random products, which are synthetic users. The" in page
+    assert "Measured on synthetic users: means of random products. The" in page
 
 
 def test_what_a_build_does_not_have_is_left_out(facts: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument(
         "--filter", type=read_object, help='only products that match, as JSON: \'{"section": "drinks"}\''
     )
+    parser.add_argument("--embedding-model", help="what made the users' vectors; the service refuses another one's")
     parser.add_argument(
         "--max-per", type=read_object, help="so many of the same value at most, as JSON: '{\"cuisine\": 2}'"
     )
@@ -34,7 +35,8 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `query.py | head` ends quietly
     query = query_batch if options.batch else query_one_by_one
     try:
-        with Client(options.url, api_key=options.key, timeout=60) as client:
+        model = options.embedding_model
+        with Client(options.url, api_key=options.key, embedding_model=model, timeout=60) as client:
             query(client, partial(User, filter=options.filter, max_per=options.max_per, diversity=options.diversity))
     except ValueError as error:
         sys.exit(f"--url: {error}")

@@ -120,6 +120,7 @@ class Client:
         url: str,
         *,
         api_key: str | None = None,
+        embedding_model: str | None = None,
         timeout: float = 30.0,
         retries: int = 4,
         backoff: float = 0.1,
@@ -135,6 +136,8 @@ class Client:
         `max_users` to `default_k` are the service's limits, by which batches are split: users, matches a side (users x
         k) and bytes in a request, and the k of users without one. Raises ValueError where one cannot be used.
 
+        `embedding_model` is what made the users' vectors: a service over another one's products refuses them (422).
+
         Vectors that float32 holds exactly, such as NumPy's of that type, are sent as base64, which both sides handle
         several times faster; `float32` rounds all others to it too, which may change the sixth decimal of a score.
         """
@@ -145,7 +148,8 @@ class Client:
             raise ValueError("limits must be at least 1, and retries at least 0")
         self._connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         self._host, self._port, self._prefix = parts.hostname, parts.port, parts.path.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        headers = {"Authorization": api_key and f"Bearer {api_key}", "X-Embedding-Model": embedding_model}
+        self._headers = {name: value for name, value in headers.items() if value}
         self._timeout, self._retries, self._backoff, self._longest_wait = timeout, retries, backoff, longest_wait
         self._max_users, self._max_matches, self._max_body_bytes = max_users, max_matches, max_body_bytes
         self._default_k, self._float32 = default_k, float32

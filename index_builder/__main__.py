@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.artifact.manifest import Manifest, Recall, RecallAtK
+from retrieval.artifact.quality import MIN_NEAR_COSINE, Quality, SideQuality
 from retrieval.cores import available_cores
 from retrieval.errors import RetrievalError
-from retrieval.records.console import print_message, print_result, readable, standard_streams
+from retrieval.records.console import print_message, print_result, standard_streams
 from retrieval.records.roles import ROLES
 from retrieval.search.settings import SearchSettings, fewest_for_scan
 
@@ -142,7 +143,8 @@ def _parser() -> argparse.ArgumentParser:
     called = "what the file calls ids, names and vectors: id=sku,vector=embedding"
     add("--columns", type=_columns, metavar="ROLE=NAME,…", help=called)
     add("--keep", type=_count, metavar="N", help="newest builds to keep, this one included (default: 5)")
-    add("--embedding-model", type=readable, metavar="LABEL", help="embedding model's label, kept in the manifest")
+    label = "label of the model that made the vectors, which the service holds requests to"
+    add("--embedding-model", metavar="LABEL", help=label)
     return parser
 
 
@@ -197,8 +199,25 @@ index       {index.factory}, {index.storage}, worst side {index.worst}, {manifes
 {_recall_line("best", recall.best, index.search.best, manifest.distinct_vectors)}
 {_recall_line("worst", recall.worst, index.search.worst, manifest.distinct_vectors)}
 promise     {"kept" if recall.kept else "NOT KEPT"}: recall@10 and @100 of at least {recall.target} on each side, \
-measured on {recall.users_from}{fields}
+measured on {recall.users_from}{fields}{_quality_lines(manifest.quality)}
 size        {manifest.size_bytes / 1e6:.1f} MB, built in {seconds:.1f} s"""
+
+
+def _quality_lines(quality: Quality | None) -> str:
+    if quality is None:
+        return ""
+    near = quality.near_duplicates
+    duplicates = f"{near.vectors:,} of {near.sampled:,} distinct vectors"
+    return f"""
+{_lists_line("best", quality.best)}
+{_lists_line("worst", quality.worst)}
+duplicates  {duplicates} have a cosine of {MIN_NEAR_COSINE} or more with another"""
+
+
+def _lists_line(side: str, quality: SideQuality) -> str:
+    hub = f"one product in {quality.largest_share:.1%} of lists"
+    lists = f"reach {quality.coverage:.1%} of products, Gini {quality.gini:.2f}, hubness {quality.hubness:.1f}"
+    return f"{f'{side} lists':<11} {lists}, {hub}, distance {quality.ild:.3f} within a list"
 
 
 def _update_summary(root: Path, updated: Any, seconds: float) -> str:

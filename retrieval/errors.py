@@ -17,6 +17,10 @@ class BadQueries(RetrievalError):
     """The users file cannot be read, or does not fit the catalogue."""
 
 
+class BadLabel(RetrievalError):
+    """The embedding model's label does not fit into a header."""
+
+
 class BadIndexKind(RetrievalError):
     """The requested index cannot be built for this catalogue."""
 

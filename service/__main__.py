@@ -11,6 +11,7 @@ from retrieval.artifact.build import Build
 from retrieval.artifact.store import current_build_id, open_current, roll_back
 from retrieval.errors import BadArtifact
 from retrieval.records.console import print_message, print_result, standard_streams
+from service.engines.base import check_label
 from service.engines.shown_products import read_shown
 from service.errors import INSTALL_MILVUS, ServiceError
 from service.offline.job import PART_ROWS, run_batch
@@ -45,6 +46,7 @@ def _check(options: argparse.Namespace) -> None:
     build = open_current(settings.artifacts)
     read_shown(build.filters.vocabulary, settings.filter)
     manifest = build.manifest
+    check_label(manifest.embedding_model, settings.require_embedding_model)
     index, recall = manifest.index, manifest.recall
     found = f"best {recall.best[0].mean:.4f}, worst {recall.worst[0].mean:.4f}"
     lines = [
@@ -52,6 +54,7 @@ def _check(options: argparse.Namespace) -> None:
         *_delta_lines(build),
         f"products   {manifest.products:,} x {manifest.dimension} dimensions from {build.base.manifest.source.file}",
         f"index      {index.factory}, {index.storage}, worst side {index.worst}; recall@10 {found}",
+        f"vectors    of {manifest.embedding_model or 'an embedding model that the build does not name'}",
         *(f"{setting.name:19} {setting.show(options.environment)}".rstrip() for setting in SCHEMA),
     ]
     print_result("\n".join(lines))
@@ -79,7 +82,9 @@ def _roll_back(options: argparse.Namespace) -> None:
 def _batch(options: argparse.Namespace) -> None:
     settings = read_settings(options.environment)
     set_up_logs(settings)
-    print_result(run_batch(options.input, options.output, settings, options.k, options.part_rows))
+    print_result(
+        run_batch(options.input, options.output, settings, options.k, options.part_rows, options.embedding_model)
+    )
 
 
 def _publish(options: argparse.Namespace) -> None:
@@ -120,6 +125,8 @@ def _add_batch_options(command: argparse.ArgumentParser) -> None:
     add_file("--input", help="Parquet, or JSON lines; may be .gz")
     add_file("--output", help="name.parquet, or name.jsonl, .ndjson; and .gz of these")
     _add_override(command, "--filter", "RECO_FILTER", "only products that match, for all users, as JSON")
+    text = "embedding model of the users' vectors, which must be the build's"
+    command.add_argument("--embedding-model", metavar="NAME", help=text)
     add_count("--k", help="matches a side for users that do not say (default: RECO_DEFAULT_K)")
     text = f"users that a process answers at a time; fewer take less memory (default: {PART_ROWS})"
     add_count("--part-rows", default=PART_ROWS, help=text)

@@ -37,17 +37,30 @@ class Cores:
 
         A thread that has called `never_wait` goes on without a core then.
         """
-        core = self._take()
-        if core is None:
+        core = self._take_idle()
+        if core is None and not getattr(_thread, "never_waits", False):
+            core = self._await_own()
+        with self._held(core):
             yield
-            return
+
+    @contextmanager
+    def idle(self) -> Iterator[bool]:
+        """Hold a core that is idle, if there is one, and tell whether there is."""
+        core = self._take_idle()
+        with self._held(core):
+            yield core is not None
+
+    @contextmanager
+    def _held(self, core: int | None) -> Iterator[None]:
+        """Free the core, if there is one, at the end."""
         try:
             yield
         finally:
-            self._lock(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, core)
-            self._in_process[core].release()
+            if core is not None:
+                self._lock(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, core)
+                self._in_process[core].release()
 
-    def _take(self) -> int | None:
+    def _take_idle(self) -> int | None:
         for core in self._own + self._others:
             if self._in_process[core].acquire(blocking=False):
                 try:
@@ -55,8 +68,9 @@ class Cores:
                     return core
                 except OSError:  # Another process has it.
                     self._in_process[core].release()
-        if getattr(_thread, "never_waits", False):
-            return None
+        return None
+
+    def _await_own(self) -> int:
         core = self._own[0]
         self._in_process[core].acquire()
         self._lock(fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, core)

@@ -26,6 +26,7 @@ gc.disable()  # Collecting tests makes little garbage: looking for it took a thi
 
 DATA = Path(__file__).parent.parent / "data"
 PRODUCTS, USERS, USERS_BATCH = DATA / "products.jsonl.gz", DATA / "users.json", DATA / "users_batch.json"
+SAMPLE_MODEL = "words-300"  # the embedding model that the sample build says it is of
 
 
 def pytest_collection_finish() -> None:
@@ -56,7 +57,7 @@ def sample_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (directory / "sample.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (root / "CURRENT").exists():
-            build(BuildRequest(products=PRODUCTS, out=root, queries=USERS_BATCH))
+            build(BuildRequest(products=PRODUCTS, out=root, queries=USERS_BATCH, embedding_model=SAMPLE_MODEL))
     return root
 
 

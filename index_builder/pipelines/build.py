@@ -14,6 +14,7 @@ from index_builder.kinds.negation import negate
 from index_builder.kinds.training import FLAT, check_negates, store_vectors
 from index_builder.report.facts import report_facts
 from index_builder.report.files import write_report
+from index_builder.tuning.quality import measure_quality
 from index_builder.tuning.recall import K
 from index_builder.tuning.trials import TunedIndex
 from index_builder.tuning.tuner import Tuner
@@ -23,8 +24,9 @@ from retrieval.artifact.build import BEST, WORST
 from retrieval.artifact.manifest import GoldenQuery, IndexFacts, Manifest, Recall, Source, file_facts
 from retrieval.artifact.products import open_products
 from retrieval.artifact.projection import write_projection
+from retrieval.artifact.quality import Quality
 from retrieval.artifact.sample_users import write_sample_users
-from retrieval.errors import LowRecall
+from retrieval.errors import BadLabel, LowRecall
 from retrieval.records.console import readable
 from retrieval.records.rows import part_files
 from retrieval.search.files import open_index, read_index, write_index
@@ -33,6 +35,7 @@ from retrieval.search.ranking import SIDES
 
 _GOLDEN_QUERIES, _GOLDEN_SEED = 8, 2
 _SCRATCH = "scratch.faiss"
+_MAX_LABEL_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,9 @@ class BuildRequest:
 
     `recall` is the share that an index must find of the ten, and of the hundred, best and worst products; `index` is
     "auto" or a kind (`kinds/`); `filterable` are the fields to filter by, None for all that can be; `columns` are what
-    the file calls ids, names and vectors, by "id", "name" and "vector"; of old builds,
-    `keep` stay, this one included.
+    the file calls ids, names and vectors, by "id", "name" and "vector"; of old builds, `keep` stay, this one included.
+    `embedding_model` labels the model that made the vectors of products and users: the service answers it in a header,
+    so it is of printable ASCII.
     """
 
     products: Path
@@ -65,6 +69,7 @@ def build(request: BuildRequest) -> Manifest:
 
     Raises a RetrievalError, and leaves the build in use alone, where anything is wrong.
     """
+    _check_label(request.embedding_model)
     with store.draft(request.out) as directory:
         manifest = store.publish(request.out, directory, _fill(directory, request))
         with suppress(OSError):  # The build is published, even where older ones cannot be found or removed.
@@ -82,7 +87,8 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         tuner = start_tuning(directory, catalogue, users, request.storage, request.recall)
         tuned = tuner.choose(request.index)
         _check_recall(tuned, request)
-        tuned, recall, golden_queries = write_index_files(directory, catalogue, tuner, tuned, request.worst)
+        files = write_index_files(directory, catalogue, tuner, tuned, request.worst)
+        tuned = files.tuned
         write_projection(directory, vectors, catalogue.groups)
         write_sample_users(directory, request.queries)
     (directory / VECTORS).unlink()
@@ -95,10 +101,21 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         embedding_model=request.embedding_model,
         filterable=catalogue.fields.filterable,
         index=IndexFacts(tuned.factory, request.storage, request.worst, tuned.settings, tuned.filtered, tuned.uneven),
-        recall=recall,
+        recall=files.recall,
+        quality=files.quality,
         faiss_version=FAISS_VERSION,
-        golden_queries=golden_queries,
+        golden_queries=files.golden_queries,
     )
+
+
+@dataclass(frozen=True)
+class IndexFiles:
+    """An index that was written, with its settings under filters, and what was measured of it."""
+
+    tuned: TunedIndex
+    recall: Recall
+    quality: Quality
+    golden_queries: list[GoldenQuery]
 
 
 def start_tuning(directory: Path, catalogue: Catalogue, users: UserPool, storage: str, target: float) -> Tuner:
@@ -108,25 +125,21 @@ def start_tuning(directory: Path, catalogue: Catalogue, users: UserPool, storage
     return Tuner(catalogue.vectors, exact, catalogue.groups, users, target, directory / _SCRATCH)
 
 
-def write_index_files(
-    directory: Path, catalogue: Catalogue, tuner: Tuner, tuned: TunedIndex, worst: str
-) -> tuple[TunedIndex, Recall, list[GoldenQuery]]:
-    """Write the index that was chosen, and the report of its recall.
-
-    Returns it with its settings under filters, its recall, and its answers to golden queries.
-    """
+def write_index_files(directory: Path, catalogue: Catalogue, tuner: Tuner, tuned: TunedIndex, worst: str) -> IndexFiles:
+    """Write the index that was chosen, and the report of its recall and of the lists that it gives."""
     golden_users = synthetic_users(catalogue.vectors, _GOLDEN_QUERIES, _GOLDEN_SEED)
     tuned, filtered = tuner.under_filters(tuned) if catalogue.fields.filterable else (tuned, [])
     recall = Recall(tuner.target, tuned.meets_target, tuned.users_from, **tuned.recall, filtered=filtered)
     index = tuner.product_index(tuned)
-    answers = index.search(tuner.panel.users, K)
-    write_report(directory, report_facts(catalogue, tuned, tuner.dropped, recall, answers))
-    golden_queries = golden.record(index.search, open_products(directory).prefixes, golden_users)
+    prefixes = open_products(directory).prefixes
+    report = measure_quality(index, catalogue.groups, catalogue.vectors, tuner.pool, K, prefixes)
+    write_report(directory, report_facts(catalogue, tuned, tuner.dropped, recall, report))
+    golden_queries = golden.record(index.search, prefixes, golden_users)
     write_index(tuned.index, directory / _SCRATCH)  # The file of the vectors is mapped, and read from here.
     (directory / _SCRATCH).replace(directory / BEST)
     if worst == "negated":
         _write_negated(tuned.index, directory / WORST)
-    return tuned, recall, golden_queries
+    return IndexFiles(tuned, recall, report.quality, golden_queries)
 
 
 def _source_of(path: Path) -> Source:
@@ -141,6 +154,18 @@ def _write_negated(index: faiss.Index, path: Path) -> None:
     negated = read_index(path)
     negate(negated)
     write_index(negated, path)
+
+
+def _check_label(label: str | None) -> None:
+    """Raise BadLabel unless a header can carry the label, which takes no spaces from around it."""
+    if label is None:
+        return
+    if not (label.isascii() and label.isprintable() and label == label.strip() and label):
+        raise BadLabel(
+            f"--embedding-model {label!r}: must be of printable ASCII characters, without spaces around them"
+        )
+    if len(label) > _MAX_LABEL_CHARACTERS:
+        raise BadLabel(f"--embedding-model: has {len(label)} characters, at most {_MAX_LABEL_CHARACTERS} are allowed")
 
 
 def _check_recall(tuned: TunedIndex, request: BuildRequest) -> None:

@@ -70,6 +70,20 @@ def histogram(facts: Facts, name: str, title: str, label: str, counted: str) -> 
     return chart
 
 
+def lorenz(facts: Facts) -> Chart:
+    """Draw how evenly products are listed on each side: on the diagonal if all are listed alike."""
+    chart = Chart(
+        "How evenly products are listed",
+        Linear("share of the products, those listed least first", 0, 1),
+        Linear("share of all places in lists", 0, 1),
+    )
+    chart.line([(0, 0), (1, 1)], "grid")
+    for number, side in enumerate(SIDES):
+        shares = facts["lorenz"][side]
+        chart.line([(i / (len(shares) - 1), share) for i, share in enumerate(shares)], f"curve kind{number}")
+    return chart
+
+
 def _recall_scale(label: str, target: float, recalls: Sequence[float]) -> Linear:
     """Return a scale that ends at 1 and shows the promise; what is far below it lies at the bottom."""
     lowest = max(min(target, *recalls), target - _MAX_SHORTFALL)

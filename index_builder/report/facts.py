@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_builder.catalogue import Catalogue
+from index_builder.tuning.quality import QualityReport
 from index_builder.tuning.trials import TunedIndex
 from retrieval.artifact.manifest import Recall
-from retrieval.search.ranking import SIDES, Neighbours
+from retrieval.search.ranking import SIDES
 
 _QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
 _BINS = 40
@@ -20,14 +21,14 @@ def report_facts(
     tuned: TunedIndex,
     dropped: Mapping[str, str],
     recall: Recall,
-    answers: tuple[Neighbours, Neighbours],
+    report: QualityReport,
 ) -> dict[str, Any]:
-    """Return what was measured, how the scores of sample `answers` lie on both sides, and the catalogue's health.
+    """Return what was measured, how the scores of some users' answers lie on both sides, and the catalogue's health.
 
     `dropped` says why kinds of index were.
     """
     sizes, norms = np.diff(catalogue.groups.starts), catalogue.norms
-    scores = {side: each.scores.ravel() for side, each in zip(SIDES, answers, strict=True)}
+    scores = {side: each.scores.ravel() for side, each in zip(SIDES, report.answers, strict=True)}
     return {
         "recall": recall,
         "index": tuned.factory,
@@ -35,6 +36,10 @@ def report_facts(
         "measured": tuned.trials,
         "dropped": dict(dropped),
         "scores": {side: quantiles(of_side) for side, of_side in scores.items()},
+        "quality": report.quality,
+        "hubs": report.hubs,
+        "near_pairs": report.near_pairs,
+        "lorenz": report.lorenz,
         "catalogue": {
             "products": len(catalogue),
             "dimension": catalogue.vectors.dimension,

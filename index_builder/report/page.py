@@ -1,17 +1,21 @@
 """The report of a build as one page that needs nothing else: `report.html`."""
 
 from html import escape
+from itertools import zip_longest
 
-from index_builder.report.charts import COLOURS, Facts, histogram, kinds_in_order, promise, trade_off
+from index_builder.report.charts import COLOURS, Facts, histogram, kinds_in_order, lorenz, promise, trade_off
 from index_builder.report.html import figure, page, table
 from index_builder.tuning.users import SYNTHETIC
+from retrieval.artifact.quality import MIN_NEAR_COSINE
 from retrieval.search.ranking import SIDES
+
+_SIDES = '<span class="swatch kind0"></span> the ten best, <span class="swatch kind1"></span> the ten worst.'
 
 
 def render(facts: Facts) -> str:
     """Return the page of a build's facts, as they stand in `recall.json`."""
     title = f"{facts['index']} over {facts['catalogue']['products']:,} products"
-    sections = [_promise(facts), _speed(facts), _fields(facts), _filters(facts), _catalogue(facts)]
+    sections = [_promise(facts), _speed(facts), _lists(facts), _fields(facts), _filters(facts), _catalogue(facts)]
     return page(title, sections)
 
 
@@ -65,6 +69,51 @@ def _fate(facts: Facts, kind: str) -> str:
     return escape(facts["dropped"].get(kind, "slower" if is_slower else "not chosen"))
 
 
+def _lists(facts: Facts) -> str:
+    quality = facts["quality"]
+    rows = [
+        [
+            side,
+            f"{quality[side]['coverage']:.1%}",
+            f"{quality[side]['gini']:.3f}",
+            f"{quality[side]['hubness']:.1f}",
+            f"{quality[side]['largest_share']:.1%}",
+            f"{quality[side]['ild']:.3f}",
+        ]
+        for side in SIDES
+    ]
+    header = ["side", "products in any list", "Gini", "hubness", "lists with the top product", "distance within a list"]
+    caption = f"{_SIDES} The grey line is where all products are listed alike; Gini is twice the area between."
+    return f"""<h2>Lists</h2>
+<p>The first {quality["k"]} matches a side of {quality["users"]:,} users: {escape(quality["users_from"])}.
+Hubness is the skewness of how often a product is listed, and distance the mean of 1 - cosine over the pairs of a
+list.</p>
+<div class="charts">{figure(lorenz(facts), caption)}<div>
+{table(header, rows, numbers=range(1, 6))}
+{_hubs(facts)}</div></div>
+{_near_duplicates(facts)}"""
+
+
+def _hubs(facts: Facts) -> str:
+    """Return a table of the products that are listed most."""
+    users = facts["quality"]["users"]
+    sides = [[[escape(hub["name"]), f"{hub['lists'] / users:.1%}"] for hub in facts["hubs"][side]] for side in SIDES]
+    rows = [[*best, *worst] for best, worst in zip_longest(*sides, fillvalue=["", ""])]
+    header = [text for side in SIDES for text in (f"listed most, {side} side", "lists")]
+    return table(header, rows, numbers=(1, 3))
+
+
+def _near_duplicates(facts: Facts) -> str:
+    found = facts["quality"]["near_duplicates"]
+    vectors = f"{found['vectors']:,} of {found['sampled']:,} distinct vectors"
+    text = f"<p>{vectors} have a cosine of {MIN_NEAR_COSINE} or more with another.</p>"
+    rows = [
+        [*(escape(product["name"]) for product in pair["products"]), f"{pair['cosine']:.6f}"]
+        for pair in facts["near_pairs"]
+    ]
+    return text + (table(["product", "and one nearly the same", "cosine"], rows, numbers=(2,)) if rows else "")
+
+
 def _fields(facts: Facts) -> str:
     fields = facts["fields"]
     rows = [
@@ -103,8 +152,7 @@ def _cell(cell: Facts) -> str:
 def _catalogue(facts: Facts) -> str:
     catalogue = facts["catalogue"]
     scores = histogram(facts, "scores", "Scores of the users' matches", "cosine similarity", "matches")
-    sides = '<span class="swatch kind0"></span> the ten best, <span class="swatch kind1"></span> the ten worst.'
-    figures = [figure(scores, sides)]
+    figures = [figure(scores, _SIDES)]
     if "norms_log10" in facts["histograms"]:
         norms = histogram(facts, "norms_log10", "Lengths of vectors", "decimal logarithm of the length", "products")
         figures.append(figure(norms, "Before they were scaled to length 1."))

@@ -58,10 +58,10 @@ class Tuner:
     ):
         """`store` holds the vectors themselves; `target` is the recall at 10 and 100 that each side must reach.
 
-        The file `scratch` is written and removed again. `panel` are the users that indexes are tuned with; `dropped`
-        says why kinds were, by their names.
+        The file `scratch` is written and removed again. `pool` is where users come from, and `panel` those that indexes
+        are tuned with; `dropped` says why kinds were, by their names.
         """
-        self._vectors, self.store, self._groups, self._pool, self.target = vectors, store, groups, pool, target
+        self._vectors, self.store, self._groups, self.pool, self.target = vectors, store, groups, pool, target
         self._scratch, self._trainer = scratch, Trainer(vectors, store)
         self.panel = self._seen = Panel.of(vectors, pool.tuning())
         self._tuned_with = pool.source
@@ -80,7 +80,7 @@ class Tuner:
             kind = canonical_kind(index, self._vectors.dimension)
             return self._confirmed(exact if kind == FLAT else self._tuned(kind))
         for tuned in self._by_speed(exact):
-            if not self._pool.has_more:
+            if not self.pool.has_more:
                 self.dropped[tuned.factory] = "could not be confirmed, as no users were left"
                 break
             confirmed = self._confirmed(tuned)
@@ -95,15 +95,15 @@ class Tuner:
         """
         product_index = ProductIndex(index, self._groups, facts.search)
         recall = measure(product_index, self._groups, self.panel)
-        if not _reach(recall, self.target) and self._pool.has_more:
-            self.panel = self._seen = self.panel + Panel.of(self._vectors, self._pool.confirming())
+        if not _reach(recall, self.target) and self.pool.has_more:
+            self.panel = self._seen = self.panel + Panel.of(self._vectors, self.pool.confirming())
             recall = measure(product_index, self._groups, self.panel)
         best, worst = (
             Effort(getattr(facts.search, side), recall[side][0], _reach({side: recall[side]}, self.target))
             for side in SIDES
         )
         [chosen] = self._timed(facts.factory, index, [(best, worst)])
-        users_from = self._users_from(self.panel, self._pool.source)
+        users_from = self._users_from(self.panel, self.pool.source)
         return TunedIndex(index, chosen, recall, users_from, filtered=facts.filtered, uneven=facts.uneven)
 
     def under_filters(self, tuned: TunedIndex) -> tuple[TunedIndex, list[FilteredRecall]]:
@@ -112,7 +112,7 @@ class Tuner:
         It is measured on users whom nothing was chosen with, while there are some: on fewer where its settings under
         filters are known.
         """
-        users = self._pool.confirming() if self._pool.has_more else self.panel.users
+        users = self.pool.confirming() if self.pool.has_more else self.panel.users
         users = users[: _USERS_OF_KNOWN_SETTINGS if tuned.filtered else None]
         grid = FilterGrid(ProductIndex(self.store, self._groups, SideSettings()), users, self.target)
 
@@ -216,10 +216,10 @@ class Tuner:
         settings = {side: self._known_settings(index, side, getattr(tuned.settings, side)) for side in SIDES}
         for attempt in range(1, _CONFIRMATIONS + 1):
             # Nothing of an exact scan was chosen with the tuning users.
-            fresh = self.panel if is_exact else Panel.of(self._vectors, self._pool.confirming())
+            fresh = self.panel if is_exact else Panel.of(self._vectors, self.pool.confirming())
             recall = measure(ProductIndex(index, self._groups, SideSettings(**settings)), self._groups, fresh)
             missed = [side for side in SIDES if any(each.lower_bound < self.target for each in recall[side])]
-            if is_exact or not missed or attempt == _CONFIRMATIONS or not self._pool.has_more:
+            if is_exact or not missed or attempt == _CONFIRMATIONS or not self.pool.has_more:
                 break
             self._seen, reserve = self._seen + fresh, _RESERVE + attempt * _MORE_RESERVE
             for side in missed:
@@ -228,7 +228,7 @@ class Tuner:
         best, worst = (Effort(settings[side], recall[side][0], meets_target) for side in SIDES)
         around = self._neighbouring(tuned.factory, index, SideSettings(**settings))
         chosen, *others = self._timed(tuned.factory, index, [(best, worst), *around])
-        users_from = self._tuned_with if is_exact else self._pool.source
+        users_from = self._tuned_with if is_exact else self.pool.source
         return TunedIndex(index, chosen, recall, self._users_from(fresh, users_from), self._trials + others)
 
     def _known_settings(self, index: faiss.Index, side: str, settings: SearchSettings) -> SearchSettings:

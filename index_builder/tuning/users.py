@@ -68,7 +68,7 @@ class UserPool:
     with those of `then`.
     """
 
-    _name: str
+    name: str
     _size: int
     _draw: Callable[[int, int], NDArray[np.float32]]
     _then: Self | None = None
@@ -78,13 +78,22 @@ class UserPool:
     def source(self) -> str:
         """Say where the users that were handed out last are from."""
         if self._then is not None and self._then._used:
-            return f"{self._then.source}, as earlier choices used up {self._name}"
-        return self._name
+            return f"{self._then.source}, as earlier choices used up {self.name}"
+        return self.name
 
     @property
     def has_more(self) -> bool:
         """Tell whether there are users left to confirm another choice with."""
         return self._has_own or (self._then is not None and self._then.has_more)
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether its users are made from the catalogue."""
+        return self._then is None
+
+    def held_out(self) -> NDArray[np.float32]:
+        """Return fresh users of this source, or, where it is used up, those to tune with again."""
+        return self.confirming() if self._has_own else self._draw(0, self._share(_TUNING_USERS))
 
     def tuning(self) -> NDArray[np.float32]:
         return self._take(self._share(_TUNING_USERS))

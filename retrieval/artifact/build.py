@@ -176,6 +176,9 @@ def open_pair(directory: Path, manifest: Manifest, base: Build) -> PairBuild:
     """
     if not isinstance(base, WholeBuild):
         raise BadArtifact(f"{MANIFEST}: names a delta, {base.id}, as the base")
+    if manifest.embedding_model != base.manifest.embedding_model:
+        models = f"{manifest.embedding_model!r}, its base {base.manifest.embedding_model!r}"
+        raise BadArtifact(f"{MANIFEST}: names the embedding model {models}")
     delta = open_delta(directory, manifest, len(base.products))
     lists = PairLists(delta.layout, base.filters.lists, delta.lists)
     filters = FilterIndex(delta.vocabulary, lists, PairMaskMaker(delta.layout, base.filters.maker))

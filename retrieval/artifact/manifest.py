@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import marshmallow as ma
 import orjson
 
+from retrieval.artifact.quality import Quality
 from retrieval.errors import BadArtifact
 from retrieval.search.filters.facts import FieldFacts
 from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings
@@ -82,9 +83,6 @@ class Recall:
     filtered: list[FilteredRecall] = field(default_factory=list)
 
 
-_OPTIONAL: tuple[Any, ...] = (list[FieldFacts], list[FilteredRecall], list[FilteredSettings])
-
-
 @dataclass(frozen=True)
 class FileFacts:
     bytes: int
@@ -120,7 +118,7 @@ class Manifest:
     """All facts about a build. Publishing fills in `build_id`, `created` and `files`.
 
     Where there is a `delta`, they are of the base and the delta together, but for `files`, which are the delta's alone;
-    recall, settings and map are those of the base.
+    recall, quality, settings and map are those of the base.
     """
 
     build_id: str = ""
@@ -135,6 +133,7 @@ class Manifest:
     filterable: list[FieldFacts] = field(default_factory=list)
     index: IndexFacts
     recall: Recall
+    quality: Quality | None = None
     faiss_version: str
     golden_queries: list[GoldenQuery]
     delta: DeltaFacts | None = None
@@ -144,6 +143,10 @@ class Manifest:
     def size_bytes(self) -> int:
         """The size of all files but the manifest."""
         return sum(file.bytes for file in self.files.values())
+
+
+# Builds that have none, and those of earlier versions, do not say anything of these.
+_OPTIONAL = (list[FieldFacts], list[FilteredRecall], list[FilteredSettings], DeltaFacts | None, Quality | None)
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -256,10 +259,8 @@ def _field(hint: Any) -> ma.fields.Field:
         return ma.fields.Nested(_schema(hint), required=True)
     if hint in (list[float], dict[str, float]):
         return ma.fields.Raw(required=True, validate=partial(_check_numbers, kind))
-    if hint == DeltaFacts | None:
-        return ma.fields.Nested(_schema(DeltaFacts))
     if hint in _OPTIONAL:
-        return ma.fields.Nested(_schema(inner[0]), many=True)
+        return ma.fields.Nested(_schema(inner[0]), many=kind is list)
     if kind is list:
         return ma.fields.Nested(_schema(inner[0]), many=True, required=True, validate=ma.validate.Length(min=1))
     if kind is dict:
@@ -273,11 +274,8 @@ def _field(hint: Any) -> ma.fields.Field:
 
 
 def _schema(cls: Any) -> ma.Schema:
-    """Return the marshmallow schema that reads a dataclass from a JSON object, and writes it to one.
-
-    A build without filterable fields says nothing of filters, and one that is no delta nothing of a base.
-    """
-    optional = [name for name, hint in get_type_hints(cls).items() if hint in (*_OPTIONAL, DeltaFacts | None)]
+    """Return the marshmallow schema that reads a dataclass from a JSON object, and writes it to one."""
+    optional = [name for name, hint in get_type_hints(cls).items() if hint in _OPTIONAL]
 
     class FactsSchema(ma.Schema.from_dict({name: _field(hint) for name, hint in get_type_hints(cls).items()})):  # type: ignore[misc]
         @ma.post_load

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from retrieval.errors import BadArtifact
 from retrieval.search.candidates import Candidates
-from retrieval.search.exact_scan import nearest_rows
+from retrieval.search.exact_scan import Pace, nearest_rows
 from retrieval.search.filters.masks import Mask
 from retrieval.search.filters.postings import members_of
 from retrieval.search.kinds import is_exact
@@ -67,6 +67,11 @@ class ProductIndex:
         self.groups, self.dimension = groups, int(index.d)
         self._candidates = None if is_exact(index) else Candidates(index, settings, filtered, uneven)
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether every search scores all rows."""
+        return self._candidates is None
+
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the unit vectors (m, d) of index rows (m,)."""
         return self.stored_vectors.take(rows)
@@ -76,23 +81,31 @@ class ProductIndex:
         self.stored_vectors.warm()
 
     def search(
-        self, unit_vectors: NDArray[np.float32], k: int, mask: Mask | None = None
+        self, unit_vectors: NDArray[np.float32], k: int, mask: Mask | None = None, pace: Pace | None = None
     ) -> tuple[Neighbours, Neighbours]:
         """Return the k best and k worst products of each of (n, d) unit vectors; all products where k is more.
 
-        With a mask, they are those of the products that it holds. Each side has the path of the search.
+        With a mask, they are those of the products that it holds. Each side has the path of the search. Given a `pace`,
+        all rows are scored, whatever the kind, in short turns.
         """
         path = SearchPath("nothing matches")
-        return neighbours_of(self.keys(unit_vectors, k, mask, path), path)
+        return neighbours_of(self.keys(unit_vectors, k, mask, path, pace), path)
 
-    def keys(self, unit_vectors: NDArray[np.float32], k: int, mask: Mask | None, path: SearchPath) -> NDArray[np.int64]:
+    def keys(
+        self,
+        unit_vectors: NDArray[np.float32],
+        k: int,
+        mask: Mask | None,
+        path: SearchPath,
+        pace: Pace | None = None,
+    ) -> NDArray[np.int64]:
         """Do what `search` does, and return sort keys (2, n, k). `path` is told the way."""
         if mask and mask.matched == self.groups.product_count:
             mask = None
         k = min(k, mask.matched if mask else self.groups.product_count)
         if not k:
             return np.empty((2, len(unit_vectors), 0), np.int64)
-        return self._search(unit_vectors, k, k + SPARE_NEIGHBOURS, _DEEPER_ROWS, mask, path)
+        return self._search(unit_vectors, k, k + SPARE_NEIGHBOURS, _DEEPER_ROWS, mask, path, pace)
 
     def path(self, k: int, mask: Mask | None = None) -> str:
         """Return how a search finds what it scores: "candidates" of the index, or "exact" where it scores all rows."""
@@ -115,6 +128,7 @@ class ProductIndex:
         deeper_rows: tuple[int, ...],
         mask: Mask | None,
         path: SearchPath,
+        pace: Pace | None = None,
     ) -> NDArray[np.int64]:
         """Return the k best and the k worst products of each query (n, d), as sort keys (2, n, k).
 
@@ -122,15 +136,15 @@ class ProductIndex:
         """
         row_count = mask.row_count if mask else self.groups.row_count
         depth = min(depth, row_count)
-        candidates = self._candidates_for(depth, mask)
+        candidates = None if pace else self._candidates_for(depth, mask)
         at_once = candidates.queries_at_once(depth, mask) if candidates else _scanned_at_once(k)
         if len(queries) > at_once:
             starts = range(0, len(queries), at_once)
-            parts = [self._search(queries[i : i + at_once], k, depth, deeper_rows, mask, path) for i in starts]
+            parts = [self._search(queries[i : i + at_once], k, depth, deeper_rows, mask, path, pace) for i in starts]
             return np.concatenate(parts, axis=1)
         if candidates is None:
             path.take("matching rows" if mask else "exact", row_count, row_count)
-            return self._rank_all(queries, k, mask)
+            return self._rank_all(queries, k, mask, pace)
         name = "candidates" if deeper_rows == _DEEPER_ROWS else "deeper candidates"
         path.take(name, *candidates.counts_for(depth, mask))
         rows = self._order(both_sides(queries), candidates.find(queries, depth, mask), depth)
@@ -158,9 +172,11 @@ class ProductIndex:
         is_faster = candidates.takes_masks and candidates.picked_rows(depth, mask, codes_per_row) < mask.row_count
         return candidates if is_faster else None
 
-    def _rank_all(self, queries: NDArray[np.float32], k: int, mask: Mask | None) -> NDArray[np.int64]:
+    def _rank_all(
+        self, queries: NDArray[np.float32], k: int, mask: Mask | None, pace: Pace | None
+    ) -> NDArray[np.int64]:
         """Do what `_search` does with the scores of all rows, or of all that the mask holds."""
-        rows = nearest_rows(self.stored_vectors, queries, k, mask)
+        rows = nearest_rows(self.stored_vectors, queries, k, mask, pace)
         ordered = self._order(both_sides(queries), rows, k)
         keys = rank(ordered, self.groups, k, mask.holds if mask else None).reshape(2, -1, k)
         if (is_crowded := rows[:, 0] < 0).any():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.search.exact_scan import Pace
 from retrieval.search.filters.masks import Lists, Mask, MaskMakes, ProductMask, holds, without_members
 from retrieval.search.filters.postings import Bitmap, count_of, members_of, pack
 from retrieval.search.filters.tree import Filter
@@ -144,6 +145,11 @@ class PairIndex:
         self._base, self._delta, self._standing = base, delta, standing
         self.dimension = base.dimension
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether every search scores all rows."""
+        return self._base.is_exact
+
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the unit vectors (m, d) of the pair's rows (m,)."""
         of_base, first = rows < self._base.groups.row_count, self._base.groups.row_count
@@ -159,14 +165,14 @@ class PairIndex:
             self._delta.warm()
 
     def search(
-        self, unit_vectors: NDArray[np.float32], k: int, mask: PairMask | None = None
+        self, unit_vectors: NDArray[np.float32], k: int, mask: PairMask | None = None, pace: Pace | None = None
     ) -> tuple[Neighbours, Neighbours]:
         """Do what that of a `ProductIndex` does with the products of both."""
         mask = mask or self._standing
         path, of_delta = SearchPath("nothing matches"), SearchPath("")
-        keys = self._base.keys(unit_vectors, k, mask.base, path)
+        keys = self._base.keys(unit_vectors, k, mask.base, path, pace)
         if self._delta and mask.delta.matched:
-            added = self._delta.keys(unit_vectors, k, mask.delta, of_delta)
+            added = self._delta.keys(unit_vectors, k, mask.delta, of_delta, pace)
             keys = np.sort(np.concatenate((keys, added), axis=2), axis=2)[:, :, :k]
             path.join("delta", of_delta)
         return neighbours_of(keys, path)

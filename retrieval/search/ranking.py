@@ -33,6 +33,11 @@ class SearchPath:
     name: str
     candidates: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SIDES, 0))
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether all that could match was scored."""
+        return "candidates" not in self.name
+
     def take(self, name: str, best: int, worst: int) -> None:
         """Note that the search goes this way, instead of any that it went before."""
         self.name, self.candidates = name, {"best": best, "worst": worst}

@@ -7,11 +7,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.search.exact_scan import Pace
 from retrieval.search.filters.language import Vocabulary
 from retrieval.search.filters.tree import Filter
 from retrieval.search.filters.values import FieldValues
 from retrieval.search.ranking import Neighbours
 from retrieval.search.reranking.limits import Values
+from service.errors import BadSetting
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ class IndexInfo:
     """What an engine serves.
 
     `recall` is the share of exact matches found on each side, as the builder measured it; `filterable` are the facts of
-    each field to filter by; `delta` is None where a build of all products is served.
+    each field to filter by; `embedding_model` is the label of the model that made the vectors, if the build has one;
+    `quality` is what lists were like for the builder's users, if it has looked; `delta` is None where a build of all
+    products is served.
     """
 
     build_id: str
@@ -45,7 +49,24 @@ class IndexInfo:
     index: str
     recall: dict[str, Any]
     filterable: list[dict[str, Any]] = field(default_factory=list)
+    embedding_model: str | None = None
+    quality: dict[str, Any] | None = None
     delta: DeltaInfo | None = None
+
+
+def check_label(label: str | None, is_required: bool) -> None:
+    """Raise BadSetting where requests must name a build's embedding model, and it has no label of one."""
+    if is_required and label is None:
+        text = "the build has no embedding model; `python -m index_builder --embedding-model` gives it one"
+        raise BadSetting(f"RECO_REQUIRE_EMBEDDING_MODEL=1: {text}")
+
+
+def header_text(label: str | None) -> str | None:
+    """Return a label as a header can carry it: earlier versions published any."""
+    return label and "".join(
+        each if each.isascii() and each.isprintable() else each.encode("unicode_escape").decode()
+        for each in label.strip()
+    )
 
 
 class SearchEngine(Protocol):
@@ -113,6 +134,26 @@ class FieldEngine(Protocol):
 
     def positions_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Return the product with each id (m,), and -1 for an id that none of those to be shown has."""
+
+
+@runtime_checkable
+class ExactEngine(Protocol):
+    """Also finds what there is by scoring all of it, to compare with. May be used from many threads at once.
+
+    `is_exact` says whether every search does so.
+    """
+
+    is_exact: bool
+
+    def search_exactly(
+        self,
+        unit_vectors: NDArray[np.float32],
+        k: int,
+        query: Filter | None,
+        excluded: Collection[str],
+        pace: Pace,
+    ) -> tuple[Neighbours, Neighbours]:
+        """Do what `search` and, where there is a query, `search_matching` do, in turns, each within a `pace`."""
 
 
 @runtime_checkable

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.artifact.build import Build, open_build
+from retrieval.search.exact_scan import Pace
 from retrieval.search.filters.language import EVERYTHING
 from retrieval.search.filters.tree import Filter, every
 from retrieval.search.filters.values import FieldValues
@@ -19,7 +20,7 @@ from retrieval.search.index import use_threads
 from retrieval.search.ranking import Neighbours
 from retrieval.search.reranking.limits import ProductValues
 from service.cores import Cores
-from service.engines.base import DeltaInfo, IndexInfo
+from service.engines.base import DeltaInfo, IndexInfo, check_label, header_text
 from service.engines.shown_products import read_shown
 
 _TIMED_SEARCHES, _TIMED_MATCHES = 3, 10  # to learn how long one takes
@@ -31,15 +32,18 @@ def open_engine(
     cores: Cores,
     shown: str = "",
     verified: bool = True,
+    requires_model: bool = False,
     on_mask: Callable[[bool], object] | None = None,
     reuse: Build | None = None,
 ) -> "FaissEngine":
     """Open a build of an artifacts root, of which the filter `shown` (JSON text) lets products through, or all.
 
     It is verified unless it was `verified` before, and shares the base of the build to `reuse`, if it is a delta on it.
-    `on_mask` is that of a `FilterIndex`. Raises BadArtifact, or BadSetting where the filter does not fit it.
+    `on_mask` is that of a `FilterIndex`. Raises BadArtifact, or BadSetting where the filter does not fit it, and where
+    one `requires_model` that it has no label of.
     """
     build = open_build(root, build_id, verified, reuse)
+    check_label(build.manifest.embedding_model, requires_model)
     build.index.warm()
     build.filters.on_mask = on_mask or build.filters.on_mask
     return FaissEngine(build, cores, read_shown(build.filters.vocabulary, shown))
@@ -47,7 +51,7 @@ def open_engine(
 
 def info_of(build: Build) -> IndexInfo:
     """Return what is served of a build."""
-    manifest = build.manifest
+    manifest, quality = build.manifest, build.manifest.quality
     return IndexInfo(
         build.id,
         manifest.products,
@@ -55,6 +59,8 @@ def info_of(build: Build) -> IndexInfo:
         manifest.index.factory,
         asdict(manifest.recall),
         [asdict(each) for each in manifest.filterable],
+        header_text(manifest.embedding_model),
+        None if quality is None else asdict(quality),
         _delta_info(build),
     )
 
@@ -76,6 +82,7 @@ class FaissEngine:
     def __init__(self, build: Build, cores: Cores, shown: Filter = EVERYTHING):
         self.build, self._cores = build, cores
         self._index, self._products = build.index, build.products
+        self.is_exact = build.index.is_exact
         self._projection, self._filters = build.projection, build.filters
         all_are_shown = shown == EVERYTHING and build.base is build  # Of a delta's base, some are no more.
         self._shown, self._shown_mask = shown, None if all_are_shown else build.filters.mask(shown)
@@ -109,6 +116,21 @@ class FaissEngine:
             left = self._filters.but(matching, without) if without else matching
             best, worst = self._index.search(unit_vectors, k, self._without(left, excluded))
             return best, worst, matching.matched
+
+    def search_exactly(
+        self,
+        unit_vectors: NDArray[np.float32],
+        k: int,
+        query: Filter | None,
+        excluded: Collection[str],
+        pace: Pace,
+    ) -> tuple[Neighbours, Neighbours]:
+        use_threads(1)
+        mask = self._shown_mask if query is None else self._filters.mask(every((self._shown, query)))
+        if excluded:
+            mask = self._without(mask or self._filters.mask(EVERYTHING), excluded)
+        found: tuple[Neighbours, Neighbours] = self._index.search(unit_vectors, k, mask, pace)
+        return found
 
     def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
         return [self._products[position] for position in positions.tolist()]

@@ -19,7 +19,7 @@ from retrieval.search.filters.language import EVERYTHING
 from retrieval.search.filters.tree import Filter, complement, every
 from retrieval.search.ranking import RANKING_ERROR, SPARE_NEIGHBOURS, Neighbours, SearchPath
 from retrieval.search.reranking.limits import Values, values_in
-from service.engines.base import IndexInfo
+from service.engines.base import IndexInfo, check_label, header_text
 from service.engines.milvus_cluster import (
     FURTHER,
     ID,
@@ -57,13 +57,14 @@ class _Selection:
     count: int
 
 
-def open_engine(settings: MilvusSettings, shown: str = "") -> "MilvusEngine":
+def open_engine(settings: MilvusSettings, shown: str = "", requires_model: bool = False) -> "MilvusEngine":
     """Connect, and serve what the alias names, of which the filter `shown` (JSON text) lets products through, or all.
 
-    Raises EngineUnavailable, BadArtifact, or BadSetting where the filter does not fit.
+    Raises EngineUnavailable, BadArtifact, or BadSetting where the filter does not fit, and where one `requires_model`
+    that the collection has no label of.
     """
     cluster = Cluster(settings)
-    return MilvusEngine(cluster, cluster.published_target(), shown)
+    return MilvusEngine(cluster, cluster.published_target(), shown, requires_model)
 
 
 class MilvusEngine:
@@ -77,11 +78,13 @@ class MilvusEngine:
     max_matches = MILVUS_MAX_MATCHES
     report: bytes | None = None
 
-    def __init__(self, cluster: Cluster, collection: str, shown: str = ""):
-        """Raises EngineUnavailable, BadArtifact, or BadSetting where the filter `shown` does not fit."""
-        self._cluster, self._collection, self._shown_text = cluster, collection, shown
+    def __init__(self, cluster: Cluster, collection: str, shown: str = "", requires_model: bool = False):
+        """Raises what `open_engine` does."""
+        self._cluster, self._collection = cluster, collection
+        self._reopen = partial(MilvusEngine, cluster, shown=shown, requires_model=requires_model)
         self._load()
         fields = read_fields(cluster, collection)
+        check_label(fields.embedding_model, requires_model)
         self._dimension = cluster.dimension_of(collection)
         index = cluster.index_of(collection)
         self._products = cluster.count(collection)
@@ -95,14 +98,15 @@ class MilvusEngine:
         self.is_available, self._refused = True, ""
         build_id = build_id_of(cluster.alias, collection)
         filterable = [asdict(facts) for name, facts in fields.facts.items() if name in fields.columns]
-        self.info = IndexInfo(build_id, self._products, self._dimension, f"Milvus {index}", {}, filterable)
+        model = header_text(fields.embedding_model)
+        self.info = IndexInfo(build_id, self._products, self._dimension, f"Milvus {index}", {}, filterable, model)
 
     def latest(self) -> "MilvusEngine":
         """Return this engine, or one of the collection that the alias names by now; probes whether Milvus answers."""
         try:
             target = self._cluster.target()
             if target not in (self._collection, self._refused) and build_id_of(self._cluster.alias, target):
-                return MilvusEngine(self._cluster, target, self._shown_text)
+                return self._reopen(target)
             self._load()
             self.is_available = True
         except EngineUnavailable as error:
@@ -116,8 +120,7 @@ class MilvusEngine:
 
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
         """Raises EngineUnavailable, and TooLarge where k is more than Milvus finds at once."""
-        best, worst, _ = self.search_matching(unit_vectors, k, EVERYTHING)
-        return best, worst
+        return self.search_matching(unit_vectors, k, EVERYTHING)[:2]
 
     def search_matching(
         self,
@@ -174,8 +177,7 @@ class MilvusEngine:
     def vectors_of(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Raises EngineUnavailable."""
         vectors = {row[POSITION]: row[VECTOR] for row in self._query(positions.tolist(), [POSITION, VECTOR])}
-        found = [vectors[position] for position in positions.tolist()]
-        return np.array(found, np.float32).reshape(-1, self._dimension)
+        return np.array([*map(vectors.get, positions.tolist())], np.float32).reshape(-1, self._dimension)
 
     def prefixes(self, positions: NDArray[np.int64]) -> list[bytes]:
         """Return JSON prefixes, which searches have mostly brought along. Raises EngineUnavailable."""
@@ -188,8 +190,7 @@ class MilvusEngine:
 
     def _load(self) -> None:
         """Load the collection unless it is loaded: some servers forget at a restart what was."""
-        state = self._cluster.call("get_load_state", self._collection)["state"]
-        if state.name != "Loaded":
+        if self._cluster.call("get_load_state", self._collection)["state"].name != "Loaded":
             self._cluster.call("load_collection", self._collection)
 
     def _check_available(self) -> None:
@@ -213,8 +214,7 @@ class MilvusEngine:
         if expression == self._expression(EVERYTHING):
             return _Selection(expression, self.shown_products)
         key = hashlib.blake2b(expression.encode(), digest_size=16).digest()
-        count = self._counts.get(key)
-        if count is None:
+        if (count := self._counts.get(key)) is None:
             count = self._cluster.count_matching(self._collection, expression)
             if len(self._counts) >= _MAX_CACHED_COUNTS:
                 self._counts = {}

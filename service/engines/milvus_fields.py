@@ -1,4 +1,4 @@
-"""What a collection in Milvus knows of its products' fields: made of a build, and read back by the engine."""
+"""What a collection in Milvus knows of its products: made of a build, and read back by the engine."""
 
 import json
 import sys
@@ -24,8 +24,8 @@ _NO_TYPE = "this Milvus has no columns of its type"
 class CollectionFields:
     """The filterable fields of a build, and the columns of those by which Milvus filters too.
 
-    `left_out` is why it does not filter by the others, and `unshown` why it shows no fields, if it does not. The rest
-    is that of a `Vocabulary`.
+    `left_out` is why it does not filter by the others, and `unshown` why it shows no fields, if it does not.
+    `embedding_model` is the label of the build. The rest is that of a `Vocabulary`.
     """
 
     facts: Mapping[str, FieldFacts]
@@ -34,6 +34,7 @@ class CollectionFields:
     unshown: str
     reasons: Mapping[str, str]
     names: frozenset[str]
+    embedding_model: str | None = None
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -96,7 +97,8 @@ def fields_of_build(build: Build) -> CollectionFields:
             columns[name], room = candidate, room - needed
     unshown = _unshown(build)
     names = frozenset[str]() if unshown else frozenset(filters.vocabulary.names)
-    return CollectionFields(facts, columns, left_out, unshown, filters.vocabulary.reasons, names)
+    model, reasons = build.manifest.embedding_model, filters.vocabulary.reasons
+    return CollectionFields(facts, columns, left_out, unshown, reasons, names, model)
 
 
 def _are_all_listed(positions: NDArray[np.integer]) -> NDArray[np.bool_]:

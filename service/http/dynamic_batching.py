@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from service.engines.base import IndexInfo
 from service.http import metrics
 from service.http.encoding import encode_answers
 from service.http.requests.user_reader import reader_for
-from service.recommender import Serving, UserBlock
+from service.recommender import Serving, UserBlock, find_mismatch
 from service.settings import Limits
 
 _MATCH_SECONDS = 5e-6  # both sides of one match, found and written
@@ -22,20 +23,23 @@ _MAX_OVERRUN, _CAUTIOUS_SECONDS = 8, 1.0
 class BatchedAnswer:
     """The JSON of the answer to a user, and the build that gave it."""
 
-    build_id: str
+    info: IndexInfo
     json: bytes
 
 
 class DynamicBatcher:
     """Answers the bodies of requests that the app then need not see."""
 
-    def __init__(self, serving: Serving, limits: Limits):
-        self._serving, self._limits = serving, limits
+    def __init__(self, serving: Serving, limits: Limits, requires_model: bool = False):
+        self._serving, self._limits, self._requires_model = serving, limits, requires_model
         self._cautious_until = -math.inf
 
-    def run_batch(self, bodies: Sequence[bytes], max_seconds: float = math.inf) -> list[BatchedAnswer | None]:
+    def run_batch(
+        self, bodies: Sequence[bytes], max_seconds: float = math.inf, models: Sequence[str | None] = ()
+    ) -> list[BatchedAnswer | None]:
         """Return an answer for each body, or None where the app must look: at anything unusual, valid or not.
 
+        `models` are the embedding models that requests name, where one may.
         None too, at no cost, for a user whose search is estimated to take longer than `max_seconds`, and for all for a
         second after such an estimate was far too low.
         """
@@ -44,7 +48,9 @@ class DynamicBatcher:
         began, recommender = time.thread_time(), self._serving.recommender
         try:
             reader = reader_for(recommender.info.dimension, self._limits, recommender.vocabulary)
-            users, vectors = reader.parse_fast(bodies)
+            users, vectors = reader.parse_fast(
+                self._of_fitting_models(recommender.info.embedding_model, bodies, models)
+            )
             max_depth = (max_seconds - recommender.engine.search_seconds) / _MATCH_SECONDS
             fits = [user.depth <= max_depth for user in users if user]
             users = [user if user and user.depth <= max_depth else None for user in users]
@@ -55,6 +61,18 @@ class DynamicBatcher:
         if time.thread_time() - began > _MAX_OVERRUN * max_seconds:
             self._cautious_until = time.monotonic() + _CAUTIOUS_SECONDS
         for answer in answers:
-            metrics.observe_answers([answer.best_score], (), recommender.shown_products)
-        found, build_id = iter(answers), recommender.info.build_id
-        return [BatchedAnswer(build_id, next(found).json) if user else None for user in users]
+            metrics.observe_answers([answer.best_score], (), recommender)
+        found, info = iter(answers), recommender.info
+        return [BatchedAnswer(info, next(found).json) if user else None for user in users]
+
+    def _of_fitting_models(
+        self, label: str | None, bodies: Sequence[bytes], models: Sequence[str | None]
+    ) -> Sequence[bytes]:
+        """Return bodies, with nothing in the place of those whose embedding model is not that of the build."""
+        if not self._requires_model and not any(models):
+            return bodies
+        named = models or [None] * len(bodies)
+        return [
+            b"" if find_mismatch(label, model, self._requires_model) else body
+            for body, model in zip(bodies, named, strict=True)
+        ]

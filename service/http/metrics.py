@@ -6,16 +6,18 @@ have its number, PROMETHEUS_PROCESS, in their names: one that is started again g
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 import prometheus_client
 import prometheus_client.values
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from retrieval.search.ranking import SIDES
 from service.engines.base import DeltaInfo, IndexInfo
+from service.recommender import Recommender
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 _SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 4.0, 8.0)
@@ -40,6 +42,17 @@ SECONDS = Histogram(
 BATCH_USERS = Histogram("reco_batch_users", "Users in a batch.", buckets=_USERS_BUCKETS, registry=_registry)
 FAILED_USERS = Counter("reco_failed_users", "Users of batches that got an error.", ["code"], registry=_registry)
 BEST_SCORE = Histogram("reco_best_score", "Score of a user's best match.", buckets=_SCORE_BUCKETS, registry=_registry)
+BEST_SCORE_RANK = Summary(
+    "reco_best_score_rank",
+    "Share of the builder's users whose best score is lower than a user's who filters nothing, 0.5 on average.",
+    registry=_registry,
+)
+LIVE_RECALL = Summary(
+    "reco_live_recall", "Recall of users who were answered again by an exact scan.", ["side"], registry=_registry
+)
+LIVE_RECALL_SQUARES = Counter(
+    "reco_live_recall_squares", "Sum of the squares of these recalls, for their variance.", ["side"], registry=_registry
+)
 FILTERED = Counter("reco_filtered_requests", "Requests with a filter.", registry=_registry)
 MATCHED_SHARE = Histogram(
     "reco_matched_share",
@@ -66,6 +79,7 @@ RELOADS = Counter("reco_reloads", "Builds that replaced another while serving.",
 FAILED_RELOADS = Counter("reco_failed_reloads", "Builds that were refused while serving.", registry=_registry)
 WORKER_RESTARTS = Counter("reco_worker_restarts", "Worker processes started again.", registry=_registry)
 DROPPED_LOG_LINES = Counter("reco_log_lines_dropped", "Log lines that stderr did not take.", registry=_registry)
+_RECALL_BY_SIDE = {side: (LIVE_RECALL.labels(side), LIVE_RECALL_SQUARES.labels(side)) for side in SIDES}
 _MASKS_BY_CACHED = {True: MASKS.labels("cached"), False: MASKS.labels("compiled")}
 RECORD_EVENT = {
     "reload": RELOADS.inc,
@@ -78,21 +92,33 @@ _NO_DELTA = DeltaInfo("", "", 0, 0, 0, 0, 0, 1)
 _CHANGES = ("added", "replaced", "changed", "deleted")
 
 
-def observe_answers(best_scores: Sequence[float | None], matched: Sequence[int | None], shown_products: int) -> None:
+def observe_answers(
+    best_scores: Sequence[float | None], matched: Sequence[int | None], recommender: Recommender
+) -> None:
     """Count best scores, and the shares of products that filters let through, of the first users who have them."""
-    for score in best_scores[:_MAX_SCORES_PER_REQUEST]:
+    ranks = recommender.score_ranks
+    for score, count in zip_longest(best_scores[:_MAX_SCORES_PER_REQUEST], matched[:_MAX_SCORES_PER_REQUEST]):
         if score is not None:
             BEST_SCORE.observe(score)
+            if ranks and count is None:
+                BEST_SCORE_RANK.observe(ranks.rank(score))
     filtered = [count for count in matched if count is not None]
     if filtered:
         FILTERED.inc()
     for count in filtered[:_MAX_SCORES_PER_REQUEST]:
-        MATCHED_SHARE.observe(count / max(1, shown_products))
+        MATCHED_SHARE.observe(count / max(1, recommender.shown_products))
 
 
 def count_mask(was_cached: bool) -> None:
     """Count a use of a filter's mask."""
     _MASKS_BY_CACHED[was_cached].inc()
+
+
+def observe_recall(side: str, recall: float) -> None:
+    """Count the recall of a user who was answered again."""
+    summary, squares = _RECALL_BY_SIDE[side]
+    summary.observe(recall)
+    squares.inc(recall**2)
 
 
 class _Index(Collector):
@@ -110,6 +136,10 @@ class _Index(Collector):
             if side in info.recall:
                 recall.add_metric([side], info.recall[side][0]["mean"])
         yield recall
+        if "target" in info.recall:
+            yield GaugeMetricFamily(
+                "reco_index_recall_target", "Recall that the builder promised.", info.recall["target"]
+            )
         delta = info.delta or _NO_DELTA
         text = "Products that the delta in use changes on its base: added, replaced, changed in fields alone, deleted."
         products = GaugeMetricFamily("reco_delta_products", text, labels=["change"])

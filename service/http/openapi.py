@@ -24,7 +24,7 @@ from service.settings import Limits, Settings
 
 _DOCUMENT = orjson.loads((resources.files("service.http") / "static" / "openapi.json").read_bytes())
 _COMMON_PROBLEMS = ("400", "413", "431", "500", "501")  # Any request may come to these by its head, size or our fault.
-_COMMON_HEADERS = ("X-Index-Version", "X-Request-Id")
+_COMMON_HEADERS = ("X-Index-Version", "X-Embedding-Model", "X-Request-Id")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ OPERATIONS = {
 URGENT_ROUTES = frozenset(each.path for each in OPERATIONS.values() if "429" not in each.described["responses"])
 # Those of them that cost next to nothing.
 HEALTH_ROUTES = frozenset(OPERATIONS[name].path for name in ("live", "live_v2", "ready", "ready_v2", "model_ready"))
-
+# They bring users' vectors, and so may have to name an embedding model.
+VECTOR_OPERATIONS = frozenset(("infer", "batch", "infer_tensors"))
 
 _ROUTES = {operation.path: operation.path.partition("{") for operation in OPERATIONS.values()}
 
@@ -76,15 +77,19 @@ def document(recommender: Recommender, settings: Settings) -> dict[str, Any]:
     """Return the document of what is served; the examples are answered by the recommender."""
     filled: dict[str, Any] = _filled(_DOCUMENT, _values(recommender, settings.limits))
     del filled["security"]  # Each operation that needs a key says so itself.
-    for operation in OPERATIONS.values():
+    for response in filled["components"]["responses"].values():
+        _add_common_headers(response)
+    model = filled["components"]["parameters"]["EmbeddingModel"]
+    if recommender.info.embedding_model is not None:
+        model["schema"]["enum"] = [recommender.info.embedding_model]
+    for name, operation in OPERATIONS.items():
         if operation.is_internal:
             del filled["paths"][operation.path]
             continue
-        _complete(
-            filled["paths"][operation.path][operation.method],
-            operation.needs_key(settings),
-            operation.path in HEALTH_ROUTES,
-        )
+        described = filled["paths"][operation.path][operation.method]
+        _complete(described, operation.needs_key(settings), operation.path in HEALTH_ROUTES)
+        if settings.require_embedding_model and name in VECTOR_OPERATIONS:
+            described["parameters"][described["parameters"].index(_EMBEDDING_MODEL)] = {**model, "required": True}
     return filled
 
 
@@ -149,18 +154,26 @@ def _filled(node: Any, values: Mapping[str, Any]) -> Any:
 def _complete(operation: dict[str, Any], needs_key: bool, is_health: bool) -> None:
     """Add the parameters, headers and problems that all operations have."""
     responses = operation["responses"]
-    common_headers = {name: _ref("headers", name) for name in _COMMON_HEADERS}
-    responses["200"]["headers"] = common_headers | responses["200"].get("headers", {})
+    _add_common_headers(responses["200"])
     codings = ("415",) if "requestBody" in operation else ()
-    denials = () if is_health else ("403", "421")
+    denials = () if is_health else ("403", "421", "422")
     statuses = [*_COMMON_PROBLEMS, *codings, *denials, *(("401",) if needs_key else ())]
     responses |= {status: _ref("responses", f"Problem{status}") for status in statuses}
     operation["responses"] = dict(sorted(responses.items()))
-    operation["parameters"] = [_ref("parameters", "RequestId"), *operation.get("parameters", [])]
+    common_parameters = [_ref("parameters", "RequestId"), *([] if is_health else [_EMBEDDING_MODEL])]
+    operation["parameters"] = [*common_parameters, *operation.get("parameters", [])]
     operation.pop("security", None)
     if needs_key:
         operation["security"] = _DOCUMENT["security"]
 
 
+def _add_common_headers(response: dict[str, Any]) -> None:
+    common_headers = {name: _ref("headers", name) for name in _COMMON_HEADERS}
+    response["headers"] = common_headers | response.get("headers", {})
+
+
 def _ref(kind: str, name: str) -> dict[str, str]:
     return {"$ref": f"#/components/{kind}/{name}"}
+
+
+_EMBEDDING_MODEL = _ref("parameters", "EmbeddingModel")

@@ -6,8 +6,9 @@ from pathlib import Path
 from retrieval.artifact.store import current_build_id, pin
 from service.cores import Cores, shared_cores
 from service.engines.faiss_engine import open_engine
+from service.errors import BadBatch
 from service.http.requests.user_reader import UserReader
-from service.recommender import Answer, Recommender, User, UserBlock
+from service.recommender import Answer, Recommender, User, UserBlock, find_mismatch
 from service.settings import Limits
 
 _MAX_MATCHES_PER_PIECE = 200_000  # on each side
@@ -26,6 +27,7 @@ class Answerer:
             self._recommender = Recommender(open_engine(artifacts, chosen, Cores(shared_cores(), 1), shown, verified))
         self.prefixes = self._recommender.prefixes
         self.dimension, self.limits = self._recommender.info.dimension, limits
+        self.embedding_model = self._recommender.info.embedding_model
         self.reader = UserReader(self.dimension, limits, self._recommender.vocabulary)
 
     def answer(self, blocks: Iterable[UserBlock]) -> Iterator[list[Answer]]:
@@ -33,6 +35,16 @@ class Answerer:
         for block in blocks:
             for piece in _pieces(block):
                 yield self._recommender.recommend_inline(piece)
+
+
+def check_model(label: str | None, named: str | None, is_required: bool = False) -> None:
+    """Raise BadBatch where a build with this label is not of the embedding model that users' vectors are said to be."""
+    if named is not None and label is None:
+        mismatch = f"the vectors are of {named!r}, and the build has no embedding model to hold them to"
+    else:
+        mismatch = find_mismatch(label, named, is_required)
+    if mismatch:
+        raise BadBatch(f"embedding model: {mismatch}")
 
 
 def _pieces(block: UserBlock) -> Iterator[UserBlock]:

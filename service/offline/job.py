@@ -7,11 +7,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from retrieval.artifact.build import open_build
+from retrieval.artifact.build import Build, open_build
 from retrieval.artifact.durable import fsync
 from retrieval.artifact.store import current_build_id, pin
+from service.engines.base import check_label
 from service.engines.shown_products import read_shown
 from service.errors import BadBatch
+from service.offline.answers import check_model
 from service.offline.inputs import Block, BlockKey, open_users
 from service.offline.outputs import find_format
 from service.offline.parts import PartsDirectory, open_parts
@@ -22,10 +24,18 @@ _PARTS_VERSION = 4
 PART_ROWS, _MAX_PART_ROWS = 4096, 100_000
 
 
-def run_batch(source: Path, output: Path, settings: Settings, k: int | None = None, part_rows: int = PART_ROWS) -> str:
+def run_batch(
+    source: Path,
+    output: Path,
+    settings: Settings,
+    k: int | None = None,
+    part_rows: int = PART_ROWS,
+    embedding_model: str | None = None,
+) -> str:
     """Answer every user of a file, in order, into another one; return the counts of users and errors in words.
 
-    `k` is the matches a side of users that do not say; None stands for the setting.
+    `k` is the matches a side of users that do not say; None stands for the setting. `embedding_model` is that of the
+    users' vectors, None where it is not known.
     Parts of the answers, of `part_rows` users, are kept beside the output until it is complete. A run that was ended
     early is resumed by the next one if the source's path, size and time of change, the build and the options are the
     same; each part is used again only for the bytes that it answers. Raises BadBatch, BadArtifact, or BadSetting.
@@ -35,19 +45,9 @@ def run_batch(source: Path, output: Path, settings: Settings, k: int | None = No
     artifacts, build_id = settings.artifacts.absolute(), current_build_id(settings.artifacts)
     task = Task(artifacts, build_id, settings.filter, limits, users.parse_users, output_format.write_part)
     version = _version(source)
-    state = {
-        "version": _PARTS_VERSION,
-        "input": _fingerprint(source),
-        "build": build_id,
-        "filter": settings.filter,
-        "k": limits.default_k,
-        "max_k": limits.max_k,
-        "answers": output_format.name,
-        "part_rows": part_rows,
-    }
     with pin(artifacts, build_id) as stack:
-        read_shown(open_build(artifacts, build_id).filters.vocabulary, settings.filter)
-        parts = stack.enter_context(open_parts(directory, state))
+        _check(open_build(artifacts, build_id), settings, embedding_model)
+        parts = stack.enter_context(open_parts(directory, _state(source, task, output_format.name, part_rows)))
         try:
             keys, resumed = _answer_all(users.read_blocks(part_rows), parts, task, settings.workers)
             output_format.join_parts(map(parts.path, keys), parts.joined)
@@ -62,6 +62,27 @@ def run_batch(source: Path, output: Path, settings: Settings, k: int | None = No
     before = f", {resumed:,} of them by an earlier run" if resumed else ""
     failed = sum(map(parts.errors, keys))
     return f"{output}: {sum(key.rows for key in keys):,} users{before}; {failed:,} have an error"
+
+
+def _state(source: Path, task: Task, answers: str, part_rows: int) -> dict[str, Any]:
+    """Return what has to be the same for parts of an earlier run to be used again."""
+    return {
+        "version": _PARTS_VERSION,
+        "input": _fingerprint(source),
+        "build": task.build_id,
+        "filter": task.shown,
+        "k": task.limits.default_k,
+        "max_k": task.limits.max_k,
+        "answers": answers,
+        "part_rows": part_rows,
+    }
+
+
+def _check(build: Build, settings: Settings, embedding_model: str | None) -> None:
+    """Check that a build is of the embedding model, and has the fields of the filter."""
+    check_label(build.manifest.embedding_model, settings.require_embedding_model)
+    check_model(build.manifest.embedding_model, embedding_model, settings.require_embedding_model)
+    read_shown(build.filters.vocabulary, settings.filter)
 
 
 def _answer_all(blocks: Iterable[Block], parts: PartsDirectory, task: Task, workers: int) -> tuple[list[BlockKey], int]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from service.errors import BadBatch, BadSetting
 from service.http.requests.user_reader import collect_block
-from service.offline.answers import Answerer
+from service.offline.answers import Answerer, check_model
 from service.offline.record_batches import ANSWERS, USER_COLUMNS, answer_batch, as_json, read_users
 from service.recommender import UserBlock
 from service.settings import Limits
@@ -43,14 +43,15 @@ class BatchMatcher:
         Spark:  users.mapInPandas(BatchMatcher("/mnt/artifacts").each, SPARK_SCHEMA)    # and so mapInArrow
 
     Both want `artifacts` and this package on every node. Only products that match the `filter`, parsed JSON, are found,
-    beside the users' own filters. Raises BadArtifact, or BadBatch where a column is missing or has another type, and
-    where the filter does not fit the build.
+    beside the users' own filters. Raises BadArtifact, or BadBatch where a column is missing or has another type, where
+    the filter does not fit the build, and where that is not of the `embedding_model` that made the users' vectors.
     """
 
     artifacts: str
     k: int = 10
     build_id: str | None = None
     filter: dict[str, Any] | None = None
+    embedding_model: str | None = None
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -59,6 +60,7 @@ class BatchMatcher:
 
     def __call__(self, batch: Batch) -> Batch:
         answerer = _answerer(self.artifacts, self.k, self.build_id, self._shown())
+        check_model(answerer.embedding_model, self.embedding_model)
         if isinstance(batch, pa.RecordBatch):
             answers = _answers(answerer, [read_users(batch, answerer)])
             return pa.concat_batches([pa.RecordBatch.from_pylist([], ANSWERS), *answers.to_batches()])

@@ -1,16 +1,20 @@
 """The use case: users in, their best and worst products out. Knows no HTTP and no JSON."""
 
 from service.recommender.answers import Answer, Matches, Recommendation
+from service.recommender.embedding_model import find_mismatch
+from service.recommender.live_recall import LiveRecall
 from service.recommender.recommender import Recommender, Serving
 from service.recommender.users import MAX_USERS_PER_SEARCH, User, UserBlock
 
 __all__ = [
     "MAX_USERS_PER_SEARCH",
     "Answer",
+    "LiveRecall",
     "Matches",
     "Recommendation",
     "Recommender",
     "Serving",
     "User",
     "UserBlock",
+    "find_mismatch",
 ]

@@ -13,11 +13,13 @@ from retrieval.search.filters.language import EVERYTHING
 from retrieval.search.ranking import SIDES, SearchPath
 from retrieval.search.reranking.lists import Ranked
 from retrieval.vectors import unit_vectors
-from service.engines.base import Catalogue, FieldEngine, SearchEngine
+from service.engines.base import Catalogue, ExactEngine, FieldEngine, IndexInfo, SearchEngine
 from service.engines.shown_fields import ShownFields
 from service.errors import CannotFilter, CannotLookUp
 from service.recommender.answers import Matches, Recommendation
 from service.recommender.lists import Found, UserLists
+from service.recommender.live_recall import LiveRecall
+from service.recommender.score_ranks import ScoreRanks
 from service.recommender.users import (
     Item,
     Pending,
@@ -37,13 +39,17 @@ class Recommender:
     """Asks an engine for the matches of users.
 
     `last_progress` is when it last began some users or had some read, as `time.monotonic` has it; `shown_products` is
-    how many products may be found at all.
+    how many products may be found at all. `score_ranks` is where best scores stand, if the build was measured with
+    users who are not made up.
     """
 
-    def __init__(self, engine: SearchEngine):
-        self.engine = engine
+    def __init__(self, engine: SearchEngine, live_recall: LiveRecall | None = None):
+        """Show some answers of an engine that may miss matches to the `live_recall`."""
+        self.engine, self._live_recall = engine, live_recall
+        self._measured_engine = engine if isinstance(engine, ExactEngine) and not engine.is_exact else None
         self.info, self.prefixes = engine.info, engine.prefixes
         self.last_progress = time.monotonic()
+        self.score_ranks = _score_ranks(self.info)
         self._field_engine = engine if isinstance(engine, FieldEngine) else None
         self._engine_excludes = self._field_engine is not None
         self.vocabulary = self._field_engine.vocabulary if self._field_engine else None
@@ -116,6 +122,8 @@ class Recommender:
         self.last_progress = time.monotonic()
         lists = UserLists(search, unit_vectors(search.vectors), self._ask, self.prefixes, self._field_engine)
         found = lists.find()
+        if self._live_recall and self._measured_engine:
+            self._live_recall.offer(self._measured_engine, lists.vectors, search.request, found[:2])
         answers = [self._answer(lists, found, row) for row in range(len(search.users))]
         return [*zip(search.indices, convert(answers), strict=True)]
 
@@ -152,6 +160,12 @@ class Recommender:
         if user.max_per:
             explain["searches"] = {side: len(paths[side]) for side in SIDES}
         return explain
+
+
+def _score_ranks(info: IndexInfo) -> ScoreRanks | None:
+    if info.quality is None or info.quality["synthetic"]:
+        return None
+    return ScoreRanks(info.quality["best"]["first_scores"])
 
 
 @dataclass

@@ -25,6 +25,16 @@ def number(minimum: float, maximum: float | Callable[[Environment], float], unit
     return parse
 
 
+def parse_share(text: str, _environment: Environment) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share <= 1.0:
+        raise ValueError("must be a share from 0 to 1")
+    return share
+
+
 def matching(pattern: str, requirement: str = "", convert: Callable[[str], Any] = str) -> Parse:
     def parse(text: str, _environment: Environment) -> Any:
         if not re.fullmatch(pattern, text):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from retrieval.cores import available_cores
 from service.cores import available_memory
-from service.settings.parsers import list_of, matching, number, parse_api_keys
+from service.settings.parsers import list_of, matching, number, parse_api_keys, parse_share
 from service.settings.rules import (
     MILVUS_MAX_MATCHES,
     configured_max_k,
@@ -69,6 +69,15 @@ class Settings:
     )
     filter: str = setting(
         "RECO_FILTER", "", "Filter as JSON: only products that match it are ever found or shown.", parse_filter
+    )
+    require_embedding_model: bool = setting(
+        "RECO_REQUIRE_EMBEDDING_MODEL",
+        "0",
+        "1: requests that bring vectors, and offline batches, must name the build's embedding model.",
+        matching("0|1", convert="1".__eq__),
+    )
+    recall_share: float = setting(
+        "RECO_RECALL_SHARE", 0.001, "Share of users answered again, exactly, to measure recall; 0: none.", parse_share
     )
     host: str = setting("RECO_HOST", "0.0.0.0", "Address to listen on.")
     port: int = setting("RECO_PORT", 5000, "Port to listen on; 0 takes a free one.", number(0, 65_535, hint=_PORT_HINT))

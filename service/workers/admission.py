@@ -34,7 +34,8 @@ class Admission:
     """Holds the requests that wait; waitress calls `add_task` for each that has arrived."""
 
     def __init__(self, serving: Serving, settings: Settings):
-        self._serving, self._batcher = serving, DynamicBatcher(serving, settings.limits)
+        self._serving = serving
+        self._batcher = DynamicBatcher(serving, settings.limits, settings.require_embedding_model)
         self._max_in_flight = max(1, settings.max_in_flight // settings.workers)
         self._engine_is_remote = settings.milvus is not None
         self._in_flight = self._running = 0
@@ -54,11 +55,16 @@ class Admission:
         return bool(self._urgent or self._small)
 
     @property
+    def has_queue(self) -> bool:
+        """Whether requests have been admitted that do not run yet."""
+        return self._in_flight > self._running
+
+    @property
     def is_stuck(self) -> bool:
         """Whether requests wait, and those that run have not come further for longer than a worker may hang."""
         last_progress = max(self._last_progress, self._serving.recommender.last_progress)
-        waits, seconds = self._in_flight > self._running, time.monotonic() - last_progress
-        return waits and 0 < self._watchdog_seconds < seconds
+        seconds = time.monotonic() - last_progress
+        return self.has_queue and 0 < self._watchdog_seconds < seconds
 
     def is_full(self) -> bool:
         return self._in_flight >= self._max_in_flight
@@ -124,10 +130,11 @@ class Admission:
 
     def _run_batch(self, channels: Sequence[HTTPChannel], max_seconds: float) -> list[HTTPChannel]:
         """Answer users who wait at the same time by one search, and return the channels that it did not answer."""
-        answers = self._batcher.run_batch([channel.requests[0].body for channel in channels], max_seconds)
+        requests = [channel.requests[0] for channel in channels]
+        models = [request.embedding_model for request in requests]
+        answers = self._batcher.run_batch([request.body for request in requests], max_seconds, models)
         unanswered = []
-        for channel, answer in zip(channels, answers, strict=True):
-            request = channel.requests[0]
+        for channel, request, answer in zip(channels, requests, answers, strict=True):
             request.batched_answer = answer
             if answer is None:
                 unanswered.append(channel)

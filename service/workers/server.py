@@ -20,7 +20,7 @@ from service.cores import never_wait
 from service.http import metrics
 from service.http.access import Access
 from service.http.app import create_app
-from service.recommender import Serving
+from service.recommender import LiveRecall, Serving
 from service.settings import Settings
 from service.workers.admission import Admission
 from service.workers.connections.budget import Budget
@@ -51,7 +51,14 @@ class Server(TcpWSGIServer):
     accepting: bool
     channel_class = Channel
 
-    def __init__(self, serving: Serving, listener: socket.socket, open_count: ConnectionCount, settings: Settings):
+    def __init__(
+        self,
+        serving: Serving,
+        listener: socket.socket,
+        open_count: ConnectionCount,
+        settings: Settings,
+        live_recall: LiveRecall | None = None,
+    ):
         self.serving = serving
         self.lingering: set[Channel] = set()
         self.parsing: deque[Channel] = deque()  # They have received more than is parsed.
@@ -68,6 +75,8 @@ class Server(TcpWSGIServer):
         self.request_log = RequestLog(settings)
         self._admission = Admission(serving, settings)
         serving.is_stuck = lambda: self._admission.is_stuck
+        if live_recall:
+            live_recall.requests_wait = lambda: self._admission.has_queue
         self.parser_class = partial(
             RequestParser,
             access=Access(settings),

@@ -20,7 +20,7 @@ from service.cores import Cores
 from service.engines.faiss_engine import FaissEngine, open_engine
 from service.errors import INSTALL_MILVUS, BadSetting
 from service.http import metrics
-from service.recommender import Recommender, Serving
+from service.recommender import LiveRecall, Recommender, Serving
 from service.settings import MilvusSettings, Settings
 from service.workers.listener import ConnectionCount
 from service.workers.logs import set_up_logs
@@ -56,7 +56,9 @@ def main() -> None:
     open_count = ConnectionCount(connections, settings.workers, number)
     make_server = partial(Server, listener=socket.socket(fileno=listener), open_count=open_count, settings=settings)
     own_cores = Cores(cores, core_count, number, settings.workers)
-    runner = _CommandRunner(supervisor, partial(_open_recommender, settings, own_cores), make_server)
+    live_recall = LiveRecall(settings.recall_share, own_cores, metrics.observe_recall)
+    open_recommender = partial(_open_recommender, settings, own_cores, live_recall)
+    runner = _CommandRunner(supervisor, open_recommender, partial(make_server, live_recall=live_recall))
     Thread(target=runner.run, daemon=True).start()
     if server := runner.servers.get():
         if settings.milvus:
@@ -169,21 +171,31 @@ def _follow_alias(serving: Serving) -> None:
             log.info("serving build %s", engine.info.build_id)
 
 
-def _open_recommender(settings: Settings, cores: Cores, build_id: str, in_use: Recommender | None) -> Recommender:
+def _open_recommender(
+    settings: Settings, cores: Cores, live_recall: LiveRecall, build_id: str, in_use: Recommender | None
+) -> Recommender:
     """Open a build, and share what it has in common with the one in use."""
     if settings.milvus:
-        return Recommender(_milvus_engine(settings.milvus, settings.filter))
+        return Recommender(_milvus_engine(settings, settings.milvus))
     reuse = in_use.engine.build if in_use and isinstance(in_use.engine, FaissEngine) else None
-    engine = open_engine(settings.artifacts, build_id, cores, settings.filter, on_mask=metrics.count_mask, reuse=reuse)
-    return Recommender(engine)
+    engine = open_engine(
+        settings.artifacts,
+        build_id,
+        cores,
+        settings.filter,
+        requires_model=settings.require_embedding_model,
+        on_mask=metrics.count_mask,
+        reuse=reuse,
+    )
+    return Recommender(engine, live_recall)
 
 
-def _milvus_engine(settings: MilvusSettings, shown: str) -> "MilvusEngine":
+def _milvus_engine(settings: Settings, milvus: MilvusSettings) -> "MilvusEngine":
     try:
         from service.engines import milvus_engine
     except ModuleNotFoundError as error:
         raise BadSetting(f"RECO_ENGINE='milvus': {error}; {INSTALL_MILVUS}") from error
-    return milvus_engine.open_engine(settings, shown)
+    return milvus_engine.open_engine(milvus, settings.filter, settings.require_embedding_model)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def test_every_setting_is_printed_with_its_value_unless_that_is_secret(
     assert check(monkeypatch, sample_artifacts, **given, **secrets, **uri) == 0
     printed = capsys.readouterr().out
     assert "secret" not in printed
-    assert [line.split(maxsplit=1) for line in printed.splitlines()[3:]] == [
+    assert [line.split(maxsplit=1) for line in printed.splitlines()[4:]] == [
         [setting.name, shown] if shown else [setting.name]
         for setting in SCHEMA
         for shown in [

@@ -12,7 +12,7 @@ import pytest
 
 from client.jetmlett_client import Answer, Client, Fault, Match, Refused, User, UserError
 from service.recommender import Recommender
-from tests.conftest import USERS
+from tests.conftest import SAMPLE_MODEL, USERS
 from tests.support.matches import answers_to, user_row
 from tests.support.server import ROOT, Server, serving
 
@@ -98,7 +98,9 @@ def test_a_key_is_sent_where_one_is_needed(sample_artifacts: Path) -> None:
             assert client.index()["dimension"] == 300
         with Client(url) as client, pytest.raises(Refused, match="401 Unauthorized: an API key is needed"):
             client.index()
-        assert query(url, "--key", "k1").returncode == 0
+        assert query(url, "--key", "k1", "--embedding-model", SAMPLE_MODEL).returncode == 0
+        another = query(url, "--key", "k1", "--embedding-model", "words-200")
+        assert f"the vectors are of 'words-200', and the products' are of '{SAMPLE_MODEL}'" in another.stderr
         assert "401" in query(url).stderr
 
 

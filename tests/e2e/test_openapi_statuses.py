@@ -107,8 +107,10 @@ PROVOKE: dict[int, Callable[[Server, str, str], requests.Response]] = {
     421: lambda server, method, path: requests.request(
         method, f"http://127.0.0.1:{server.port}{path}", headers={"Host": "rebound.example"}, timeout=30
     ),
-    422: lambda server, method, path: raw(
-        server, method, path + WRONG_QUERY.get(path, ""), length(WRONG.get(path, b"")), WRONG.get(path, b"")
+    422: lambda server, method, path: (
+        raw(server, method, path, length(WRONG[path]), WRONG[path])
+        if method == "POST"
+        else raw(server, method, path, "X-Embedding-Model: another")
     ),
     431: lambda server, method, path: raw(server, method, path, "X: " + "x" * 262_144),
     501: lambda server, method, path: raw(server, method, path, "Transfer-Encoding: gzip"),

@@ -65,6 +65,9 @@ def test_an_unknown_log_level_stops_the_start(start: Start) -> None:
     [
         ("RECO_LOG_FORMAT", "xml", "RECO_LOG_FORMAT='xml': must be console or json"),
         ("RECO_OPEN_METRICS", "yes", "RECO_OPEN_METRICS='yes': must be 0 or 1"),
+        ("RECO_REQUIRE_EMBEDDING_MODEL", "yes", "RECO_REQUIRE_EMBEDDING_MODEL='yes': must be 0 or 1"),
+        ("RECO_RECALL_SHARE", "nan", "RECO_RECALL_SHARE='nan': must be a share from 0 to 1"),
+        ("RECO_RECALL_SHARE", "1.01", "RECO_RECALL_SHARE='1.01': must be a share from 0 to 1"),
         ("RECO_API_KEYS", " , ", "RECO_API_KEYS: holds no key"),
         ("RECO_API_KEYS", "one,,two", "RECO_API_KEYS: holds an empty key"),
         ("RECO_API_KEY", "secret", "RECO_API_KEY: there is no such setting; the nearest is RECO_API_KEYS"),

@@ -97,6 +97,20 @@ def test_a_build_without_the_fields_of_the_filter_for_all_is_refused_by_the_sett
         wait_for_build(server, published.publish(root, 2).build_id)
 
 
+def test_a_build_without_the_embedding_model_that_requests_must_name_is_refused(root: Path) -> None:
+    labelled = published.publish(root, 0, embedding_model="m-1").build_id
+    with serving(root, RECO_REQUIRE_EMBEDDING_MODEL="1") as server:
+        unlabelled = published.publish(root, 1).build_id
+        wait_for_refusal(server, unlabelled)
+        [line] = [line for line in server.log if "refused" in line]
+        assert f"build {unlabelled}: worker 0: RECO_REQUIRE_EMBEDDING_MODEL=1: the build has no embedding model" in line
+        index = server.send("GET", "/index", None, {})
+        assert (index.json["build_id"], index.headers["X-Embedding-Model"]) == (labelled, "m-1")
+        next_model = published.publish(root, 2, embedding_model="m-2").build_id
+        wait_for_build(server, next_model)
+        assert server.send("GET", "/index", None, {"X-Embedding-Model": "m-1"}).status == 422
+
+
 def test_a_rollback_is_a_deployment(root: Path, publish: Publish, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = publish(0), publish(1)
     with serving(root) as server:

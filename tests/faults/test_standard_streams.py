@@ -122,12 +122,12 @@ def test_a_failure_is_a_status_where_it_cannot_be_said(root: Path) -> None:
 def test_file_names_may_be_any_bytes(products: Path, tmp_path: Path, variables: dict[str, str]) -> None:
     catalogue, root = (os.path.join(os.fsencode(tmp_path), name) for name in (b"cat\xe1logo", b"arte\xeeacts"))  # noqa: PTH118
     shutil.copy(products, os.fsdecode(catalogue))
-    arguments = ("--products", catalogue, "--queries", catalogue, "--out", root, "--embedding-model", b"mod\xe8le")
+    arguments = ("--products", catalogue, "--queries", catalogue, "--out", root)
     built = run("index_builder", *arguments, root=tmp_path, variables=variables)
     assert built.returncode == 0, built.stderr
     assert rb"40 x 8 dimensions from cat\xe1logo" in built.stdout
     manifest = open_current(Path(os.fsdecode(root))).manifest
-    assert (manifest.source.file, manifest.embedding_model) == (r"cat\xe1logo", r"mod\xe8le")
+    assert manifest.source.file == r"cat\xe1logo"
     assert manifest.recall.users_from.count(r"cat\xe1logo") == 1
     checked = run("service", "check", "--artifact", root, root=tmp_path, variables=variables)
     assert (checked.returncode, checked.stderr) == (0, b"")

@@ -1,6 +1,7 @@
 """Routes, headers and what becomes of errors."""
 
 import logging
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from index_builder.tuning.recall import summarise
 from retrieval.artifact.build import Build
 from service.recommender import Recommender
+from tests.conftest import SAMPLE_MODEL
 from tests.integration.conftest import ApiOver
 from tests.support.api import JSON, Api, array, check_problem, user_json
 from tests.support.fake_engine import EAST, BrokenEngine
@@ -26,6 +28,7 @@ def check_json(api: Api, path: str, expected: Any) -> None:
 
 
 def test_the_index_tells_what_is_served(api: Api, sample_build: Build) -> None:
+    assert sample_build.manifest.quality
     found = {"users": 250, "mean": 1.0}
     at_10, at_100 = (summarise(np.ones(250), k).lower_bound for k in (10, 100))
     of_side = {"users": 200, "mean": 1.0, "k": 10, "lower_bound": summarise(np.ones(200), 10).lower_bound}
@@ -56,6 +59,8 @@ def test_the_index_tells_what_is_served(api: Api, sample_build: Build) -> None:
                 {"name": "tags", "type": "list of keyword", "values": 15, "coverage": 964 / 2460},
                 {"name": "description", "type": "keyword", "values": 2460, "coverage": 1.0},
             ],
+            "embedding_model": SAMPLE_MODEL,
+            "quality": asdict(sample_build.manifest.quality),
             "delta": None,
         },
     )

@@ -44,12 +44,14 @@ def run(*arguments: object, largest_file: int | None = None) -> subprocess.Compl
     )
 
 
-def test_a_build_is_summed_up_in_eight_lines(products: Path, root: Path) -> None:
+def test_a_build_is_summed_up_in_eleven_lines(products: Path, root: Path) -> None:
     done = run("--products", products, "--out", root)
     build = open_current(root)
     megabytes = build.manifest.size_bytes / 1e6
     assert (done.returncode, done.stderr) == (0, "")
     *lines, size, report = done.stdout.splitlines()
+    quality = build.manifest.quality
+    assert quality
     assert lines == [
         f"published   {root / build.id}",
         "products    1,201 x 8 dimensions from products.jsonl",
@@ -57,6 +59,14 @@ def test_a_build_is_summed_up_in_eight_lines(products: Path, root: Path) -> None
         "best        recall@10 1.0000 (at least 0.9991), recall@100 1.0000 (at least 0.9999)",
         "worst       recall@10 1.0000 (at least 0.9991), recall@100 1.0000 (at least 0.9999)",
         "promise     kept: recall@10 and @100 of at least 0.99 on each side, measured on means of random products",
+        *(
+            f"{side} lists".ljust(12) + f"reach {of_side.coverage:.1%} of products, Gini {of_side.gini:.2f}, "
+            f"hubness {of_side.hubness:.1f}, one product in {of_side.largest_share:.1%} of lists, "
+            f"distance {of_side.ild:.3f} within a list"
+            for side, of_side in (("best", quality.best), ("worst", quality.worst))
+        ),
+        f"duplicates  {quality.near_duplicates.vectors} of 1,200 distinct vectors have a cosine of 0.999 or more "
+        "with another",
     ]
     assert re.fullmatch(rf"size        {megabytes:.1f} MB, built in \d+\.\d s", size)
     assert report == f"report      {root / build.id / 'report.html'}"

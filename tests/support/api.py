@@ -42,7 +42,7 @@ Send = Callable[[str, str, bytes | None, dict[str, str]], Answer]
 
 
 class Api:
-    """The service's clients in tests; every answer must name the build."""
+    """The service's clients in tests; every answer must name the build, and its embedding model."""
 
     def __init__(self, send: Send, recommender: Recommender):
         self._send, self._recommender = send, recommender
@@ -59,6 +59,7 @@ class Api:
     ) -> Answer:
         answer = self._send(method, path, body, headers or {})
         assert answer.headers["X-Index-Version"] == self.build_id
+        assert answer.headers.get("X-Embedding-Model") == self._recommender.info.embedding_model
         return answer
 
     def infer(self, body: bytes, content_type: str = JSON) -> Answer:

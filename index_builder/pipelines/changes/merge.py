@@ -79,7 +79,8 @@ def _fill(directory: Path, request: MergeRequest, build_id: str) -> Merged:
         users = user_pool(vectors, request.queries)
         tuner = start_tuning(directory, catalogue, users, base.index.storage, base.recall.target)
         tuned, reason = _tuned(tuner, base, base_directory / BEST, vectors)
-        tuned, recall, golden_queries = write_index_files(directory, catalogue, tuner, tuned, base.index.worst)
+        files = write_index_files(directory, catalogue, tuner, tuned, base.index.worst)
+        tuned = files.tuned
         write_projection(directory, vectors, groups)
     (directory / VECTORS).unlink()
     copyfile(base_directory / sample_users.FILE, directory / sample_users.FILE)
@@ -93,9 +94,10 @@ def _fill(directory: Path, request: MergeRequest, build_id: str) -> Merged:
         index=replace(
             base.index, factory=tuned.factory, search=tuned.settings, filtered=tuned.filtered, uneven=tuned.uneven
         ),
-        recall=recall,
+        recall=files.recall,
+        quality=files.quality,
         faiss_version=FAISS_VERSION,
-        golden_queries=golden_queries,
+        golden_queries=files.golden_queries,
         files={},
     )
     return Merged(manifest, reason)

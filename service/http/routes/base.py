@@ -7,6 +7,7 @@ from typing import Any
 
 from flask import Response, request
 
+from service.engines.base import IndexInfo
 from service.errors import TooLarge
 from service.http.encoding import JSON, Reserve, write_json
 from service.http.problems import SAFETY_HEADERS
@@ -16,7 +17,7 @@ from service.settings import Settings
 
 View = Callable[[Recommender], Response]  # It is given what is served as the request comes.
 
-INDEX_VERSION = "X-Index-Version"
+INDEX_VERSION, EMBEDDING_MODEL = "X-Index-Version", "X-Embedding-Model"
 _ANSWERS_PER_BUDGET = 8  # An answer's fields are in up to four copies while it is put together.
 # Keys of the WSGI environment: users in the request, the build that answered it, and what is told of bytes to be kept.
 USERS, BUILD, RESERVE = "reco.users", "reco.build", "reco.reserve"
@@ -65,13 +66,19 @@ class Routes(ABC):
 
 def respond(recommender: Recommender, body: bytes, media_type: str = JSON) -> Response:
     """Return the answer to the current request by a recommender, whose build it names."""
-    build_id = request.environ[BUILD] = recommender.info.build_id
-    return Response(body, headers=answer_headers(build_id, media_type), direct_passthrough=True)
+    request.environ[BUILD] = recommender.info.build_id
+    return Response(body, headers=answer_headers(recommender.info, media_type), direct_passthrough=True)
 
 
-def answer_headers(build_id: str, media_type: str = JSON) -> dict[str, str]:
+def answer_headers(info: IndexInfo, media_type: str = JSON) -> dict[str, str]:
     """Return the headers of every answer by a build."""
-    return {"Content-Type": media_type, INDEX_VERSION: build_id, **SAFETY_HEADERS}
+    return {"Content-Type": media_type, **build_headers(info), **SAFETY_HEADERS}
+
+
+def build_headers(info: IndexInfo) -> dict[str, str]:
+    """Return the headers that name a build, and the embedding model that it is of."""
+    version = {INDEX_VERSION: info.build_id}
+    return version if info.embedding_model is None else {**version, EMBEDDING_MODEL: info.embedding_model}
 
 
 def respond_json(recommender: Recommender, value: Any) -> Response:

@@ -23,7 +23,7 @@ class Recommendations(Routes):
         found = [recommender.recommend_one(user, vector)]
         [answer] = encoding.encode_answers(recommender.prefixes, found, self.reserve_answer())
         request.environ[USERS] = 1
-        metrics.observe_answers([answer.best_score], [answer.matched], recommender.shown_products)
+        metrics.observe_answers([answer.best_score], [answer.matched], recommender)
         response = respond(recommender, answer.json)
         name_ignored(response, user.ignored)
         return response
@@ -84,4 +84,4 @@ def observe_batch(recommender: Recommender, answers: Sequence[tuple[float | None
     request.environ[USERS] = len(answers)
     metrics.BATCH_USERS.observe(len(answers))
     scores, matched = [score for score, _ in answers], [count for _, count in answers]
-    metrics.observe_answers(scores, matched, recommender.shown_products)
+    metrics.observe_answers(scores, matched, recommender)

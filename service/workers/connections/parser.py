@@ -84,6 +84,12 @@ class RequestParser(HTTPRequestParser):
         return str(self.headers.get("ACCEPT_ENCODING", ""))
 
     @property
+    def embedding_model(self) -> str | None:
+        """What embedding model the request's vectors are of, as far as it says so."""
+        named: str | None = self.headers.get("X_EMBEDDING_MODEL")
+        return named
+
+    @property
     def body_bytes(self) -> int:
         """How long the body is at least, with what has been announced of it."""
         return max(self.content_length, self.body_rcv.expected_bytes if self.body_rcv is not None else 0)

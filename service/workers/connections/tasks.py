@@ -11,8 +11,8 @@ from waitress.task import ErrorTask, Task, WSGITask
 
 from service.http import metrics
 from service.http.openapi import route_of
-from service.http.problems import PROBLEM, SAFETY_HEADERS, problem_body
-from service.http.routes.base import BUILD, INDEX_VERSION, RESERVE, USERS, answer_headers
+from service.http.problems import PROBLEM, problem_body
+from service.http.routes.base import BUILD, RESERVE, USERS, answer_headers
 from service.http.routes.content_coding import compress, should_compress
 from service.workers.connections.parser import Refusal, RequestParser
 from service.workers.logs import request_id
@@ -72,8 +72,8 @@ class AnswerTask(_IdentifiedTask, WSGITask):
 
     def execute(self) -> None:
         if found := self.request.batched_answer:
-            self.environ = {USERS: 1, BUILD: found.build_id}
-            self.response_headers += answer_headers(found.build_id).items()
+            self.environ = {USERS: 1, BUILD: found.info.build_id}
+            self.response_headers += answer_headers(found.info).items()
             body = found.json
             if should_compress(len(body), self.request.accept_encoding):
                 body, headers = compress(body)
@@ -110,8 +110,7 @@ class ProblemTask(_IdentifiedTask, ErrorTask):
         error, serving = self.request.error, self.channel.server.serving
         status = HTTPStatus(error.code)
         self.status = f"{status.value} {status.phrase}"
-        self.response_headers += [("Content-Type", PROBLEM), (INDEX_VERSION, serving.recommender.info.build_id)]
-        self.response_headers += SAFETY_HEADERS.items()
+        self.response_headers += answer_headers(serving.recommender.info, PROBLEM).items()
         if isinstance(error, Refusal):
             self.response_headers += error.headers
         has_come_whole = self.request.body_rcv is None or self.request.body_rcv.completed

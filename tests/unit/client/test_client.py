@@ -102,11 +102,12 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_a_user_is_sent_as_json_and_answered_with_matches() -> None:
-    with stub(GOOD) as server, Client(server.url, api_key="sesame") as client:
+    with stub(GOOD) as server, Client(server.url, api_key="sesame", embedding_model="m-1") as client:
         assert client.infer(User("ann", np.array([0.1, 2.5]), k=3, exclude=["x"])) == ANSWER
     [(line, headers, body)] = server.requests
     assert line == "POST /infer HTTP/1.1"
     assert (headers["Authorization"], headers["Content-Type"]) == ("Bearer sesame", "application/json")
+    assert headers["X-Embedding-Model"] == "m-1"
     assert json.loads(body) == {"name": "ann", "vector": [0.1, 2.5], "k": 3, "exclude": ["x"]}
 
 

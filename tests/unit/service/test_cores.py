@@ -121,3 +121,15 @@ def test_a_process_that_is_killed_gives_its_core_back() -> None:
         other.wait(SECONDS)
     with ours.one(), ours.one():
         pass
+
+
+def test_a_core_is_taken_only_while_one_is_idle_by_who_does_not_wait() -> None:
+    shared = shared_cores()
+    first, second = (Cores(shared, 2, worker, 2) for worker in range(2))
+    with first.idle() as has_first, second.idle() as has_second, first.idle() as has_third:
+        assert (has_first, has_second, has_third) == (True, True, False)
+        assert waits(first)
+    with first.one(), first.one(), second.idle() as has_any:
+        assert not has_any
+    with first.one(), first.one():
+        pass

@@ -105,9 +105,11 @@ function fieldsOf(api, schema, shown = new Set()) {
   return found;
 }
 
-function keyHeaders() {
+let model = null; // embedding model of the build, as the answer with the document named it
+
+function commonHeaders() {
   const key = byId("key").value;
-  return key ? { "X-API-Key": key } : {};
+  return { ...(key ? { "X-API-Key": key } : {}), ...(model ? { "X-Embedding-Model": model } : {}) };
 }
 
 const urlOf = (path) => new URL(path.slice(1), document.baseURI);
@@ -116,6 +118,7 @@ function curlOf(method, path, media, body) {
   const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
   const parts = ["curl", "-s", "-X", method.toUpperCase()];
   if (byId("key").value) parts.push("-H", quoted("X-API-Key: KEY"));
+  if (model) parts.push("-H", quoted(`X-Embedding-Model: ${model}`));
   if (body !== null) parts.push("-H", quoted(`Content-Type: ${media}`), "--data-binary", quoted(body));
   return [...parts, quoted(urlOf(path).href)].join(" ");
 }
@@ -156,7 +159,7 @@ function trial(api, method, path, content, parameters) {
     send.disabled = true;
     state.textContent = "Sending …";
     try {
-      const headers = { ...keyHeaders(), ...(hasBody ? { "Content-Type": media.value } : {}) };
+      const headers = { ...commonHeaders(), ...(hasBody ? { "Content-Type": media.value } : {}) };
       const began = performance.now();
       const response = await fetch(urlOf(address()), { method: method.toUpperCase(), headers, body: hasBody ? body.value : undefined });
       const text = await response.text();
@@ -263,7 +266,8 @@ function show(api) {
 
 async function load() {
   try {
-    const response = await fetch(urlOf("/openapi.json"), { headers: keyHeaders() });
+    const response = await fetch(urlOf("/openapi.json"), { headers: commonHeaders() });
+    model = response.headers.get("X-Embedding-Model");
     byId("access").hidden = byId("access").hidden && response.status !== 401;
     if (!response.ok) throw new Error((await response.json()).detail);
     show(await response.json());

@@ -4,6 +4,8 @@ import { byId } from "./dom.js";
 
 const MAX_NAMED = 50; // products whose names are looked up at once
 
+let model = null; // embedding model of the build, as the last answer named it
+
 /** An answer that is none, or no answer at all; the message is one sentence. */
 export class Problem extends Error {}
 
@@ -14,6 +16,7 @@ export async function fetchJson(path, body, signal) {
   const headers = {};
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (byId("key").value) headers["X-API-Key"] = byId("key").value;
+  if (model) headers["X-Embedding-Model"] = model;
   let response;
   try {
     response = await fetch(urlOf(path), { method: body === undefined ? "GET" : "POST", body, headers, signal });
@@ -21,6 +24,7 @@ export async function fetchJson(path, body, signal) {
     if (error.name === "AbortError") throw error;
     throw new Problem("The service does not answer.");
   }
+  model = response.headers.get("X-Embedding-Model");
   const text = await response.text();
   let answer;
   try {
@@ -69,5 +73,6 @@ export function nameProducts(ids) {
 export function curlOf(path, body) {
   const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   const key = byId("key").value ? ' -H "X-API-Key: $RECO_API_KEY"' : "";
-  return `curl -s ${quoted(urlOf(path))}${key} -d ${quoted(body)}`;
+  const named = model ? ` -H ${quoted(`X-Embedding-Model: ${model}`)}` : "";
+  return `curl -s ${quoted(urlOf(path))}${key}${named} -d ${quoted(body)}`;
 }

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from index_builder.report.charts import promise, trade_off
+from index_builder.report.charts import lorenz, promise, trade_off
 from index_builder.report.page import render
 
 AT_10, AT_100 = ({"k": k, "users": 300, "mean": 0.9951, "lower_bound": 0.9912} for k in (10, 100))
@@ -40,6 +40,20 @@ def facts() -> dict[str, Any]:
             trial("Tiers64x2", effort(94, 0.97), effort(94, 0.98), 0.0003),
         ],
         "dropped": {"Tiers64x2": "misses the target for some", "Tiers32x1": "needs <more>"},
+        "quality": {
+            "k": 10,
+            "users": 200,
+            "users_from": "<users>.json",
+            "best": {"coverage": 0.375, "gini": 0.78, "hubness": 3.21, "largest_share": 0.065, "ild": 0.1124},
+            "worst": {"coverage": 0.0768, "gini": 0.97, "hubness": 10.9, "largest_share": 0.48, "ild": 0.34},
+            "near_duplicates": {"sampled": 1500, "vectors": 3, "pairs": 2},
+        },
+        "hubs": {
+            "best": [{"id": "a", "name": "<soup>", "lists": 13}, {"id": "b", "name": "stew", "lists": 12}],
+            "worst": [{"id": "c", "name": "ice", "lists": 96}],
+        },
+        "near_pairs": [{"products": [{"id": "a", "name": "<soup>"}, {"id": "d", "name": "broth"}], "cosine": 0.99951}],
+        "lorenz": {"best": [0.0, 0.25, 1.0], "worst": [0.0, 0.0, 1.0]},
         "catalogue": {
             "products": 20_000,
             "dimension": 64,
@@ -73,6 +87,11 @@ def test_all_tables_hold_the_facts(facts: dict[str, Any]) -> None:
         ["Flat", "1.000", "slower"],
         ["Tiers64x2", "0.300", "misses the target for some"],
         ["Tiers32x1", "", "needs &lt;more&gt;"],
+        ["best", "37.5%", "0.780", "3.2", "6.5%", "0.112"],
+        ["worst", "7.7%", "0.970", "10.9", "48.0%", "0.340"],
+        ["&lt;soup&gt;", "6.5%", "ice", "48.0%"],
+        ["stew", "6.0%", "", ""],
+        ["&lt;soup&gt;", "broth", "0.999510"],
         ["&lt;brand&gt;", "keyword", "1,200", "50.0%"],
         ["size", "not filterable", "", "has values of several types"],
         ["liked", "0.9912 / 0.9912", "exact"],
@@ -89,6 +108,8 @@ def test_texts_say_what_the_tables_cannot(facts: dict[str, Any]) -> None:
     assert "<title>Tiers64x1 over 20,000 products</title>" in page
     assert "The promise is kept: on each side at least 0.99 of" in page
     assert "Measured on &lt;users&gt;.json. The" in page
+    assert "The first 10 matches a side of 200 users: &lt;users&gt;.json.\n" in page
+    assert "<p>3 of 1,500 distinct vectors have a cosine of 0.999 or more with another.</p>" in page
     assert "3 further fields were not looked at." in page
     assert "1 bad row was dropped:</p>\n<ul><li>line 3: vector is &lt;short&gt;</li></ul>" in page
     assert not re.search(r"<script|https?:|src=|NaN|None", page)
@@ -103,9 +124,10 @@ def test_a_broken_promise_and_synthetic_users_are_said_so(facts: dict[str, Any])
 
 def test_what_a_build_does_not_have_is_left_out(facts: dict[str, Any]) -> None:
     facts["fields"] = {"filterable": [], "not_filterable": {}, "further": 0}
-    facts["recall"]["filtered"] = []
+    facts["recall"]["filtered"] = facts["near_pairs"] = []
     page = render(facts)
-    assert re.findall(r"<h2>(.*?)</h2>", page) == ["Recall", "Kinds of index", "Catalogue"]
+    assert re.findall(r"<h2>(.*?)</h2>", page) == ["Recall", "Kinds of index", "Lists", "Catalogue"]
+    assert "and one nearly the same" not in page
 
 
 def test_the_chosen_point_lies_on_its_curve_and_the_axis_ends_at_one(facts: dict[str, Any]) -> None:
@@ -136,3 +158,12 @@ def test_the_promise_is_a_line_below_what_was_measured(facts: dict[str, Any]) ->
     for x, lower, same_x, mean in whiskers:
         assert x == same_x
         assert float(mean) < float(lower) < level
+
+
+def test_a_side_whose_products_are_all_listed_alike_lies_on_the_diagonal(facts: dict[str, Any]) -> None:
+    facts["lorenz"]["best"] = [0.0, 0.5, 1.0]
+    lines = dict(re.findall(r'<polyline class="(.*?)" points="(.*?)"', str(lorenz(facts))))
+    (left, bottom), (right, top) = (map(float, point.split(",")) for point in lines["grid"].split())
+    middle = f"{(left + right) / 2:.1f}"
+    assert lines["curve kind0"].split()[1] == f"{middle},{(bottom + top) / 2:.1f}"
+    assert lines["curve kind1"] == f"{left:.1f},{bottom:.1f} {middle},{bottom:.1f} {right:.1f},{top:.1f}"

@@ -6,6 +6,7 @@ import pytest
 from index_builder.tuning.recall import Panel, exact_top_rows, measure, summarise
 from index_builder.tuning.users import synthetic_users
 from retrieval.artifact.manifest import RecallAtK
+from retrieval.search.exact_scan import Pace
 from retrieval.search.filters.masks import Mask
 from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import Neighbours, RowGroups
@@ -36,7 +37,9 @@ class FixedIndex(ProductIndex):
     def __init__(self, groups: RowGroups, positions: np.ndarray):
         self.groups, self.positions = groups, positions
 
-    def search(self, unit_vectors: np.ndarray, k: int, mask: Mask | None = None) -> tuple[Neighbours, Neighbours]:
+    def search(
+        self, unit_vectors: np.ndarray, k: int, mask: Mask | None = None, pace: Pace | None = None
+    ) -> tuple[Neighbours, Neighbours]:
         found = Neighbours(self.positions, np.zeros(self.positions.shape))
         return found, found
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from retrieval.search.candidates import Candidates
-from retrieval.search.exact_scan import nearest_rows
+from retrieval.search.exact_scan import Pace, nearest_rows
 from retrieval.search.filters.masks import Mask
 from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import SPARE_NEIGHBOURS, SearchPath
@@ -103,9 +103,11 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counts["searched"] += len(queries)
         return find(self, queries, depth, mask)
 
-    def count_nearest_rows(vectors: StoredVectors, queries: np.ndarray, k: int, mask: Mask | None) -> np.ndarray:
+    def count_nearest_rows(
+        vectors: StoredVectors, queries: np.ndarray, k: int, mask: Mask | None, pace: Pace | None
+    ) -> np.ndarray:
         counts["scanned"] += len(queries)
-        return nearest_rows(vectors, queries, k, mask)
+        return nearest_rows(vectors, queries, k, mask, pace)
 
     def count_order(self: ProductIndex, signed: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
         counts["scored"] += rows.size

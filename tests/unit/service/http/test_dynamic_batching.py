@@ -21,7 +21,7 @@ def body(name: str, vector: list[float], **fields: object) -> bytes:
 def answers(engine: FakeEngine, *bodies: bytes) -> list[bytes | None]:
     serving = Serving(Recommender(engine))
     answered = DynamicBatcher(serving, LIMITS).run_batch(bodies)
-    assert {each.build_id for each in answered if each} <= {engine.info.build_id}
+    assert {each.info.build_id for each in answered if each} <= {engine.info.build_id}
     return [each.json if each else None for each in answered]
 
 
@@ -83,10 +83,10 @@ def test_a_new_build_answers_who_comes_after_it() -> None:
     [before] = batcher.run_batch([body("ann", EAST)])
     serving.recommender = Recommender(newer)
     old, new = batcher.run_batch([body("ann", EAST), body("bob", [1.0, 2.0, 3.0])])
-    assert before == BatchedAnswer("older", alone(body("ann", EAST)))
+    assert before == BatchedAnswer(older.info, alone(body("ann", EAST)))
     assert old is None
     assert isinstance(new, BatchedAnswer)
-    assert new.build_id == newer.info.build_id
+    assert new.info == newer.info
 
 
 @pytest.mark.parametrize(
@@ -98,3 +98,16 @@ def test_users_with_further_options_are_left_for_a_thread_of_the_app(option: dic
     engine = compass()
     assert answers(engine, body("ann", EAST, **option)) == [None]
     assert engine.searches == []
+
+
+def test_only_users_whose_embedding_model_is_that_of_the_build_are_answered_together() -> None:
+    engine = compass()
+    engine.info = replace(engine.info, embedding_model="m-1")
+    bodies, models = [body(name, EAST) for name in ("ann", "bob", "cid")], ["m-1", "m-2", None]
+
+    def answered(requires_model: bool) -> list[bool]:
+        batcher = DynamicBatcher(Serving(Recommender(engine)), LIMITS, requires_model)
+        return [each is not None for each in batcher.run_batch(bodies, models=models)]
+
+    assert answered(requires_model=False) == [True, False, True]
+    assert answered(requires_model=True) == [True, False, False]

@@ -1,0 +1,67 @@
+"""How far best scores have moved from those of the builder's users is exported."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from retrieval.artifact.build import Build
+from service.http import metrics
+from service.recommender import Recommender
+from tests.integration.conftest import ApiOver
+from tests.support.api import array
+from tests.support.engines import engine_of
+
+
+def observed(recommender: Recommender) -> np.ndarray:
+    """The sum of ranks and their count."""
+    text = metrics.exposition(recommender.info).decode()
+    samples = {sample.name: sample.value for each in text_string_to_metric_families(text) for sample in each.samples}
+    return np.array([samples["reco_best_score_rank_sum"], samples["reco_best_score_rank_count"]])
+
+
+def sent(user: dict[str, Any], **options: Any) -> bytes:
+    return json.dumps({"name": user["name"], "vector": user["vector"], **options}).encode()
+
+
+def test_users_like_the_builders_have_a_mean_rank_of_a_half_and_others_a_lower_one(
+    api_over: ApiOver, recommender: Recommender, sample_users: list[dict[str, Any]]
+) -> None:
+    api, draw = api_over(), np.random.default_rng(5)
+    before = observed(recommender)
+    for user in sample_users[:150]:
+        api.infer(sent(user))
+    like = observed(recommender)
+    for user in sample_users[:50]:
+        api.infer(sent({**user, "vector": draw.normal(size=300).tolist()}))
+    total, count = observed(recommender) - like
+    assert (like - before)[1] == 150
+    assert (like - before)[0] / 150 == pytest.approx(0.5, abs=0.1)
+    assert (count, total) == (50, 0.0)
+
+
+def test_of_a_batch_some_users_count_and_those_who_filter_do_not(
+    api_over: ApiOver, recommender: Recommender, sample_users: list[dict[str, Any]]
+) -> None:
+    api, query = api_over(), {"cuisine": {"$exists": True}}
+    users = [sent(user, **({"filter": query} if number % 2 else {})) for number, user in enumerate(sample_users[:20])]
+    before = observed(recommender)
+    api.batch(array(users))
+    api.infer(users[1])
+    assert (observed(recommender) - before)[1] == 5
+
+
+def test_scores_of_users_made_from_products_are_no_measure_of_others(
+    api_over: ApiOver, sample_build: Build, sample_users: list[dict[str, Any]]
+) -> None:
+    quality = sample_build.manifest.quality
+    assert quality is not None
+    for changed in (replace(quality, synthetic=True), None):
+        build = replace(sample_build, manifest=replace(sample_build.manifest, quality=changed))
+        made_up = Recommender(engine_of(build))
+        before = observed(made_up)
+        api_over(made_up).infer(sent(sample_users[0]))
+        assert (observed(made_up) - before)[1] == 0

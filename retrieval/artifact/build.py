@@ -165,7 +165,7 @@ def _open_whole(directory: Path, manifest: Manifest) -> WholeBuild:
         FilterIndex(vocabulary, lists, maker),
         open_projection(directory),
         open_sample_users(directory),
-        (directory / REPORT).read_bytes() if REPORT in manifest.files else None,
+        _read_report(directory, manifest),
     )
 
 
@@ -195,6 +195,14 @@ def open_pair(directory: Path, manifest: Manifest, base: Build) -> PairBuild:
         base.report,
         base,
     )
+
+
+def _read_report(directory: Path, manifest: Manifest) -> bytes | None:
+    """Return the report of a build that has one; without it, it answers all the same."""
+    try:
+        return (directory / REPORT).read_bytes() if REPORT in manifest.files else None
+    except OSError:
+        return None
 
 
 def _open_index(

@@ -104,7 +104,7 @@ class Candidates:
         """`filtered` and `uneven` are the settings of searches under masks, by rising share, as `ProductIndex` says."""
         self._scan, self._settings = CodeScan(index), settings
         self._filtered, self._uneven = filtered, uneven
-        self._plans = lru_cache(_MAX_CACHED)(self._plan)
+        self._plans = lru_cache(_MAX_CACHED)(partial(_plan_of, self._scan))
 
     @property
     def takes_masks(self) -> bool:
@@ -160,15 +160,16 @@ class Candidates:
             settings = settings_under(mask.row_count / self._scan.row_count, filtered, settings)
         return self._plans(depth, settings)
 
-    def _plan(self, depth: int, settings: SideSettings) -> _Plan:
-        """Return how to search with some settings."""
-        sides = settings.best, settings.worst
-        counts = sides[0].candidates_for(depth), sides[1].candidates_for(depth)
-        at_once = max(1, min(_MAX_CANDIDATES // max(counts), _MAX_NUMBERS // self._scan.dimension) // 2)
-        # One call reads the codes once for both sides. It has one number of lists, and a graph is walked by each side.
-        one_effort = len({min(each.nprobe, self._scan.list_count) for each in sides}) == 1
-        is_even = max(counts) <= _MAX_COUNT_RATIO * min(counts)
-        return _Plan(sides, counts, at_once, one_effort and is_even and not self._scan.is_graph)
+
+def _plan_of(scan: CodeScan, depth: int, settings: SideSettings) -> _Plan:
+    """Return how to search with some settings."""
+    sides = settings.best, settings.worst
+    counts = sides[0].candidates_for(depth), sides[1].candidates_for(depth)
+    at_once = max(1, min(_MAX_CANDIDATES // max(counts), _MAX_NUMBERS // scan.dimension) // 2)
+    # One call reads the codes once for both sides. It has one number of lists, and a graph is walked by each side.
+    one_effort = len({min(each.nprobe, scan.list_count) for each in sides}) == 1
+    is_even = max(counts) <= _MAX_COUNT_RATIO * min(counts)
+    return _Plan(sides, counts, at_once, one_effort and is_even and not scan.is_graph)
 
 
 def _transforms(index: faiss.Index) -> Iterator[faiss.VectorTransform]:

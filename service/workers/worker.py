@@ -141,7 +141,8 @@ class _CommandRunner:
         self._drop()
         self._supervisor.send(("serving", build_id))  # Not before: once this is logged, clients may ask.
         # Schemas of requests refer to themselves, and keep fields of builds that are served no more open until they are
-        # collected. That takes a millisecond where what is there from the start on is left out, and else thirty.
+        # collected. That takes a millisecond where what is there from the start on is left out, and else thirty. So
+        # nothing that a build consists of may refer to itself: of the first build, it would never be collected.
         gc.collect()
         if is_first:
             gc.freeze()

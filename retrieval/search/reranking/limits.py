@@ -1,7 +1,7 @@
 """Limits how many products with the same value of a field are picked."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import repeat
 from sys import intern
 from typing import Any
@@ -20,15 +20,15 @@ class ProductValues:
 
     def __init__(self, product_at: Callable[[int], dict[str, Any]]):
         """`product_at` returns all fields of the product at a catalogue position."""
-        self._product_at = product_at
-        self._kept = lru_cache(_MAX_KEPT_PRODUCTS)(self._read)
+        self._kept = lru_cache(_MAX_KEPT_PRODUCTS)(partial(_read, product_at))
 
     def of(self, positions: Iterable[int], names: tuple[str, ...]) -> Iterator[Values]:
         """Yield the values of each product in the fields of these names, which are read as they are asked for."""
         return map(self._kept, positions, repeat(names))
 
-    def _read(self, position: int, names: tuple[str, ...]) -> Values:
-        return values_in(pick_fields(self._product_at(position), names), names)
+
+def _read(product_at: Callable[[int], dict[str, Any]], position: int, names: tuple[str, ...]) -> Values:
+    return values_in(pick_fields(product_at(position), names), names)
 
 
 def values_in(fields: Mapping[str, Any], names: tuple[str, ...]) -> Values:

@@ -60,7 +60,7 @@ def test_the_report_of_the_index_is_a_link_away_and_looks_as_it_should(open_page
     playwright.expect(page.get_by_role("heading", name="Recall under filters")).to_be_visible()
     assert page.title() == "Flat over 2,460 products"
     assert page.evaluate("getComputedStyle(document.body).maxWidth") == "1100px"
-    assert page.locator("figure svg").count() == 5
+    assert page.locator("figure svg").count() == 6
     picture(page, "report")
 
 

@@ -16,6 +16,7 @@ from retrieval.artifact.quality import MIN_NEAR_COSINE, Quality, SideQuality
 from retrieval.cores import available_cores
 from retrieval.errors import RetrievalError
 from retrieval.records.console import print_message, print_result, standard_streams
+from retrieval.records.roles import ROLES
 from retrieval.search.settings import SearchSettings, fewest_for_scan
 
 _COMPARE = "compare"
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _publish(parser: argparse.ArgumentParser, options: dict[str, Any]) -> int:
+    from index_builder.catalogue import BadProducts
     from index_builder.pipelines.build import BuildRequest
     from index_builder.pipelines.changes.merge import MergeRequest
     from index_builder.pipelines.changes.update import UpdateRequest
@@ -51,7 +53,8 @@ def _publish(parser: argparse.ArgumentParser, options: dict[str, Any]) -> int:
     try:
         run(request_type(**options))
     except (RetrievalError, OSError) as error:
-        print_message(f"error: {error}\nnothing was published")
+        advice = "\n--on-bad-row drop leaves such rows out" if isinstance(error, BadProducts) else ""
+        print_message(f"error: {error}{advice}\nnothing was published")
         return 1
     return 0
 
@@ -137,6 +140,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--on-bad-row", choices=["fail", "drop"], help="what a bad row does (default: fail)")
     only = "fields to filter by, separated by commas, or none (default: all that can be)"
     add("--filterable", type=_field_names, metavar="FIELDS|none", help=only)
+    called = "what the file calls ids, names and vectors: id=sku,vector=embedding"
+    add("--columns", type=_columns, metavar="ROLE=NAME,…", help=called)
     add("--keep", type=_count, metavar="N", help="newest builds to keep, this one included (default: 5)")
     label = "label of the model that made the vectors, which the service holds requests to"
     add("--embedding-model", metavar="LABEL", help=label)
@@ -166,6 +171,13 @@ def _share(text: str) -> float:
 
 def _field_names(text: str) -> tuple[str, ...]:
     return () if text == "none" else tuple(text.split(","))
+
+
+def _columns(text: str) -> dict[str, str]:
+    columns = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
+    if len(columns) < text.count(",") + 1 or columns.keys() - {*ROLES} or not all(columns.values()):
+        raise argparse.ArgumentTypeError(f"{text} is not like id=sku,name=title,vector=embedding")
+    return columns
 
 
 def _count(text: str) -> int:
@@ -215,7 +227,7 @@ published   {root / manifest.build_id}
 changes     {_counts(counts)} by {manifest.source.file}
 delta       {_counts(delta)} since {delta.base}
 products    {manifest.products:,}
-size        {manifest.size_bytes / 1e6:.2f} MB, published in {seconds:.2f} s"""
+size        {manifest.size_bytes / 1e3:,.1f} kB, published in {seconds:.2f} s"""
 
 
 def _counts(counts: Any) -> str:

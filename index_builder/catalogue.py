@@ -1,6 +1,6 @@
 """Reads a product file into a catalogue of unit vectors, naming every row that is no product."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
@@ -17,7 +17,8 @@ from retrieval.artifact.products import ProductWriter, write_rows
 from retrieval.errors import BadCatalogue
 from retrieval.records.console import readable
 from retrieval.records.lenient_json import BadJson
-from retrieval.records.rows import read_rows
+from retrieval.records.roles import hint
+from retrieval.records.rows import AS_NAMED, Row, read_rows
 from retrieval.records.vector_file import VectorFile
 from retrieval.search.ranking import RowAssigner, RowGroups
 from retrieval.vectors import BadVector, json_type, read_vector, unit_vectors
@@ -46,20 +47,30 @@ class Catalogue:
         return self.groups.product_count
 
 
+class BadProducts(BadCatalogue):
+    """Some rows are no products, and others are: `--on-bad-row drop` would leave the bad ones out."""
+
+
 def read_catalogue(
-    path: Path, directory: Path, on_bad_row: str = "fail", filterable: Collection[str] | None = None
+    path: Path,
+    directory: Path,
+    on_bad_row: str = "fail",
+    filterable: Collection[str] | None = None,
+    source_of: Mapping[str, str] = AS_NAMED,
 ) -> Catalogue:
     """Read a product file (`rows.py` says which formats), and write its table, fields and vectors into the directory.
 
     The first good row sets the dimension. `on_bad_row` is "fail" or "drop"; `filterable` are the names of the fields to
-    filter by, or None for all that can be. Raises BadCatalogue, which names every bad row's location, says that no
-    product is left, or names a field that cannot be filtered by; and BadRows where the file cannot be read.
+    filter by, or None for all that can be; `source_of` says what the file calls ids, names and vectors. Raises
+    BadCatalogue, which names every bad row's location, says that no product is left, or names a field that cannot be
+    filtered by; and BadRows where the file cannot be read.
     """
     faults: list[str] = []
     fields_written = closing(FieldWriter(directory, filterable))
     with ExitStack() as on_error, closing(ProductWriter(directory)) as products, fields_written as fields:
         vectors = on_error.enter_context(closing(VectorFile(directory / VECTORS)))
-        good, rows, norms = _write_products(path, products, fields, faults), RowAssigner(), []
+        read, hints = read_rows(path, source_of=source_of), dict[str, str]()
+        good, rows, norms = _write_products(read, products, fields, faults, hints), RowAssigner(), []
         while block := list(islice(good, _BLOCK_ROWS)):
             vectors_read = np.stack(block)
             units = unit_vectors(vectors_read)
@@ -67,7 +78,8 @@ def read_catalogue(
             norms.append(largest * np.sqrt(np.square(vectors_read / largest[:, np.newaxis]).sum(axis=1)))
             vectors.append(units[rows.assign(units)])
         if faults and (on_bad_row == "fail" or not norms):
-            raise BadCatalogue(list_faults(path, faults))
+            advice = "".join(f"\n{each[2:]}" for each in hints.values() if each)
+            raise (BadProducts if norms else BadCatalogue)(list_faults(path, faults) + advice)
         if not norms:
             raise BadCatalogue(f"{path}: holds no products")
         groups = rows.groups()
@@ -82,24 +94,41 @@ class BadRow(Exception):
     """Why one row cannot be taken."""
 
 
+class _Missing(BadRow):
+    """A row lacks what has a role (`records/roles.py`)."""
+
+    def __init__(self, role: str, message: str):
+        super().__init__(message)
+        self.role = role
+
+
 def _write_products(
-    path: Path, products: ProductWriter, further_fields: FieldWriter, faults: list[str]
+    rows: Iterable[Row],
+    products: ProductWriter,
+    further_fields: FieldWriter,
+    faults: list[str],
+    hints: dict[str, str],
 ) -> Iterator[NDArray[np.float64]]:
-    """Write the rows that are products, and yield the vector (d,) of each; of all others, append the faults."""
+    """Write the rows that are products, and yield the vector (d,) of each; of all others, append the faults.
+
+    The first of them that lacks a vector, or an id and a name, gives the hint which of its members may be that.
+    """
     locations: dict[str, str] = {}
     dimension = None
-    for location, row in tqdm(read_rows(path), desc="reading products", disable=None, leave=False):
+    for location, row in tqdm(rows, desc="reading products", disable=None, leave=False):
         try:
             identifier, name, fields = parse_product(row)
             if identifier in locations:
                 raise BadRow(f"duplicate id {identifier!r}, first used at {locations[identifier]}")
             values = fields.pop("vector", None)
             if values is None:
-                raise BadRow("missing vector")
+                raise _Missing("vector", "missing vector")
             vector = read_vector(values, dimension)
             products.append(identifier, name, fields)
         except (BadRow, BadVector, BadJson) as reason:
             faults.append(f"{location}: {reason}")
+            if isinstance(reason, _Missing):
+                hints.setdefault(reason.role, hint(reason.role, row))
         except orjson.JSONEncodeError as error:  # a lone surrogate, an integer beyond 64 bits
             faults.append(f"{location}: cannot be stored as JSON: {error}")
         else:
@@ -126,11 +155,11 @@ def parse_product(row: Any) -> tuple[str, str, dict[str, Any]]:
     if type(identifier) is int:
         identifier = str(identifier)
     if identifier is None or identifier == "":
-        raise BadRow("missing id (and no name to take for one)")
+        raise _Missing("id", "missing id (and no name to take for one)")
     if not isinstance(identifier, str):
         raise BadRow(f"id must be a string or an integer, not {json_type(identifier)}")
     if name is None:
-        raise BadRow("missing name")
+        raise _Missing("name", "missing name")
     return identifier, name, fields
 
 

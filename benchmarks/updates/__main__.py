@@ -130,10 +130,11 @@ def merge(bench: Bench) -> Table:
         fill(bench, root, _FILLED[-1])
         printed = finish(root, "--merge")
         recall = open_current(root).manifest.recall
-    seconds = figure(printed, r"in ([\d.]+) s")
+    seconds = figure(printed, r", built in ([\d.]+) s")
     found = [f"{side[0].mean:.4f} ({side[0].lower_bound:.4f})" for side in (recall.best, recall.worst)]
-    header = ("merge s", *(f"recall@10 {side} (at least)" for side in SIDES), "users")
-    return header, [[seconds, *found, f"{recall.best[0].users:,}"]]
+    is_rebuilt = "yes" if "\nrebuilt " in printed else "no"
+    header = ("merge s", "built anew", *(f"recall@10 {side} (at least)" for side in SIDES), "users")
+    return header, [[seconds, is_rebuilt, *found, f"{recall.best[0].users:,}"]]
 
 
 def under_load(bench: Bench) -> Table:

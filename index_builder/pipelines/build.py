@@ -1,7 +1,9 @@
 """The pipeline: read, normalise, tune, build, measure, publish."""
 
+from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +28,7 @@ from retrieval.artifact.quality import Quality
 from retrieval.artifact.sample_users import write_sample_users
 from retrieval.errors import BadLabel, LowRecall
 from retrieval.records.console import readable
+from retrieval.records.rows import part_files
 from retrieval.search.files import open_index, read_index, write_index
 from retrieval.search.kinds import FAISS_VERSION, candidate_index
 from retrieval.search.ranking import SIDES
@@ -40,9 +43,10 @@ class BuildRequest:
     """What to build from, and where to.
 
     `recall` is the share that an index must find of the ten, and of the hundred, best and worst products; `index` is
-    "auto" or a kind (`kinds/`); `filterable` are the fields to filter by, None for all that can be; of old builds,
-    `keep` stay, this one included. `embedding_model` labels the model that made the vectors of products and users: the
-    service answers it in a header, so it is of printable ASCII.
+    "auto" or a kind (`kinds/`); `filterable` are the fields to filter by, None for all that can be; `columns` are what
+    the file calls ids, names and vectors, by "id", "name" and "vector"; of old builds, `keep` stay, this one included.
+    `embedding_model` labels the model that made the vectors of products and users: the service answers it in a header,
+    so it is of printable ASCII.
     """
 
     products: Path
@@ -56,6 +60,7 @@ class BuildRequest:
     allow_low_recall: bool = False
     embedding_model: str | None = None
     filterable: tuple[str, ...] | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
     keep: int = 5
 
 
@@ -74,7 +79,7 @@ def build(request: BuildRequest) -> Manifest:
 
 def _fill(directory: Path, request: BuildRequest) -> Manifest:
     """Write all files of a build into a directory, and return the facts for its manifest."""
-    catalogue = read_catalogue(request.products, directory, request.on_bad_row, request.filterable)
+    catalogue = read_catalogue(request.products, directory, request.on_bad_row, request.filterable, request.columns)
     with closing(catalogue.vectors) as vectors:
         if request.worst == "negated" and request.index != "auto":
             check_negates(request.index, vectors.dimension)
@@ -88,7 +93,7 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         write_sample_users(directory, request.queries)
     (directory / VECTORS).unlink()
     return Manifest(
-        source=Source(readable(request.products.name), file_facts(request.products).sha256),
+        source=_source_of(request.products),
         products=len(catalogue),
         distinct_vectors=vectors.rows,
         dimension=vectors.dimension,
@@ -135,6 +140,12 @@ def write_index_files(directory: Path, catalogue: Catalogue, tuner: Tuner, tuned
     if worst == "negated":
         _write_negated(tuned.index, directory / WORST)
     return IndexFiles(tuned, recall, report.quality, golden_queries)
+
+
+def _source_of(path: Path) -> Source:
+    """Return the name of a file and its hash; of a directory, the hash of those of its parts."""
+    hashes = [file_facts(part).sha256 for part in (part_files(path) if path.is_dir() else [path])]
+    return Source(readable(path.name), hashes[0] if path.is_file() else sha256("".join(hashes).encode()).hexdigest())
 
 
 def _write_negated(index: faiss.Index, path: Path) -> None:

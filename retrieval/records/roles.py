@@ -23,6 +23,8 @@ def take_roles(row: dict[str, Any], source_of: Mapping[str, str]) -> dict[str, A
 
 def hint(role: str, names: Collection[str]) -> str:
     """Return how to say which of these names has a role, where one of them probably does; or else nothing."""
+    if role in names:
+        return ""
     usual = _USUAL_NAMES[role]
     found = next((name for name in names if name.lower() in usual), None)
     near = [found] if found else difflib.get_close_matches(role, names, 1, _MIN_LIKENESS)

@@ -40,12 +40,12 @@ _OTHER_FORMATS = {
 }
 MAX_START_BYTES, _MAX_OPENING_BYTES = 6, 2**12
 _PART = re.compile(r"part[-_.]?\d.*|[^._].*\.(jsonl?|ndjson|csv|tsv|parquet|npz|npy)(\.gz)?")
-_AS_NAMED: Mapping[str, str] = MappingProxyType({})
+AS_NAMED: Mapping[str, str] = MappingProxyType({})
 
 Row = tuple[str, Any]
 
 
-def read_rows(path: Path, needs_vectors: bool = True, source_of: Mapping[str, str] = _AS_NAMED) -> Iterator[Row]:
+def read_rows(path: Path, needs_vectors: bool = True, source_of: Mapping[str, str] = AS_NAMED) -> Iterator[Row]:
     """Yield (location, value) for each row: "line 3" and what the line held, or the `lenient_json.BadJson` met there.
 
     Blank lines are skipped. Rows of files that hold columns are objects whose vectors are arrays (d,); a file of

@@ -35,7 +35,8 @@ class BatchMatcher:
 
     A matcher can be pickled. It opens and verifies the build on first use, once a process, and uses one core: Spark and
     Ray run as many processes as there are cores, and these share the mapped index. Name the `build_id` where all must
-    answer from one build though a new one may be published meanwhile.
+    answer from one build though new ones may be published meanwhile, and keep it until all have opened it: deltas are
+    pruned soon, unless `--keep` is large or the driver holds `retrieval.artifact.store.pin`.
 
         Ray:    users.map_batches(BatchMatcher, fn_constructor_args=["/mnt/artifacts"], batch_format="pyarrow",
                                   concurrency=8)

@@ -116,6 +116,7 @@ PROVOKE: dict[int, Callable[[Server, str, str], requests.Response]] = {
     501: lambda server, method, path: raw(server, method, path, "Transfer-Encoding: gzip"),
 }
 IN_OTHER_TESTS = {429, 500, 503}
+OF_OTHER_BUILDS = {"/report": {404}}  # in tests of the route itself
 
 
 def check(api: dict[str, Any], path: str, method: str, response: requests.Response) -> None:
@@ -132,7 +133,7 @@ def test_every_status_but_those_of_load_bugs_and_stopping_comes_where_it_is_docu
             response = provoke(guarded, method, path)
             check(api, path, method, response)
             found.add(response.status_code)
-        assert found == documented - IN_OTHER_TESTS, path
+        assert found == documented - IN_OTHER_TESTS - OF_OTHER_BUILDS.get(path, set()), path
 
 
 def test_too_much_to_do_is_refused_where_it_is_documented(sample_artifacts: Path) -> None:

@@ -101,6 +101,7 @@ def test_bad_rows_fail_the_build_and_are_all_named(
         f"error: {bad}: 2 bad rows",
         "  line 3: a product must be an object, not null",
         "  line 4: vector has 2 numbers, 8 are expected",
+        "--on-bad-row drop leaves such rows out",
         "nothing was published",
     ]
     assert list(root.glob("*")) == []
@@ -181,3 +182,34 @@ def test_wrong_usage_ends_with_status_two(arguments: list[str], capsys: pytest.C
         main(arguments)
     assert caught.value.code == 2
     assert "usage: python -m index_builder" in capsys.readouterr().err
+
+
+def test_a_catalogue_with_names_of_its_own_is_built_with_a_hint(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"sku": row["id"], "title": row["name"], "embedding": row["vector"]} for row in PRODUCTS]
+    parts = tmp_path / "catalogue"
+    parts.mkdir()
+    write_lines(parts / "part-00000.jsonl", rows[:2])
+    write_lines(parts / "part-00001.jsonl", rows[2:])
+    options = ["--products", str(parts), "--out", str(root)]
+    assert main(options) == 1
+    hinted = capsys.readouterr().err.splitlines()
+    assert hinted[-2:] == ["if it is 'sku', say --columns id=sku", "nothing was published"]
+    assert main([*options, "--columns", "id=sku,name=title"]) == 1
+    hinted = capsys.readouterr().err.splitlines()
+    assert hinted[-2:] == ["if it is 'embedding', say --columns vector=embedding", "nothing was published"]
+    assert main([*options, "--columns", "id=sku,name=title,vector=embedding"]) == 0
+    build = open_current(root)
+    assert [build.products[i] for i in range(len(rows))] == [{"id": r["id"], "name": r["name"]} for r in PRODUCTS]
+    assert build.manifest.source.file == "catalogue"
+
+
+@pytest.mark.parametrize("columns", ["sku", "id=", "key=sku", "id=sku,", ""])
+def test_names_of_columns_that_are_none_are_refused(
+    products: Path, root: Path, columns: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--products", str(products), "--out", str(root), "--columns", columns])
+    assert ended.value.code == 2
+    assert "is not like id=sku,name=title,vector=embedding" in capsys.readouterr().err

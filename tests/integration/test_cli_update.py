@@ -41,7 +41,7 @@ def test_an_update_says_what_it_changed_and_whether_a_merge_is_due(
         f"delta       1 added, 0 replaced, 1 changed, 10 deleted since {base}",
         "products    41",
     ]
-    assert re.fullmatch(r"size        0\.0\d MB, published in \d+\.\d\d s", size)
+    assert re.fullmatch(r"size        \d\.\d kB, published in \d+\.\d\d s", size)
     assert merge.startswith("merge       due, as ")
     assert "20.0% of the base's products are deleted or replaced" in merge
     assert merge.endswith(f": python -m index_builder --merge --out {root}")

@@ -1,6 +1,7 @@
 """Two builds side by side: overlap, moves and shifts are those of exact lists, whole builds and deltas alike."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from index_builder.pipelines.compare.compare import CompareRequest, compare
 from retrieval.artifact import store
 from tests.support.catalogues import products_of, write_lines
 from tests.support.oracle import SCORE_ERROR, Oracle
-from tests.support.published import current, edit_manifest
+from tests.support.published import current, edit_manifest, file_facts
 from tests.support.updated import ChangingCatalogue, random_changes, random_rows
 
 DIMENSION, PRODUCTS, USERS = 6, 150, 20
@@ -202,6 +203,17 @@ def test_fields_that_come_go_and_change_their_type_are_told(tmp_path: Path, smal
     }
 
 
+def test_what_a_report_says_of_the_quality_of_lists_is_told(small: Path, tmp_path: Path) -> None:
+    other = current(Path(shutil.copytree(small, tmp_path / "b")))
+    side = {"coverage": 0.5, "gini": 0.25, "first_scores": [0.1, 0.9]}
+    facts = json.loads((other / "recall.json").read_text())
+    facts["quality"] = {"k": 10, "users_from": "u", "best": side, "near_duplicates": {"pairs": 3, "sampled": True}}
+    (other / "recall.json").write_text(json.dumps(facts))
+    edit_manifest(other, lambda manifest: manifest["files"].update({"recall.json": file_facts(other / "recall.json")}))
+    found = compare(CompareRequest(small, tmp_path / "b"))
+    assert found["b"]["quality"] == {"best": {"coverage": 0.5, "gini": 0.25}, "near_duplicates": {"pairs": 3}}
+
+
 def test_without_a_file_the_users_are_made_and_always_the_same(builds: Builds, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("index_builder.pipelines.compare.compare._MAX_USERS", 60)
     request = CompareRequest(builds.paths["base"], builds.paths["delta"])
@@ -282,6 +294,14 @@ def test_builds_that_cannot_be_compared_are_named(
         assert main(["compare", *map(str, arguments)]) == 1
         out, err = capsys.readouterr()
         assert (out, err.startswith(f"error: {expected}")) == ("", True), err
+
+
+def test_a_path_need_not_be_unicode(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    shutil.copytree(small, odd)
+    for form in ("text", "json", "html"):
+        assert main(["compare", str(small), str(odd), "--format", form]) == 0
+        assert "caf\\xe9" in capsys.readouterr().out.replace("\\\\", "\\")
 
 
 @pytest.mark.parametrize(

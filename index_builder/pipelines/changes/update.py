@@ -86,7 +86,7 @@ def advise_on(root: Path, updated: Updated) -> list[Finding]:
     with store.pin(root, build_id):
         findings = advise(open_build(root, build_id, verified=True), updated.delta)
     size = updated.manifest.size_bytes
-    text = f"the delta has {size / 1e6:.2f} MB of the {updated.max_bytes / 1e6:.1f} MB that it may have"
+    text = f"the delta has {size / 1e3:,.1f} kB of the {updated.max_bytes / 1e3:,.1f} kB that it may have"
     return [*findings, Finding(text, size > _MAX_SHARE_OF_LIMIT * updated.max_bytes)]
 
 

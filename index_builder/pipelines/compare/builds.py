@@ -15,6 +15,7 @@ from retrieval.artifact.manifest import MANIFEST
 from retrieval.artifact.products import parse_prefixes
 from retrieval.artifact.store import CURRENT, current_build_id, pin
 from retrieval.errors import BadArtifact, Incomparable
+from retrieval.records.console import readable
 from retrieval.search.ranking import SIDES
 
 _IDS_AT_ONCE = 10_000
@@ -28,6 +29,10 @@ class OpenBuild:
     path: Path
     root: Path
     build: Build
+
+    @property
+    def name(self) -> str:
+        return readable(str(self.path))
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ def match_products(a: OpenBuild, b: OpenBuild) -> MatchedProducts:
     """Match products by id. Raises Incomparable where the builds have none in common, or other dimensions."""
     dimensions = [each.build.manifest.dimension for each in (a, b)]
     if dimensions[0] != dimensions[1]:
-        raise Incomparable(f"{b.path}: has {dimensions[1]} dimensions, {a.path} has {dimensions[0]}")
+        raise Incomparable(f"{b.name}: has {dimensions[1]} dimensions, {a.name} has {dimensions[0]}")
     of_a, of_b = a.build.products.standing(), b.build.products.standing()
     parts = [
         b.build.products.positions(_ids(a.build, of_a[start : start + _IDS_AT_ONCE]))
@@ -77,7 +82,7 @@ def match_products(a: OpenBuild, b: OpenBuild) -> MatchedProducts:
     ]
     found = np.concatenate([np.empty(0, np.int64), *parts])
     if not (found >= 0).any():
-        raise Incomparable(f"{b.path}: has no product of {a.path}")
+        raise Incomparable(f"{b.name}: has no product of {a.name}")
     return MatchedProducts(of_a[found >= 0], found[found >= 0], of_a[found < 0], np.setdiff1d(of_b, found))
 
 
@@ -92,7 +97,7 @@ def describe(opened: OpenBuild) -> dict[str, Any]:
         for side in SIDES
     }
     return {
-        "path": str(opened.path),
+        "path": opened.name,
         "build_id": manifest.build_id,
         "created": manifest.created,
         "source": manifest.source.file,

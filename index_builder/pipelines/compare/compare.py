@@ -93,7 +93,7 @@ def _warnings(a: OpenBuild, b: OpenBuild) -> list[str]:
     labels = [each.build.manifest.embedding_model for each in (a, b)]
     if labels[0] == labels[1]:
         return []
-    said = (f"{each.path} has {label or 'no label'}" for each, label in zip((a, b), labels, strict=True))
+    said = (f"{each.name} has {label or 'no label'}" for each, label in zip((a, b), labels, strict=True))
     return [f"embedding models differ: {', '.join(said)}; users fit the vectors of one model alone"]
 
 

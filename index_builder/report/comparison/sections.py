@@ -50,6 +50,7 @@ def _builds(facts: Facts) -> Section:
     rows = [[label, *(_text(each[name]) for each in pair)] for label, name in _FACTS.items()]
     rows.append(["size", *(f"{each['bytes'] / 1e6:.1f} MB" for each in pair)])
     rows.append(["recall promised", *(f"{each['recall']['target']:g}" for each in pair)])
+    rows.append(["recall measured on", *(each["recall"]["users_from"] for each in pair)])
     rows += _side_by_side([_recall(each) for each in pair])
     rows += _side_by_side([_quality(each) for each in pair])
     sentences = [f"{name} is {each['path']}." for name, each in zip("AB", pair, strict=True)]

@@ -88,9 +88,9 @@ def _lists(facts: Facts) -> str:
 <p>The first {quality["k"]} matches a side of {quality["users"]:,} users: {escape(quality["users_from"])}.
 Hubness is the skewness of how often a product is listed, and distance the mean of 1 - cosine over the pairs of a
 list.</p>
-<div class="charts">{figure(lorenz(facts), caption)}<div>
 {table(header, rows, numbers=range(1, 6))}
-{_hubs(facts)}</div></div>
+<div class="charts">{figure(lorenz(facts), caption)}</div>
+{_hubs(facts)}
 {_near_duplicates(facts)}"""
 
 

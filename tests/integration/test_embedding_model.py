@@ -1,7 +1,7 @@
 """A build of one embedding model answers nobody whose vectors are of another."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from index_builder.__main__ import main as build_main
+from index_builder.pipelines.changes.merge import MergeRequest, merge
 from retrieval.artifact.build import open_build, open_pair
 from retrieval.artifact.store import current_build_id
 from retrieval.errors import BadArtifact, BadLabel
@@ -25,6 +26,7 @@ from tests.conftest import SAMPLE_MODEL
 from tests.integration.conftest import ApiOver
 from tests.support.api import NDJSON, VECTOR, Api, Fault, array, check_problem, user_json
 from tests.support.catalogues import products_of, write_lines
+from tests.support.changes import build_whole, change
 from tests.support.fake_engine import EAST, compass
 from tests.support.published import current, edit_manifest, publish
 
@@ -221,3 +223,19 @@ def test_a_delta_of_another_model_than_its_base_is_refused(root: Path) -> None:
     with pytest.raises(BadArtifact) as error:
         open_pair(current(root), replace(base.manifest, embedding_model="m-2"), base)
     assert str(error.value) == "manifest.json: names the embedding model 'm-2', its base 'm-1'"
+
+
+def test_a_delta_and_what_it_is_merged_into_keep_the_label_and_have_a_quality(root: Path) -> None:
+    base = publish(root, embedding_model="m-1")
+    change(root.parent, [{"id": "p3", "delete": True}])
+    pair = open_engine(root, current_build_id(root), Cores(shared_cores(), 1), requires_model=True).info
+    assert pair.delta
+    assert base.quality
+    assert (pair.embedding_model, pair.quality) == ("m-1", asdict(base.quality))
+    merge(MergeRequest(root))
+    merged = open_engine(root, current_build_id(root), Cores(shared_cores(), 1), requires_model=True).info
+    assert (merged.delta, merged.embedding_model) == (None, "m-1")
+    assert merged.quality
+    lines = (root.parent / "products 0.jsonl").read_text().splitlines()
+    whole = build_whole(root.parent, [json.loads(line) for line in lines if '"p3"' not in line], embedding_model="m-1")
+    assert merged.quality == asdict(whole.manifest.quality)  # type: ignore[arg-type]

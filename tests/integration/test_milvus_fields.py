@@ -24,6 +24,7 @@ from tests.support.filter_oracle import matching
 from tests.support.filtered import DIMENSION, USER, FilteredProducts
 from tests.support.list_oracle import ListOracle, drawn_options
 from tests.support.milvus import MilvusServer, on_milvus
+from tests.support.published import publish
 from tests.support.updated import ChangingCatalogue, random_changes, random_rows
 
 pytestmark = on_milvus
@@ -305,6 +306,27 @@ def test_a_filter_for_all_requests_hides_products_everywhere(publish_fields: Pub
     assert [api.get(f"/products/{name}").status for name in ("p0", "p1")] == [200, 404]
     assert api.post("/similar", b'{"ids": ["p1"]}').status == 422
     assert (count(engine, {}), engine.shown_products) == (4, 4)
+
+
+def test_a_collection_has_the_label_of_its_build_and_none_is_served_without_where_it_is_required(
+    milvus: MilvusServer, publish_fields: PublishFields, tmp_path: Path, api_over: ApiOver
+) -> None:
+    from service.engines.milvus_engine import open_engine
+
+    unlabelled, _ = publish_fields([{}, {}, {}])
+    assert unlabelled.info.embedding_model is None
+    settings = MilvusSettings(milvus.uri, alias=ALIAS, timeout=20.0)
+    with pytest.raises(BadSetting, match="RECO_REQUIRE_EMBEDDING_MODEL=1: the build has no embedding model"):
+        open_engine(settings, requires_model=True)
+    publish(tmp_path / "artifacts", embedding_model="m-1")
+    labelled = published(milvus, tmp_path)
+    assert unlabelled.latest().info.embedding_model == "m-1"
+    assert open_engine(settings, requires_model=True).info == labelled.info
+    api = api_over(Recommender(labelled), require_embedding_model=True)
+    body = user([1.0, 2.0, 3.0, 4.0, 5.0])
+    sent = [api.request("POST", "/infer", body, {"X-Embedding-Model": name}) for name in ("m-1", "m-2")]
+    assert [(each.status, each.headers["X-Embedding-Model"]) for each in sent] == [(200, "m-1"), (422, "m-1")]
+    assert api.request("POST", "/infer", body).status == 422
 
 
 def test_a_filter_for_all_requests_that_does_not_fit_is_refused_and_a_build_without_its_field_not_followed(

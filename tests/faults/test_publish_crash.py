@@ -70,8 +70,18 @@ def kill_at(
     return kill
 
 
-def test_a_builder_killed_at_any_change_to_files(harnesses: CrashHarnesses) -> None:
-    tally = harnesses.try_all(changes_of(harnesses.first), kill_at("default"))
+@pytest.mark.parametrize(
+    "choose",
+    [
+        pytest.param(lambda changes: changes[::4], id="some"),
+        pytest.param(lambda changes: changes, marks=pytest.mark.slow, id="all"),
+    ],
+)
+def test_a_builder_killed_at_a_change_to_files(
+    harnesses: CrashHarnesses, choose: Callable[[list[int]], list[int]]
+) -> None:
+    changes = changes_of(harnesses.first)
+    tally = harnesses.try_all([*dict.fromkeys([*choose(changes), changes[-1]])], kill_at("default"))
     settle("builder killed at a change to files", tally)
     assert tally.new_in_use == 1  # by the last sync
 

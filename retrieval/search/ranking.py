@@ -146,8 +146,8 @@ def rank(row_keys: NDArray[np.int64], groups: RowGroups, k: int, holds: Holds | 
 
     Where some products do not match, each of the rows has one that does.
     """
-    if groups.is_one_to_one:
-        return row_keys[:, :k]
+    if groups.row_count == groups.product_count:
+        return row_keys[:, :k] if groups.is_one_to_one else _renumbered(row_keys[:, :k], groups.products)
     found = row_keys != NOTHING
     rows, millionths = np.where(found, positions_of(row_keys), 0), UNITS - (row_keys >> _POSITION_BITS)
     if holds:
@@ -158,6 +158,13 @@ def rank(row_keys: NDArray[np.int64], groups: RowGroups, k: int, holds: Holds | 
     keys = _product_keys(groups, rows, millionths, sizes, k)
     keys.sort(axis=1)
     return keys[:, :k]
+
+
+def _renumbered(keys: NDArray[np.int64], numbers: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return keys with other numbers in the place of theirs, which rise as theirs do."""
+    found = keys != NOTHING
+    old = np.where(found, positions_of(keys), 0)
+    return np.where(found, keys - old + numbers[old], NOTHING)
 
 
 def rank_all(millionths: NDArray[np.int64], groups: RowGroups, k: int) -> NDArray[np.int64]:

@@ -48,6 +48,7 @@ def updating(root: Path) -> Iterator[str]:
 
     Raises BadArtifact where there is none, and OSError.
     """
+    current_build_id(root)  # A root that is none says so, rather than this file.
     (root / _UPDATING).touch()
     with locked(root / _UPDATING):
         build_id = current_build_id(root)

@@ -229,6 +229,13 @@ def test_a_root_without_a_build_takes_no_changes(tmp_path: Path) -> None:
     assert message.startswith(f"{root / 'CURRENT'}: cannot be read (")
 
 
+def test_a_root_that_is_not_there_is_named_by_what_it_lacks(tmp_path: Path) -> None:
+    changes = write_lines(tmp_path / "changes", [{"id": "p1", "delete": True}])
+    with pytest.raises(RetrievalError, match=f"^{tmp_path / 'missing' / 'CURRENT'}: cannot be read"):
+        update(UpdateRequest(changes, tmp_path / "missing"))
+    assert not (tmp_path / "missing").exists()
+
+
 def test_changes_of_a_base_that_is_gone_or_another_are_refused(tmp_path: Path) -> None:
     root = tmp_path / "root"
     build(BuildRequest(products=write_lines(tmp_path / "f", products_of(np.eye(3))), out=root))

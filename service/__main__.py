@@ -3,12 +3,14 @@
 import argparse
 import logging
 import sys
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
 from retrieval.artifact.build import Build
-from retrieval.artifact.store import current_build_id, open_current, roll_back
+from retrieval.artifact.manifest import read_manifest
+from retrieval.artifact.store import build_ids, current_build_id, open_current, roll_back
 from retrieval.errors import BadArtifact
 from retrieval.records.console import print_message, print_result, standard_streams
 from service.engines.base import check_label
@@ -76,7 +78,32 @@ def _delta_lines(build: Build) -> list[str]:
 def _roll_back(options: argparse.Namespace) -> None:
     artifacts = read_settings(options.environment).artifacts
     before = current_build_id(artifacts)
-    print_result(f"rolled back from build {before} to {roll_back(artifacts)}")
+    print_result(f"rolled back from build {before} to {roll_back(artifacts, options.to)}")
+
+
+def _list_builds(options: argparse.Namespace) -> None:
+    artifacts = read_settings(options.environment).artifacts
+    current = current_build_id(artifacts)
+    print_result("\n".join(_build_line(artifacts, build_id, build_id == current) for build_id in build_ids(artifacts)))
+
+
+def _build_line(artifacts: Path, build_id: str, is_current: bool) -> str:
+    """Say of a build which products it has, what it finds, and how old it is, as far as its manifest can be read."""
+    mark = "*" if is_current else " "
+    try:
+        manifest = read_manifest(artifacts / build_id)
+    except BadArtifact as error:
+        return f"{mark} {build_id}  cannot be opened: {error}"
+    recall, delta = manifest.recall, manifest.delta
+    kind = f"delta on {delta.base}" if delta else manifest.index.factory
+    age = datetime.now(UTC) - datetime.fromisoformat(manifest.created)
+    found = f"recall@10 best {recall.best[0].mean:.4f}, worst {recall.worst[0].mean:.4f}"
+    return f"{mark} {build_id}  {_age_text(age)} old  {manifest.products:,} products  {found}  {kind}"
+
+
+def _age_text(age: timedelta) -> str:
+    hours, minutes = age.seconds // 3600, age.seconds // 60
+    return f"{age.days} d" if age.days else f"{hours} h" if hours else f"{minutes} min"
 
 
 def _batch(options: argparse.Namespace) -> None:
@@ -103,13 +130,15 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, text in (
         ("serve", _serve, "serve the current build over HTTP, and new ones as they are published"),
         ("check", _check, "verify the settings and the current build, and say what would be served"),
-        ("rollback", _roll_back, "make the build before the current one the current one"),
+        ("builds", _list_builds, "list the builds there are, the current one marked, with their recall and age"),
+        ("rollback", _roll_back, "make the build before the current one the current one, or the one named by --to"),
         ("batch", _batch, "answer the users of a file"),
         ("publish", _publish, "load the current build into Milvus and serve it there"),
     ):
         command = commands.add_parser(name, help=text, description=f"{text}; settings are RECO_* variables")
         _add_override(command, "--artifact", "RECO_ARTIFACTS", "artifacts root")
         command.set_defaults(run=run, after_an_error=())
+    commands.choices["rollback"].add_argument("--to", metavar="BUILD", help="id of the build to go back to")
     _add_batch_options(commands.choices["batch"])
     _add_milvus_options(commands.choices["publish"])
     return parser

@@ -96,14 +96,19 @@ def open_current(root: Path) -> Build:
         return open_build(root, build_id)
 
 
-def roll_back(root: Path) -> str:
-    """Verify the build that was current before the current one, make it the current one, and return its id.
+def roll_back(root: Path, to: str | None = None) -> str:
+    """Verify a build, make it the current one, and return its id: the one that was current before, or the one named.
 
-    Raises BadArtifact.
+    What was current after a build that is gone back to is withdrawn; one that was not is current from now on. Raises
+    BadArtifact.
     """
     current = current_build_id(root)
     with locked(root):
         older = _history(root)[:-1]
+        if to is not None:
+            if to not in build_ids(root) or to == current:
+                raise BadArtifact(f"{root}: {to} is {'the current build' if to == current else 'no build there'}")
+            older = [*older[: older.index(to)], to] if to in older else [*older, current, to]
         if not older:
             raise BadArtifact(f"{root}: has no build older than the current one, {current}")
         with pin(root, older[-1]):

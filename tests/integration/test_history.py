@@ -7,8 +7,9 @@ import pytest
 from retrieval.artifact import durable, store
 from retrieval.artifact.store import build_ids, current_build_id, open_current, prune, roll_back
 from retrieval.errors import BadArtifact
+from service.__main__ import main
 from tests.faults.conftest import point
-from tests.support.published import publish
+from tests.support.published import PRODUCTS, publish
 
 
 @pytest.fixture
@@ -104,3 +105,40 @@ def test_a_rollback_that_fails_leaves_both_as_they_were(root: Path, monkeypatch:
         with pytest.raises(OSError, match="No space left"):
             roll_back(root)
     assert (current_build_id(root), recorded(root)) == (second, [first, second])
+
+
+def test_a_rollback_may_go_to_any_build_that_is_there(root: Path) -> None:
+    builds = [publish_id(root, seed) for seed in range(4)]
+    assert roll_back(root, builds[1]) == builds[1]
+    assert recorded(root) == builds[:2]
+    assert roll_back(root, builds[3]) == builds[3]  # It was withdrawn, and is current again.
+    assert recorded(root) == [*builds[:2], builds[3]]
+    assert roll_back(root) == current_build_id(root) == builds[1]
+
+
+def test_a_rollback_to_what_is_no_build_changes_nothing(root: Path) -> None:
+    first, current = publish_id(root, 0), publish_id(root, 1)
+    for build_id, reason in (
+        (current, "is the current build"),
+        ("20200101T000000.000000Z-00000000", "is no build there"),
+    ):
+        with pytest.raises(BadArtifact) as caught:
+            roll_back(root, build_id)
+        assert str(caught.value) == f"{root}: {build_id} {reason}"
+    (root / first / "best.faiss").unlink()
+    with pytest.raises(BadArtifact, match=r"best\.faiss"):
+        roll_back(root, first)
+    assert (recorded(root), current_build_id(root)) == ([first, current], current)
+
+
+def test_builds_are_listed_with_what_they_find(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, current = publish_id(root, 0), publish_id(root, 1)
+    (root / first / "manifest.json").write_text("{")
+    assert main(["builds", "--artifact", str(root)]) == 0
+    broken, listed = capsys.readouterr().out.splitlines()
+    assert broken.startswith(f"  {first}  cannot be opened: {root / first / 'manifest.json'}: not JSON (")
+    recall = open_current(root).manifest.recall
+    found = f"recall@10 best {recall.best[0].mean:.4f}, worst {recall.worst[0].mean:.4f}"
+    assert listed == f"* {current}  0 min old  {PRODUCTS} products  {found}  Flat"
+    assert main(["rollback", "--artifact", str(root), "--to", "nowhere"]) == 1
+    assert capsys.readouterr().err == f"error: {root}: nowhere is no build there\n"

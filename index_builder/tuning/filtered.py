@@ -27,7 +27,7 @@ SHARES = (0.001, 0.01, 0.1, 0.5, 0.99)
 PRODUCTS = RANDOM, LIKED, DISLIKED = "random", "liked", "disliked"
 _MAX_USERS, _ANCHORS, _SEED = 200, 6, 5
 _RAISES = 8  # Where more is needed, the time is better spent on an exact scan.
-_FIRST_RAISE, _RAISE = 2, 1.25
+_DOUBLING, _RAISES_A_DOUBLING, _RAISE = 2, 4, 1.25
 _EXACT = "exact"
 
 _UNEVEN = 2.0  # The key, beside the shares, of the settings of all uneven masks.
@@ -162,12 +162,16 @@ def _by_share(
 
 
 def raised(settings: SearchSettings, raises: int, row_count: int) -> SearchSettings:
-    """Return settings raised for the nth time: to twice the candidates, which takes little time, then to more lists."""
+    """Return settings raised for the nth time: to twice the candidates, which takes little time, then to more lists.
+
+    Where some more lists do not do, what is missing was in those visited, and there are twice the candidates again.
+    """
     if raises > _RAISES:
         return replace(settings, candidates=row_count)
-    if raises > 1 and settings.nprobe > 1:
+    doubles = raises % _RAISES_A_DOUBLING == 1
+    if not doubles and settings.nprobe > 1:
         return replace(settings, nprobe=ceil(settings.nprobe * _RAISE))
-    factor = _FIRST_RAISE if raises == 1 else _RAISE
+    factor = _DOUBLING if doubles else _RAISE
     return replace(settings, candidates=ceil(settings.candidates * factor), per_match=settings.per_match * factor)
 
 

@@ -1,6 +1,7 @@
 """The builder, and the service or what it is compared with, as processes of their own."""
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 _START_TIMEOUT_SECONDS = 120
@@ -25,6 +27,15 @@ class Service:
     port: int
     process_id: int
     connection: http.client.HTTPConnection
+
+
+def read_answer(process: "subprocess.Popen[str]") -> Any:
+    """Return what the next line that a process prints holds as JSON. Raises SystemExit where it has ended instead."""
+    assert process.stdout
+    line = process.stdout.readline()
+    if not line:
+        raise SystemExit(f"{process.args!r} ended with status {process.wait()}")
+    return json.loads(line)
 
 
 def build(directory: Path, name: str, *options: str, tree: Path = ROOT) -> Path:

@@ -90,15 +90,15 @@ def read_menus() -> list[dict]:
     for cuisine, lines in read_lines("menu/*.tsv").items():
         for number, line in enumerate(lines, 1):
             name, description = line.split("\t")
-            told = "" if cuisine in MENUS_OF_FLAVOURS else description
+            ingredients = "" if cuisine in MENUS_OF_FLAVOURS else description
             products.append(
                 {
                     "id": f"{cuisine}-{number:02d}",
                     "name": name,
                     "cuisine": cuisine,
                     "section": SECTIONS.get(cuisine, "kitchen"),
-                    "foods": foods_in(told, foods),
-                    "tags": tags_in(f"{name}, {told}"),
+                    "foods": foods_in(ingredients, foods),
+                    "tags": tags_in(f"{name}, {ingredients}"),
                     "description": description,
                 }
             )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.filters.cases import Case, Fields, K, kth_scores
 from benchmarks.index.contestants import RIVALS, Vectors
-from benchmarks.processes import ROOT
+from benchmarks.processes import ROOT, read_answer
 from benchmarks.report import print_header, print_row
 from retrieval.artifact.manifest import RecallAtK
 from retrieval.search.index import ProductIndex
@@ -49,7 +49,7 @@ def compare(directory: Path, catalogue: Catalogue, cases: list[Case]) -> None:
         with subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as process:
-            facts = _answer(process)
+            facts = read_answer(process)
             times = [
                 [_times(process, catalogue, case, number, user) for number, case in enumerate(cases)]
                 for user in range(_TIMED_USERS)
@@ -76,18 +76,10 @@ def _times(
     """Return the processor seconds that a user's search takes, both sides together, there and here."""
     assert process.stdin
     print(json.dumps([number, user]), file=process.stdin, flush=True)
-    there = float(_answer(process))
+    there = float(read_answer(process))
     began = time.thread_time()
     catalogue.index.search(catalogue.users[user : user + 1], K, case.masks[user])
     return there, time.thread_time() - began
-
-
-def _answer(process: "subprocess.Popen[str]") -> Any:
-    assert process.stdout
-    line = process.stdout.readline()
-    if not line:
-        raise SystemExit(f"{process.args!r} ended with status {process.wait()}")
-    return json.loads(line)
 
 
 def _print(facts: dict[str, Any], catalogue: Catalogue, cases: list[Case], times: NDArray[np.float64]) -> None:

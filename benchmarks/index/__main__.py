@@ -4,21 +4,19 @@ python -m benchmarks.index [--data sample gaussian:8 …] [--sizes 20000 …] [-
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from benchmarks.index.catalogues.kinds import KINDS, parse
 from benchmarks.index.contestants import BASELINE, CHOICE, CONTESTANTS, EXACT, PROJECT, RIVALS, Facts
 from benchmarks.index.tables import Result, overview, section, update
-from benchmarks.processes import ROOT
+from benchmarks.processes import ROOT, read_answer
 
 _DATA = ("sample", "words", "texts", "factors", "clustered:1536", "gaussian", "gaussian:8")
 _SIZES = (20_000,)
@@ -40,7 +38,7 @@ class Running:
         assert self.process.stdin
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        self.rounds.append(_answer(self.process))
+        self.rounds.append(read_answer(self.process))
 
 
 def main() -> None:
@@ -101,15 +99,7 @@ def _start(name: str, directory: str, stack: ExitStack) -> Running:
         )
     )
     stack.callback(process.terminate)
-    return Running(process, Facts(**_answer(process)))
-
-
-def _answer(process: "subprocess.Popen[str]") -> Any:
-    assert process.stdout
-    line = process.stdout.readline()
-    if not line:
-        raise SystemExit(f"{process.args!r} ended with status {process.wait()}")
-    return json.loads(line)
+    return Running(process, Facts(**read_answer(process)))
 
 
 def _python(environment: str) -> str:

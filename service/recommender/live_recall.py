@@ -72,7 +72,7 @@ class LiveRecall:
                 self._measure(sample)
             except _NoTimeLeft:
                 log.debug("an exact scan is dropped, as requests leave it no time")
-            except Exception:
+            except Exception:  # Whatever is wrong with one sample, the thread goes on to the next.
                 log.exception("an exact scan failed")
             finally:
                 self._at_work.release()

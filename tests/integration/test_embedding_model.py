@@ -136,9 +136,9 @@ def test_a_label_that_no_header_can_carry_is_refused_at_build(
     products = write_lines(tmp_path / "products.jsonl", products_of(np.eye(2)))
     out = tmp_path / "artifacts"
     code = build_main(["--products", str(products), "--out", str(out), "--embedding-model", label])
-    told = capsys.readouterr().err
-    assert (code, told.startswith("error: --embedding-model"), out.exists()) == (1, True, False)
-    assert ("201 characters" if len(label) > 200 else "printable ASCII") in told
+    message = capsys.readouterr().err
+    assert (code, message.startswith("error: --embedding-model"), out.exists()) == (1, True, False)
+    assert ("201 characters" if len(label) > 200 else "printable ASCII") in message
     with pytest.raises(BadLabel):
         publish(out, embedding_model=label)
 

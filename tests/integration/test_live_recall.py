@@ -51,9 +51,9 @@ def test_the_recall_of_a_user_is_that_of_exact_numpy(coarse: Build, products: Fi
         user, row = user_row("ann", vector, K)
         answer = recommender.recommend_one(user, row)
         for side in ("best", "worst"):
-            told = reports.get(timeout=SECONDS)
-            assert told == (side, exact_recall(units, unit_vectors(vector[None])[0], answer, side))
-            found.append(told[1])
+            report = reports.get(timeout=SECONDS)
+            assert report == (side, exact_recall(units, unit_vectors(vector[None])[0], answer, side))
+            found.append(report[1])
         while live._at_work.locked():
             time.sleep(0.001)
     assert min(found) < 1.0, "the index misses nothing, so that the test shows nothing"

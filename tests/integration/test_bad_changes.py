@@ -37,6 +37,10 @@ BAD_LINES: dict[str, tuple[Any, str]] = {
     "no vector": ({"id": "p1", "name": "a"}, "missing vector"),
     "no name": ({"id": "p1", "vector": VECTOR}, "missing name"),
     "wrong dimension": ({**ANY, "vector": [1, 2]}, "vector has 2 numbers, 3 are expected"),
+    "not JSON": (b'{"id": "p1"', "not JSON: Expecting ',' delimiter: line 2 column 1 (char 12)"),
+    "not finite": (b'{"id": "p1", "name": "a", "vector": [1, NaN, 3]}', "vector element 1 is not finite: nan"),
+    "text in a vector": ({**ANY, "vector": [1, "2", 3]}, "vector element 1 is a string, not a number"),
+    "text as a vector": ({**ANY, "vector": "AAA"}, "vector must be a list of numbers, not a string"),
     "zeros": ({**ANY, "vector": [0, 0, 0]}, "vector is all zeros, which has no direction"),
     "delete of an unknown id": ({"id": "px", "delete": True}, "no product has the id 'px'"),
     "set of an unknown id": ({"id": "px", "set": {"price": 1}}, "no product has the id 'px'"),
@@ -234,6 +238,26 @@ def test_a_root_that_is_not_there_is_named_by_what_it_lacks(tmp_path: Path) -> N
     with pytest.raises(RetrievalError, match=f"^{tmp_path / 'missing' / 'CURRENT'}: cannot be read"):
         update(UpdateRequest(changes, tmp_path / "missing"))
     assert not (tmp_path / "missing").exists()
+
+
+def test_vectors_of_a_model_do_not_go_with_a_base_without_a_label(tmp_path: Path) -> None:
+    root = tmp_path / "artifacts"
+    base = build(BuildRequest(write_lines(tmp_path / "products", products_of(np.eye(3))), root)).build_id
+    changes = write_lines(tmp_path / "changes", [{"id": "p1", "delete": True}])
+    expected = f"--embedding-model new: the vectors of the base {base} are of a model without a label"
+    assert refusal(changes, root, embedding_model="new") == expected
+
+
+def test_integers_are_ids_of_changes_too(tmp_path: Path) -> None:
+    root, rows = tmp_path / "artifacts", [{**row, "id": i} for i, row in enumerate(products_of(np.eye(5)))]
+    build(BuildRequest(write_lines(tmp_path / "products", rows), root))
+    lines = [{"id": 1, "delete": True}, {"id": 2, "set": {"price": 3}}, {**rows[3], "name": "other"}]
+    update(UpdateRequest(write_lines(tmp_path / "changes", lines), root))
+    found = open_current(root).products
+    assert found.positions(["0", "1", "2", "3"]).tolist() == [0, -1, 2, 3]
+    assert (found[2]["price"], found[3]["name"]) == (3, "other")
+    again = write_lines(tmp_path / "again", [{"id": 4, "delete": True}, {"id": "4", "delete": True}])
+    assert refusal(again, root) == f"{again}: 1 bad rows\n  line 2: duplicate id '4', first used at line 1"
 
 
 def test_changes_of_a_base_that_is_gone_or_another_are_refused(tmp_path: Path) -> None:

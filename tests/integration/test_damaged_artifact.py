@@ -124,7 +124,7 @@ def test_a_flipped_byte(root: Path, name: str, share: float) -> None:
 def test_any_flipped_bit_that_changes_what_the_manifest_says(root: Path) -> None:
     path = current(root) / "manifest.json"
     whole = path.read_bytes()
-    for position in range(0, len(whole), 11):
+    for position in range(0, len(whole), 3):
         flip(path, position, bits=1)
         if not says(path.read_bytes(), json.loads(whole)):  # the seventeenth digit of a number may say nothing
             assert refusal(root).startswith(f"{path}: "), position

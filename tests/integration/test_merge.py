@@ -141,3 +141,15 @@ def test_there_is_nothing_to_merge_in_a_whole_build(tmp_path: Path, capsys: pyte
     assert main(["--merge", "--out", str(root)]) == 0
     assert capsys.readouterr().out == f"nothing to merge: the current build of {root} is no delta\n"
     assert [path for path in sorted(root.iterdir()) if path.name != ".updating"] == before
+
+
+def test_a_merge_measures_the_users_of_a_file(tmp_path: Path) -> None:
+    root, draw = tmp_path / "artifacts", np.random.default_rng(1)
+    build(BuildRequest(write_lines(tmp_path / "products", products_of(draw.normal(size=(40, 5)))), root))
+    change(tmp_path, [{"id": "p1", "delete": True}])
+    users = write_lines(tmp_path / "users.jsonl", [{"vector": row} for row in draw.normal(size=(400, 5)).tolist()])
+    done = merge(MergeRequest(root, queries=users))
+    assert done is not None
+    recall, quality = done.manifest.recall, done.manifest.quality
+    assert quality is not None
+    assert (recall.users_from, quality.users_from, quality.synthetic) == ("users.jsonl", "users.jsonl", False)

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from retrieval.artifact.build import Build
 from service.http import metrics
 from service.recommender import Recommender
+from service.recommender.score_ranks import ScoreRanks
 from tests.integration.conftest import ApiOver
 from tests.support.api import array
 from tests.support.engines import engine_of
@@ -32,13 +33,16 @@ def test_users_like_the_builders_have_a_mean_rank_of_a_half_and_others_a_lower_o
 ) -> None:
     api, draw = api_over(), np.random.default_rng(5)
     before = observed(recommender)
-    for user in sample_users[:150]:
-        api.infer(sent(user))
+    best = [api.infer(sent(user)).json["best"][0]["score"] for user in sample_users[:150]]
     like = observed(recommender)
     for user in sample_users[:50]:
         api.infer(sent({**user, "vector": draw.normal(size=300).tolist()}))
     total, count = observed(recommender) - like
     assert (like - before)[1] == 150
+    quality = recommender.info.quality
+    assert quality is not None
+    rank = ScoreRanks(quality["best"]["first_scores"]).rank
+    assert (like - before)[0] == pytest.approx(sum(map(rank, best)))
     assert (like - before)[0] / 150 == pytest.approx(0.5, abs=0.1)
     assert (count, total) == (50, 0.0)
 

@@ -158,6 +158,9 @@ def test_the_promise_is_a_line_below_what_was_measured(facts: dict[str, Any]) ->
     for x, lower, same_x, mean in whiskers:
         assert x == same_x
         assert float(mean) < float(lower) < level
+    _, lower, _, mean = map(float, whiskers[0])
+    a_unit = (lower - mean) / (0.9951 - 0.9912)
+    assert level == pytest.approx(lower + a_unit * (0.9912 - 0.99), abs=0.2)
 
 
 def test_a_side_whose_products_are_all_listed_alike_lies_on_the_diagonal(facts: dict[str, Any]) -> None:

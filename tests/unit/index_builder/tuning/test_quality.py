@@ -95,11 +95,11 @@ def test_near_duplicates_are_the_pairs_of_a_cosine_of_0_999(
 
 def test_of_a_large_catalogue_a_sample_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measured, "_MAX_SAMPLED_ROWS", 20)
-    vectors = near_vectors(40)
+    vectors = unit_vectors(1 + np.random.default_rng(1).normal(scale=1e-3, size=(40, 8)))  # All are near each other.
     found, nearest = near_duplicates_of(vectors, tmp_path / "vectors")
-    every = {pair[:2] for pair in near_pairs(vectors)}
-    assert (found.sampled, found.pairs) == (20, len(nearest))
-    assert {pair[:2] for pair in nearest} <= every
+    assert (found, len(nearest)) == (NearDuplicates(20, 20, 190), 10)
+    exact = {pair[:2]: pair[2] for pair in near_pairs(vectors)}
+    assert [pair[2] for pair in nearest] == pytest.approx([exact[pair[:2]] for pair in nearest], abs=1e-6)
 
 
 def test_a_build_has_the_quality_of_its_exact_lists(tmp_path: Path) -> None:

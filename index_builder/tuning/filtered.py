@@ -4,6 +4,7 @@ A filter that is easy for one side is hard for the other. So the products are dr
 product that a user likes, or to one that the user does not.
 """
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,10 @@ from retrieval.search.ranking import SIDES, SIGNS
 from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings, settings_under
 
 SHARES = (0.001, 0.01, 0.1, 0.5, 0.99)
+_MAX_SHARES = (
+    *(sqrt(one * other) for one, other in pairwise(SHARES)),
+    1.0,
+)  # of the rows that each one's settings suit
 PRODUCTS = RANDOM, LIKED, DISLIKED = "random", "liked", "disliked"
 _MAX_USERS, _ANCHORS, _SEED = 200, 6, 5
 _RAISES = 8  # Where more is needed, the time is better spent on an exact scan.
@@ -58,6 +63,7 @@ class FilterGrid:
         self._nearness = exact.stored_vectors.score_range(anchors, 0, groups.row_count)
         nearness_to_users = self._users @ anchors.T
         self._anchor_of = {LIKED: nearness_to_users.argmax(axis=1), DISLIKED: nearness_to_users.argmin(axis=1)}
+        self._groups = cache(self._groups_of)
 
     def settle(
         self,
@@ -98,14 +104,13 @@ class FilterGrid:
 
     def _keys(self, index: ProductIndex, products: str, share: float) -> set[float]:
         """Return the keys of the settings that a cell is searched with."""
-        return {_UNEVEN if index.is_uneven(group.mask) else share for group in self._groups(products, share)}
+        return {_key(index, group.mask) for group in self._groups(products, share)}
 
     def _measure(self, index: ProductIndex, products: str, share: float) -> FilteredRecall:
         """Return the recall of a cell; what is found by an exact scan needs no search."""
         groups = self._groups(products, share)
         if all(index.path(K, group.mask) == _EXACT for group in groups):
-            found = summarise(np.ones(len(self._users)), K)
-            return FilteredRecall(products, share, _EXACT, found, found)
+            return _found_exactly(products, share, len(self._users))
         kth_scores = self._kth_scores[products, share]
         scores = np.empty((*kth_scores.shape, min(K, min(group.mask.matched for group in groups))))
         for group in groups:
@@ -132,8 +137,7 @@ class FilterGrid:
                 kth_scores[cell][:, user] = among[-k], -among[k - 1]
         return kth_scores
 
-    @cache  # noqa: B019 (The grid lives no longer than its build.)
-    def _groups(self, products: str, share: float) -> list[_Group]:
+    def _groups_of(self, products: str, share: float) -> list[_Group]:
         """Return some users at a time, and the share of the products that they are given."""
         count = max(1, round(share * len(self._order)))
         if products == RANDOM:
@@ -150,14 +154,30 @@ class FilterGrid:
         return _Group(np.flatnonzero(are_users), self._maker.mask_of(pack(chosen)), np.flatnonzero(chosen).astype(size))
 
 
+def recall_of_exact(users: int) -> list[FilteredRecall]:
+    """Return the recall of all cells where every search is an exact scan, for so many users."""
+    return [_found_exactly(products, share, min(users, _MAX_USERS)) for share in SHARES for products in PRODUCTS]
+
+
+def _found_exactly(products: str, share: float, users: int) -> FilteredRecall:
+    found = summarise(np.ones(users), K)
+    return FilteredRecall(products, share, _EXACT, found, found)
+
+
+def _key(index: ProductIndex, mask: Mask) -> float:
+    """Return the key of the settings that a mask is searched with: it goes by its rows, which products may share."""
+    if index.is_uneven(mask):
+        return _UNEVEN
+    return SHARES[bisect_left(_MAX_SHARES, mask.row_count / index.groups.row_count)]
+
+
 def _by_share(
     searches: dict[float, SideSettings], plain: SideSettings
 ) -> tuple[list[FilteredSettings], list[FilteredSettings]]:
     """Return the settings of even masks by rising share, and those of uneven ones; none where all are plain."""
     if all(search == plain for search in searches.values()):
         return [], []
-    limits = [*(sqrt(one * other) for one, other in pairwise(SHARES)), 1.0]
-    filtered = [FilteredSettings(limit, searches[share]) for limit, share in zip(limits, SHARES, strict=True)]
+    filtered = [FilteredSettings(most, searches[share]) for most, share in zip(_MAX_SHARES, SHARES, strict=True)]
     return filtered, [FilteredSettings(1.0, searches[_UNEVEN])]
 
 

@@ -27,7 +27,7 @@ from index_builder.tuning.effort import (
     raised_effort,
     recall_curve,
 )
-from index_builder.tuning.filtered import FilterGrid
+from index_builder.tuning.filtered import FilterGrid, recall_of_exact
 from index_builder.tuning.plan import Screening, plausible_kinds
 from index_builder.tuning.recall import LARGE_K, K, Panel, measure, summarise
 from index_builder.tuning.trials import Trial, TunedIndex
@@ -113,6 +113,8 @@ class Tuner:
         filters are known.
         """
         users = self.pool.confirming() if self.pool.has_more else self.panel.users
+        if tuned.index.this == self.store.this:
+            return tuned, recall_of_exact(len(users))
         users = users[: _USERS_OF_KNOWN_SETTINGS if tuned.filtered else None]
         grid = FilterGrid(ProductIndex(self.store, self._groups, SideSettings()), users, self.target)
 

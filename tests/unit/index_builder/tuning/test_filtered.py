@@ -1,5 +1,7 @@
 """Recall under filters is measured as exact NumPy says, and kept share by share."""
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import faiss
@@ -10,6 +12,7 @@ from index_builder.tuning.filtered import DISLIKED, LIKED, PRODUCTS, RANDOM, SHA
 from retrieval.search.candidates import Candidates
 from retrieval.search.filters.masks import Mask
 from retrieval.search.index import ProductIndex
+from retrieval.search.ranking import RowGroups
 from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings
 from retrieval.vectors import unit_vectors
 from tests.support.indexes import faiss_index, group_identical
@@ -100,6 +103,39 @@ def test_a_share_that_no_candidates_do_for_is_scanned_exactly(make: Make) -> Non
     assert {cell.path for cell in cells if cell.share == 0.5} == {"exact"}
     assert max(settings[3].search.best.candidates, settings[3].search.worst.candidates) == GROUPS.row_count
     assert all(cell.best.mean == cell.worst.mean == 1.0 for cell in cells if cell.path == "exact")
+
+
+def test_settings_go_by_the_rows_that_products_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Candidates, "picked_rows", lambda self, depth, mask, _codes: self.count_for(depth, mask))
+    a_vector = 10  # products
+    index, rows = faiss_index(UNITS[FIRST], "Tiers8x4+16x4"), len(FIRST)
+    products = np.arange(rows * a_vector).reshape(a_vector, rows).T  # Those of a row are far apart in the catalogue.
+    groups = RowGroups(np.arange(rows + 1) * a_vector, products.ravel())
+    some = FilterGrid(ProductIndex(faiss_index(UNITS[FIRST]), groups, SideSettings()), PEOPLE, 0.99)
+    indexes: list[ProductIndex] = []
+
+    def make(filtered: list[FilteredSettings], uneven: list[FilteredSettings]) -> ProductIndex:
+        assert len(indexes) < 100, "no end in sight"
+        indexes.append(ProductIndex(index, groups, PLAIN, filtered=filtered, uneven=uneven))
+        return indexes[-1]
+
+    filtered, uneven, cells = some.settle(make, PLAIN)
+    served = ProductIndex(index, groups, PLAIN, filtered=filtered, uneven=uneven)
+    assert cells == [some._measure(served, products, share) for share in SHARES for products in PRODUCTS]
+    assert all(min(cell.best.lower_bound, cell.worst.lower_bound) >= 0.99 for cell in cells if cell.path != "exact")
+    # A hundredth of the products has a tenth of the rows, and half of them nearly all.
+    assert filtered[0].search == PLAIN
+    assert filtered[2].search.best.candidates > PLAIN.best.candidates
+    assert filtered[4].search.best.candidates > PLAIN.best.candidates
+
+
+def test_a_grid_is_freed_once_it_is_measured() -> None:
+    some = grid()
+    some._groups(RANDOM, 0.1)
+    known = weakref.ref(some)
+    del some
+    gc.collect()
+    assert known() is None
 
 
 def test_settings_that_do_are_not_repeated(make: Make) -> None:

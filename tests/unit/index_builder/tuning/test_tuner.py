@@ -12,6 +12,7 @@ from index_builder.kinds.tiers import Tier, TieredKind
 from index_builder.kinds.training import store_vectors
 from index_builder.tuning import clock, tuner
 from index_builder.tuning.clock import TimedSearch
+from index_builder.tuning.filtered import FilterGrid
 from index_builder.tuning.plan import Screening
 from index_builder.tuning.recall import Panel, measure
 from index_builder.tuning.trials import TunedIndex
@@ -196,3 +197,15 @@ def test_an_index_with_settings_of_before_is_measured_with_more_users_where_few_
         assert measured.meets_target == all(
             each.lower_bound >= target for side in measured.recall.values() for each in side
         )
+
+
+def test_an_exact_scan_needs_no_measurement_under_filters(
+    vectors: VectorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_tuner = tuner_with(vectors, tmp_path, lambda start, count: USERS[start : start + count], 1000)
+    exact = a_tuner.choose("Flat")
+    grid = FilterGrid(ProductIndex(a_tuner.store, GROUPS, exact.settings), USERS[:200], 0.99)
+    filtered, uneven, measured = grid.settle(lambda *_: a_tuner.product_index(exact), exact.settings)
+    monkeypatch.setattr(tuner, "FilterGrid", None)
+    assert a_tuner.under_filters(exact) == (exact, measured)
+    assert (filtered, uneven) == (exact.filtered, exact.uneven)

@@ -61,7 +61,7 @@ class DynamicBatcher:
         if time.thread_time() - began > _MAX_OVERRUN * max_seconds:
             self._cautious_until = time.monotonic() + _CAUTIOUS_SECONDS
         for answer in answers:
-            metrics.observe_answers([answer.best_score], (), recommender)
+            metrics.observe_answers([answer.outcome], recommender)
         found, info = iter(answers), recommender.info
         return [BatchedAnswer(info, next(found).json) if user else None for user in users]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from retrieval.artifact.products import Prefixes, parse_prefixes
 from service.engines.shown_fields import ShownFields
-from service.recommender import Answer, Matches, Recommendation
+from service.recommender import Answer, Matches, Outcome, Recommendation
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
 _MAX_MATCHES_AT_ONCE = 20_000
@@ -34,11 +34,10 @@ def write_json(value: Any) -> bytes:
 
 
 class EncodedAnswer(NamedTuple):
-    """An answer's JSON, its best score where it has a match, and `matched` where the user filters."""
+    """An answer's JSON, and what is measured of it."""
 
     json: bytes
-    best_score: float | None
-    matched: int | None
+    outcome: Outcome
 
 
 def encode_answers(
@@ -50,8 +49,7 @@ def encode_answers(
         EncodedAnswer(
             b'{"name":%b,"best":%b,"worst":%b%b}'
             % (write_json(answer.name), next(sides), next(sides), _write_further(answer)),
-            float(answer.best.scores[0]) if len(answer.best.scores) else None,
-            answer.matched,
+            answer.outcome,
         )
         for answer in answers
     ]

@@ -6,7 +6,6 @@ have its number, PROMETHEUS_PROCESS, in their names: one that is started again g
 
 import os
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
 
 import prometheus_client
 import prometheus_client.values
@@ -17,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from retrieval.search.ranking import SIDES
 from service.engines.base import DeltaInfo, IndexInfo
-from service.recommender import Recommender
+from service.recommender import Outcome, Recommender
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 _SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 4.0, 8.0)
@@ -44,7 +43,7 @@ FAILED_USERS = Counter("reco_failed_users", "Users of batches that got an error.
 BEST_SCORE = Histogram("reco_best_score", "Score of a user's best match.", buckets=_SCORE_BUCKETS, registry=_registry)
 BEST_SCORE_RANK = Summary(
     "reco_best_score_rank",
-    "Share of the builder's users whose best score is lower than a user's who filters nothing, 0.5 on average.",
+    "Share of the builder's users whose best score is lower than a user's who leaves out no product, 0.5 on average.",
     registry=_registry,
 )
 LIVE_RECALL = Summary(
@@ -92,17 +91,15 @@ _NO_DELTA = DeltaInfo("", "", 0, 0, 0, 0, 0, 1)
 _CHANGES = ("added", "replaced", "changed", "deleted")
 
 
-def observe_answers(
-    best_scores: Sequence[float | None], matched: Sequence[int | None], recommender: Recommender
-) -> None:
+def observe_answers(outcomes: Sequence[Outcome], recommender: Recommender) -> None:
     """Count best scores, and the shares of products that filters let through, of the first users who have them."""
     ranks = recommender.score_ranks
-    for score, count in zip_longest(best_scores[:_MAX_SCORES_PER_REQUEST], matched[:_MAX_SCORES_PER_REQUEST]):
+    for score, _, is_restricted in outcomes[:_MAX_SCORES_PER_REQUEST]:
         if score is not None:
             BEST_SCORE.observe(score)
-            if ranks and count is None:
+            if ranks and not is_restricted:
                 BEST_SCORE_RANK.observe(ranks.rank(score))
-    filtered = [count for count in matched if count is not None]
+    filtered = [outcome.matched for outcome in outcomes if outcome.matched is not None]
     if filtered:
         FILTERED.inc()
     for count in filtered[:_MAX_SCORES_PER_REQUEST]:

@@ -1,6 +1,6 @@
 """The use case: users in, their best and worst products out. Knows no HTTP and no JSON."""
 
-from service.recommender.answers import Answer, Matches, Recommendation
+from service.recommender.answers import Answer, Matches, Outcome, Recommendation
 from service.recommender.embedding_model import find_mismatch
 from service.recommender.live_recall import LiveRecall
 from service.recommender.recommender import Recommender, Serving
@@ -11,6 +11,7 @@ __all__ = [
     "Answer",
     "LiveRecall",
     "Matches",
+    "Outcome",
     "Recommendation",
     "Recommender",
     "Serving",

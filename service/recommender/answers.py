@@ -1,7 +1,7 @@
 """Answers to users: catalogue positions and scores, which know no JSON."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,24 @@ class Matches:
     fields: ShownFields | None = None
 
 
+class Outcome(NamedTuple):
+    """What is measured of an answer: its best score where it has a match, and `matched` where the user filters.
+
+    `is_restricted` says whether the user wants any products left out.
+    """
+
+    best_score: float | None
+    matched: int | None
+    is_restricted: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Recommendation:
     """The answer to one user: `best` from the highest score down, `worst` from the lowest up.
 
     `matched` is how many products the user's filter lets through, if there is one. `explain` is how it was found: the
     path, among how many products, how many candidates of each side were scored, and how many excluded ids are unknown.
+    `is_restricted` says whether the user wants any products left out.
     """
 
     name: str
@@ -35,6 +47,12 @@ class Recommendation:
     worst: Matches
     matched: int | None = field(default=None, kw_only=True)
     explain: dict[str, Any] | None = field(default=None, kw_only=True)
+    is_restricted: bool = field(default=False, kw_only=True)
+
+    @property
+    def outcome(self) -> Outcome:
+        best_score = float(self.best.scores[0]) if len(self.best.scores) else None
+        return Outcome(best_score, self.matched, self.is_restricted)
 
 
 Answer = Recommendation | FailedUser

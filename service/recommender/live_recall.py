@@ -59,17 +59,20 @@ class LiveRecall:
         if self._random.random() >= self._share * len(unit_vectors):
             return
         path = sides[0].path
-        if path is None or path.is_exact or not self._at_work.acquire(blocking=False):
+        if path is None or path.is_exact or self._at_work.locked():
             return
         row = self._random.randrange(len(unit_vectors))
         scores = {side: found.scores[row][found.positions[row] >= 0] for side, found in zip(SIDES, sides, strict=True)}
-        self._samples.put(Sample(engine, unit_vectors[row : row + 1].copy(), request, scores))
+        sample = Sample(engine, unit_vectors[row : row + 1].copy(), request, scores)
+        if self._at_work.acquire(blocking=False):
+            self._samples.put(sample)
 
     def _run(self) -> None:
         while True:
-            sample = self._samples.get()
             try:
-                self._measure(sample)
+                self._measure(
+                    self._samples.get()
+                )  # No name is kept for it: an old build is closed once it is measured.
             except _NoTimeLeft:
                 log.debug("an exact scan is dropped, as requests leave it no time")
             except Exception:  # Whatever is wrong with one sample, the thread goes on to the next.

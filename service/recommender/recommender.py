@@ -39,8 +39,8 @@ class Recommender:
     """Asks an engine for the matches of users.
 
     `last_progress` is when it last began some users or had some read, as `time.monotonic` has it; `shown_products` is
-    how many products may be found at all. `score_ranks` is where best scores stand, if the build was measured with
-    users who are not made up.
+    how many products may be found at all. `score_ranks` is where best scores stand, if that is all of them, and the
+    build was measured with users who are not made up.
     """
 
     def __init__(self, engine: SearchEngine, live_recall: LiveRecall | None = None):
@@ -49,11 +49,12 @@ class Recommender:
         self._measured_engine = engine if isinstance(engine, ExactEngine) and not engine.is_exact else None
         self.info, self.prefixes = engine.info, engine.prefixes
         self.last_progress = time.monotonic()
-        self.score_ranks = _score_ranks(self.info)
         self._field_engine = engine if isinstance(engine, FieldEngine) else None
         self._engine_excludes = self._field_engine is not None
         self.vocabulary = self._field_engine.vocabulary if self._field_engine else None
         self.shown_products = self._field_engine.shown_products if self._field_engine else engine.info.products
+        # The builder's users are shown everything.
+        self.score_ranks = _score_ranks(self.info) if self.shown_products == self.info.products else None
         self._threads = ThreadPoolExecutor(max(1, engine.concurrency - 1), "search")  # The calling thread searches too.
 
     @property
@@ -142,7 +143,14 @@ class Recommender:
         best = self._matches(user, lists.list_of(SIDES[0], found[0], row))
         worst = self._matches(user, lists.list_of(SIDES[1], found[1], row))
         explain = self._explain(user, matched, lists.paths) if user.explain else None
-        return Recommendation(user.name, best, worst, matched=None if user.filter is None else matched, explain=explain)
+        return Recommendation(
+            user.name,
+            best,
+            worst,
+            matched=None if user.filter is None else matched,
+            explain=explain,
+            is_restricted=user.is_restricted,
+        )
 
     def _matches(self, user: User, ranked: Ranked) -> Matches:
         fields = ShownFields(self.field_engine, ranked.positions, user.fields) if user.fields else None

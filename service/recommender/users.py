@@ -51,6 +51,11 @@ class User:
         return bool(self.max_per or self.diversity)
 
     @property
+    def is_restricted(self) -> bool:
+        """Whether any products are not to be among the best ones."""
+        return bool(self.exclude or self.filter or self.min_score is not None)
+
+    @property
     def list_options(self) -> ListOptions:
         return ListOptions(self.k, self.max_per, self.diversity)
 

@@ -166,10 +166,13 @@ def _follow_alias(serving: Serving) -> None:
     engine: MilvusEngine = serving.recommender.engine  # type: ignore[assignment]
     while True:
         time.sleep(_FOLLOW_SECONDS)
-        latest = engine.latest()
-        if latest is not engine:
-            engine, serving.recommender = latest, Recommender(latest)
-            log.info("serving build %s", engine.info.build_id)
+        try:
+            latest = engine.latest()
+            if latest is not engine:
+                engine, serving.recommender = latest, Recommender(latest)
+                log.info("serving build %s", engine.info.build_id)
+        except Exception:  # Whatever is wrong with one look, the next one may find it right.
+            log.exception("cannot look up what Milvus serves")
 
 
 def _open_recommender(

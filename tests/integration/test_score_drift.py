@@ -58,6 +58,27 @@ def test_of_a_batch_some_users_count_and_those_who_filter_do_not(
     assert (observed(recommender) - before)[1] == 5
 
 
+@pytest.mark.parametrize("options", [{"exclude": ["p1"]}, {"min_score": 0.1}], ids=["exclude", "min_score"])
+def test_users_who_leave_products_out_are_none_of_the_builders(
+    api_over: ApiOver, recommender: Recommender, sample_users: list[dict[str, Any]], options: dict[str, Any]
+) -> None:
+    api, before = api_over(), observed(recommender)
+    without = sent(sample_users[0], **options)
+    assert api.infer(without).json["best"]
+    api.batch(array([without, sent(sample_users[1])]))
+    assert (observed(recommender) - before)[1] == 1
+
+
+def test_where_not_all_products_may_be_shown_scores_are_no_measure(
+    api_over: ApiOver, sample_build: Build, sample_users: list[dict[str, Any]]
+) -> None:
+    for shown, counted in (('{"cuisine": {"$ne": "pizza"}}', 0), ("", 1)):
+        recommender = Recommender(engine_of(sample_build, shown=shown))
+        before = observed(recommender)
+        api_over(recommender).infer(sent(sample_users[0]))
+        assert (observed(recommender) - before)[1] == counted
+
+
 def test_scores_of_users_made_from_products_are_no_measure_of_others(
     api_over: ApiOver, sample_build: Build, sample_users: list[dict[str, Any]]
 ) -> None:

@@ -49,7 +49,7 @@ class Lookups(Routes):
         query = self._load(recommender, "SimilarRequest", body, "the body")
         request.environ[USERS] = 1
         answer = lookups.similar(recommender, **query)
-        metrics.observe_answers([], [answer.matched], recommender)
+        metrics.observe_answers([answer.outcome._replace(best_score=None)], recommender)  # It is no user's.
         written = encoding.write_similar(recommender.prefixes, query["ids"], answer, self.reserve_answer())
         response = respond(recommender, written)
         name_ignored(response, find_misspelt(body))

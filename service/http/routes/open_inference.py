@@ -23,8 +23,7 @@ class OpenInference(Routes):
         dimension, vocabulary = recommender.info.dimension, recommender.vocabulary
         query = read_request(self.read_body(), header_length, dimension, limits, vocabulary)
         answers = recommender.recommend(limit_matches([query.users], limits))
-        best_scores = [answer.best.scores[0] if len(answer.best.scores) else None for answer in answers]
-        observe_batch(recommender, [*zip(best_scores, (answer.matched for answer in answers), strict=True)])
+        observe_batch(recommender, len(answers), [answer.outcome for answer in answers])
         written, json_length = write_tensors(query, answers, recommender)
         if json_length is None:
             return respond(recommender, written)

@@ -10,7 +10,7 @@ from service.http import encoding, metrics
 from service.http.requests.misspelt import MAX_NAMES
 from service.http.requests.user_reader import UserReader, reader_for
 from service.http.routes.base import USERS, Routes, View, respond
-from service.recommender import Recommender, User, UserBlock
+from service.recommender import Outcome, Recommender, User, UserBlock
 from service.settings import Limits
 
 
@@ -23,7 +23,7 @@ class Recommendations(Routes):
         found = [recommender.recommend_one(user, vector)]
         [answer] = encoding.encode_answers(recommender.prefixes, found, self.reserve_answer())
         request.environ[USERS] = 1
-        metrics.observe_answers([answer.best_score], [answer.matched], recommender)
+        metrics.observe_answers([answer.outcome], recommender)
         response = respond(recommender, answer.json)
         name_ignored(response, user.ignored)
         return response
@@ -41,8 +41,8 @@ class Recommendations(Routes):
         failed = [answer for answer in answers if isinstance(answer, FailedUser)]
         for user in failed:
             metrics.FAILED_USERS.labels(user.error.code).inc()
-        found = [None if isinstance(answer, FailedUser) else answer for answer in answers]
-        observe_batch(recommender, [(each.best_score, each.matched) if each else (None, None) for each in found])
+        outcomes = [answer.outcome for answer in answers if not isinstance(answer, FailedUser)]
+        observe_batch(recommender, len(answers), outcomes)
         written = (encoding.write_json(each) if isinstance(each, FailedUser) else each.json for each in answers)
         response = respond(recommender, write(written), media_type)
         response.headers["X-Batch-Errors"] = str(len(failed))
@@ -76,12 +76,8 @@ def name_ignored(response: Response, names: Collection[str]) -> None:
         response.headers["X-Ignored-Fields"] = ", ".join([*names][:MAX_NAMES])
 
 
-def observe_batch(recommender: Recommender, answers: Sequence[tuple[float | None, int | None]]) -> None:
-    """Count the users of a batch, and some of their best scores and of the products that their filters let through.
-
-    Each is None where there is none.
-    """
-    request.environ[USERS] = len(answers)
-    metrics.BATCH_USERS.observe(len(answers))
-    scores, matched = [score for score, _ in answers], [count for _, count in answers]
-    metrics.observe_answers(scores, matched, recommender)
+def observe_batch(recommender: Recommender, user_count: int, outcomes: Sequence[Outcome]) -> None:
+    """Count the users of a batch, and some of their best scores and of the products that their filters let through."""
+    request.environ[USERS] = user_count
+    metrics.BATCH_USERS.observe(user_count)
+    metrics.observe_answers(outcomes, recommender)

@@ -4,6 +4,7 @@ import logging
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -216,3 +217,23 @@ def test_a_scan_that_fails_is_logged_and_the_next_one_goes_on(cores: Cores, capl
     assert "index page 4711 is gone" in caplog.text
     live.offer(Engine(), USERS[:1], Request(3), SIDES)
     reports.wait()
+
+
+def test_the_build_of_the_last_user_is_closed_once_it_is_no_longer_served(cores: Cores) -> None:
+    engine, reports = Engine(), Reports()
+    live, known = LiveRecall(1.0, cores, reports), weakref.ref(engine)
+    live.offer(engine, USERS[:1], Request(3), SIDES)
+    reports.wait()
+    until(lambda: not live._at_work.locked())
+    del engine
+    assert known() is None
+
+
+def test_an_answer_that_cannot_be_compared_does_not_end_all_sampling(cores: Cores) -> None:
+    reports = Reports()
+    live = LiveRecall(1.0, cores, reports)
+    short = Neighbours(np.ones((0, 3), np.int64), np.ones((0, 3)), SearchPath("candidates"))
+    with pytest.raises(IndexError):
+        live.offer(Engine(), USERS[:1], Request(3), (short, short))
+    live.offer(Engine(), USERS[:1], Request(3), SIDES)
+    assert reports.wait() == [("best", pytest.approx(2 / 3)), ("worst", 1.0)]

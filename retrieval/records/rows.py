@@ -105,7 +105,8 @@ def _named(row: Any, source_of: Mapping[str, str]) -> Any:
 def _lines(stream: BinaryIO) -> Iterator[Row]:
     """Yield the rows of JSON lines, or of the list in the one object that a stream holds, as in {"products": […]}."""
     first = stream.readline(_MAX_OPENING_BYTES)
-    is_spread = first.strip()[-1:] in (b"{", b"[", b":", b",")  # What one object spreads over many lines begins so.
+    # What one object spreads over many lines begins so; a line that is cut may end so too.
+    is_spread = first.endswith(b"\n") and first.strip()[-1:] in (b"{", b"[", b":", b",")
     stream.seek(0)
     lines = ((f"line {number}", _loads(line)) for number, line in enumerate(stream, 1) if line.strip())
     rows = [("", _loads(stream.read()))] if is_spread else [*islice(lines, 2)]

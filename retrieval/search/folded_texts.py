@@ -25,6 +25,9 @@ class FoldedTexts:
         rise, and so do the numbers of each.
         """
         folded = fold(text)
+        if not folded:
+            yield 0, np.arange(len(self._starts))
+            return
         is_new = np.ones(len(self._starts), np.bool_)
         for rank, before in enumerate((_SEPARATOR, b" ", b"")):
             for found in self._find(before + folded):
@@ -40,8 +43,9 @@ class FoldedTexts:
             place = self._content.find(pattern, start, end + len(pattern) - 1)
             while place >= 0:
                 places.append(place)
-                place = self._content.find(pattern, place + 1, end + len(pattern) - 1)
-            yield np.unique(np.searchsorted(self._starts, places, "right") - 1)
+                next_text = self._content.find(_SEPARATOR, place + 1)
+                place = self._content.find(pattern, next_text, end + len(pattern) - 1)
+            yield np.searchsorted(self._starts, places, "right") - 1
 
 
 def fold(text: str) -> bytes:

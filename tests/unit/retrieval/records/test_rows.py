@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from retrieval.errors import BadRows
+from retrieval.records import rows
 from retrieval.records.lenient_json import BadJson
 from retrieval.records.rows import read_rows
 
@@ -149,3 +150,18 @@ def test_a_product_with_a_list_of_objects_stays_a_product(tmp_path: Path) -> Non
     product = {"id": "a", "variants": [{"size": 1}]}
     (tmp_path / "f").write_text(json.dumps(product))
     assert [*read_rows(tmp_path / "f")] == [("line 1", product)]
+
+
+class Whole(io.BytesIO):
+    """Can only be read piece by piece."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        assert size is not None
+        assert size >= 0
+        return super().read(size)
+
+
+@pytest.mark.parametrize("cut", range(30))
+def test_lines_are_read_one_by_one_wherever_the_opening_is_cut(cut: int) -> None:
+    row = {"padding": "x" * (2**12 - 25 - cut), "vector": [1, 2, [3], {"a": 1}], "id": "p"}
+    assert [value for _, value in rows._lines(Whole(json.dumps(row).encode() + b"\n"))] == [row]

@@ -2,6 +2,7 @@
 
 import random
 import unicodedata
+from typing import Any
 
 import pytest
 
@@ -81,3 +82,22 @@ def test_there_may_be_no_texts_at_all() -> None:
 def test_folding_is_the_same_for_what_is_ascii() -> None:
     for text in ["Plain", " two  words ", "tab\tand\nline", "\x1f", "A\x0bB"]:
         assert fold(text) == slow_fold(text).encode()
+
+
+class Counting(bytes):
+    """Counts how often it is searched."""
+
+    searches = 0
+
+    def find(self, *arguments: Any) -> int:
+        type(self).searches += 1
+        return super().find(*arguments)
+
+
+@pytest.mark.parametrize(("text", "most"), [("a", 50), ("a a", 50), ("", 0), ("\u0301", 0)])
+def test_a_text_is_left_once_it_is_found(text: str, most: int) -> None:
+    names = ["a " * 300, "b", "c" * 300]
+    texts = FoldedTexts(names)
+    texts._content, Counting.searches = Counting(texts._content), 0
+    assert found(texts, text) == slow_containing(names, text)
+    assert Counting.searches <= most

@@ -15,7 +15,7 @@ from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import SIDES, Neighbours, RowGroups
 
 _QUANTILES, _HUNDREDTHS = np.linspace(0.0, 1.0, 21), np.linspace(0.0, 1.0, 101)
-_MAX_SAMPLED_ROWS, _ROWS_AT_ONCE, _SEED = 10_000, 1000, 4
+_MAX_SAMPLED_ROWS, _ROWS_AT_ONCE, _SEED = 10_000, 256, 4
 _HUBS, _PAIRS = 10, 10
 
 Take = Callable[[NDArray[np.int64]], NDArray[np.float32]]  # the vectors (m, d) of catalogue positions (m,)
@@ -105,18 +105,34 @@ def find_near_duplicates(vectors: VectorFile) -> tuple[NearDuplicates, list[tupl
     if vectors.rows > _MAX_SAMPLED_ROWS:
         rows = np.sort(np.random.default_rng(_SEED).choice(vectors.rows, _MAX_SAMPLED_ROWS, replace=False))
     sample = vectors.take(rows)
-    firsts, seconds, cosines = [], [], []
+    is_near, pair_count, nearest = np.zeros(len(rows), np.bool_), 0, (np.empty((0, 2), np.int64), np.empty(0))
     for start in range(0, len(rows), _ROWS_AT_ONCE):
-        block = sample[start : start + _ROWS_AT_ONCE] @ sample[start:].T
-        first, second = np.nonzero(np.triu(block >= MIN_NEAR_COSINE, 1))
-        firsts.append(first + start)
-        seconds.append(second + start)
-        cosines.append(block[first, second])
-    first, second, cosine = np.concatenate(firsts), np.concatenate(seconds), np.concatenate(cosines)
-    found = NearDuplicates(len(rows), len(np.union1d(first, second)), len(first))
-    nearest = np.argsort(-cosine, kind="stable")[:_PAIRS]
-    shown = zip(rows[first[nearest]], rows[second[nearest]], cosine[nearest], strict=True)
-    return found, [(int(one), int(other), min(1.0, float(score))) for one, other, score in shown]
+        cosines = sample[start : start + _ROWS_AT_ONCE] @ sample[start:].T
+        are_near = np.triu(cosines >= MIN_NEAR_COSINE, 1)
+        is_near[start : start + len(cosines)] |= are_near.any(axis=1)
+        is_near[start:] |= are_near.any(axis=0)
+        pair_count += int(np.count_nonzero(are_near))
+        pairs, of_pairs = _nearest_pairs(cosines, are_near)
+        nearest = _first_pairs(np.concatenate([nearest[0], pairs + start]), np.concatenate([nearest[1], of_pairs]))
+    shown = zip(rows[nearest[0]], nearest[1], strict=True)
+    found = NearDuplicates(len(rows), int(is_near.sum()), pair_count)
+    return found, [(int(one), int(other), min(1.0, float(cosine))) for (one, other), cosine in shown]
+
+
+def _nearest_pairs(
+    cosines: NDArray[np.float32], are_near: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the nearest pairs (m, 2) of those that `are_near` (r, c), and their cosines, in order."""
+    of_pairs = cosines[are_near]
+    if len(of_pairs) > _PAIRS:  # Where all vectors are nearly the same, the list of all pairs would fill the memory.
+        are_near = are_near & (cosines >= np.partition(of_pairs, -_PAIRS)[-_PAIRS])
+    pairs = np.argwhere(are_near)
+    return _first_pairs(pairs, cosines[tuple(pairs.T)])
+
+
+def _first_pairs(pairs: NDArray[np.int64], cosines: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    first = np.argsort(-cosines, kind="stable")[:_PAIRS]
+    return pairs[first], cosines[first]
 
 
 def _hubs(counts: NDArray[np.int64], prefixes: Prefixes) -> list[dict[str, Any]]:

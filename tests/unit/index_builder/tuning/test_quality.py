@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import tracemalloc
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -100,6 +101,18 @@ def test_of_a_large_catalogue_a_sample_is_looked_at(tmp_path: Path, monkeypatch:
     assert (found, len(nearest)) == (NearDuplicates(20, 20, 190), 10)
     exact = {pair[:2]: pair[2] for pair in near_pairs(vectors)}
     assert [pair[2] for pair in nearest] == pytest.approx([exact[pair[:2]] for pair in nearest], abs=1e-6)
+
+
+def test_vectors_that_are_all_alike_do_not_fill_the_memory(tmp_path: Path) -> None:
+    vectors = unit_vectors(1 + np.random.default_rng(1).normal(scale=1e-3, size=(1500, 8)))
+    tracemalloc.start()
+    try:
+        found, _ = near_duplicates_of(vectors, tmp_path / "vectors")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == NearDuplicates(1500, 1500, 1500 * 1499 // 2)
+    assert peak < 16 * found.pairs  # the bytes of a list of all pairs
 
 
 def test_a_build_has_the_quality_of_its_exact_lists(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ product that a user likes, or to one that the user does not.
 """
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from index_builder.kinds.training import one_thread
 from index_builder.tuning.recall import K, recall_at_k, summarise
 from retrieval.artifact.manifest import FilteredRecall
+from retrieval.search.candidates import CodeScan
 from retrieval.search.filters.masks import Mask, MaskMaker
 from retrieval.search.filters.postings import pack
 from retrieval.search.index import ProductIndex
-from retrieval.search.ranking import SIDES, SIGNS
+from retrieval.search.ranking import SIDES, SIGNS, TOLERANCE
 from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings, settings_under
 
 SHARES = (0.001, 0.01, 0.1, 0.5, 0.99)
@@ -31,12 +32,13 @@ _MAX_SHARES = (
 )  # of the rows that each one's settings suit
 PRODUCTS = RANDOM, LIKED, DISLIKED = "random", "liked", "disliked"
 _MAX_USERS, _ANCHORS, _SEED = 200, 6, 5
-_RAISES = 8  # Where more is needed, the time is better spent on an exact scan.
-_DOUBLING, _RAISES_A_DOUBLING, _RAISE = 2, 4, 1.25
+_RAISE, _MAX_STEPS = 1.25, 9  # of candidates: to seven times as many at once
+_MAX_RAISES = 8  # Where more is needed, the time is better spent on an exact scan.
 _EXACT = "exact"
 
 _UNEVEN = 2.0  # The key, beside the shares, of the settings of all uneven masks.
 
+Cell = tuple[str, float]  # which products, and which share of all
 Make = Callable[[list[FilteredSettings], list[FilteredSettings]], ProductIndex]
 
 
@@ -80,27 +82,80 @@ class FilterGrid:
         searches = {share: settings_under(share, known, plain) for share in SHARES}
         searches[_UNEVEN] = settings_under(0, known_uneven, plain)
         raises = Counter[tuple[float, str]]()
-        cells: dict[tuple[str, float], FilteredRecall] = {}
-        left = [(products, share) for share in SHARES for products in PRODUCTS]
+        cells: dict[Cell, FilteredRecall] = {}
+        left: list[Cell] = [(products, share) for share in SHARES for products in PRODUCTS]
         every_cell = left
         with one_thread():  # Most steps are small.
             while left:
                 index = make(*_by_share(searches, plain))
                 cells |= {cell: self._measure(index, *cell) for cell in left}
-                missed = {(key, side) for cell in left for key, side in self._missed(index, cell, cells[cell])}
-                for key, side in missed:
+                missed = self._missed(index, {cell: cells[cell] for cell in left})
+                for (key, side), groups in missed.items():
                     raises[key, side] += 1
-                    more = raised(getattr(searches[key], side), raises[key, side], index.groups.row_count)
+                    known_search = getattr(searches[key], side)
+                    if raises[key, side] > _MAX_RAISES:
+                        more = replace(known_search, candidates=index.groups.row_count)
+                    else:
+                        more = self._raised(index, side, known_search, groups)
                     searches[key] = replace(searches[key], **{side: more})
                 changed = {key for key, _ in missed}
                 left = [cell for cell in every_cell if changed & self._keys(index, *cell)]
         return *_by_share(searches, plain), [cells[cell] for cell in every_cell]
 
-    def _missed(self, index: ProductIndex, cell: tuple[str, float], found: FilteredRecall) -> set[tuple[float, str]]:
-        """Return the key and the side of all settings that are to be raised after what a cell was measured at."""
-        if found.path == _EXACT:
-            return set()
-        return {(key, side) for key in self._keys(index, *cell) for side in SIDES if _bound(found, side) < self._target}
+    def _missed(
+        self, index: ProductIndex, cells: dict[Cell, FilteredRecall]
+    ) -> dict[tuple[float, str], list[tuple[Cell, _Group]]]:
+        """Return the key and the side of all settings that are to be raised, and who was searched for with them."""
+        missed: defaultdict[tuple[float, str], list[tuple[Cell, _Group]]] = defaultdict(list)
+        for cell, found in cells.items():
+            for side in SIDES:
+                if found.path != _EXACT and _bound(found, side) < self._target:
+                    for group in self._groups(*cell):
+                        missed[_key(index, group.mask), side].append((cell, group))
+        return missed
+
+    def _raised(
+        self, index: ProductIndex, side: str, settings: SearchSettings, groups: Sequence[tuple[Cell, _Group]]
+    ) -> SearchSettings:
+        """Return settings with as many candidates more as some groups need, or with more lists where these lack some.
+
+        What more candidates of the same lists do not find, is in other lists.
+        """
+        counts = [ceil(settings.candidates * _RAISE**step) for step in range(1, _MAX_STEPS + 1)]
+        found = np.concatenate([self._found(index, side, settings, counts, *each) for each in groups])
+        enough = (count for count, of_users in zip(counts, found.T, strict=True) if self._reach(of_users))
+        count = next(enough, None)
+        if count is None and settings.nprobe > 1:
+            return replace(settings, nprobe=ceil(settings.nprobe * _RAISE))
+        factor = (count or counts[-1]) / settings.candidates
+        return replace(settings, candidates=count or counts[-1], per_match=settings.per_match * factor)
+
+    def _found(
+        self,
+        index: ProductIndex,
+        side: str,
+        settings: SearchSettings,
+        counts: list[int],
+        cell: Cell,
+        group: _Group,
+    ) -> NDArray[np.float64]:
+        """Return the recall (u, c) of each user of a group with so many candidates (c,)."""
+        most = min(counts[-1], index.groups.row_count)
+        queries = np.float32(SIGNS[side]) * self._users[group.users]
+        scan = CodeScan(index.index)
+        rows = scan.find(scan.transformed(queries), most, settings, most, group.mask)
+        reached = self._exact.stored_vectors.score(queries, rows) >= self._kth(cell, side, group)[:, None] - TOLERANCE
+        products = np.bincount(self._row_of_product[group.positions], minlength=index.groups.row_count)
+        k = min(K, group.mask.matched)
+        recall = np.minimum((reached * products[rows]).cumsum(axis=1), k) / k
+        return recall[:, np.minimum(counts, most) - 1]
+
+    def _reach(self, recall_of_users: NDArray[np.float64]) -> bool:
+        return summarise(recall_of_users, K).lower_bound >= self._target
+
+    def _kth(self, cell: Cell, side: str, group: _Group) -> NDArray[np.float32]:
+        of_side: NDArray[np.float32] = self._kth_scores[cell][SIDES.index(side)]
+        return of_side[group.users]
 
     def _keys(self, index: ProductIndex, products: str, share: float) -> set[float]:
         """Return the keys of the settings that a cell is searched with."""
@@ -123,7 +178,7 @@ class FilterGrid:
         return FilteredRecall(products, share, "candidates", best, worst)
 
     @cached_property
-    def _kth_scores(self) -> dict[tuple[str, float], NDArray[np.float32]]:
+    def _kth_scores(self) -> dict[Cell, NDArray[np.float32]]:
         """The score of each user's last match on each side (2, u), by cell; those of the worst side are negated."""
         cells = {(products, share): self._groups(products, share) for products in PRODUCTS for share in SHARES}
         kth_scores = {cell: np.empty((2, len(self._users)), np.float32) for cell in cells}
@@ -179,20 +234,6 @@ def _by_share(
         return [], []
     filtered = [FilteredSettings(most, searches[share]) for most, share in zip(_MAX_SHARES, SHARES, strict=True)]
     return filtered, [FilteredSettings(1.0, searches[_UNEVEN])]
-
-
-def raised(settings: SearchSettings, raises: int, row_count: int) -> SearchSettings:
-    """Return settings raised for the nth time: to twice the candidates, which takes little time, then to more lists.
-
-    Where some more lists do not do, what is missing was in those visited, and there are twice the candidates again.
-    """
-    if raises > _RAISES:
-        return replace(settings, candidates=row_count)
-    doubles = raises % _RAISES_A_DOUBLING == 1
-    if not doubles and settings.nprobe > 1:
-        return replace(settings, nprobe=ceil(settings.nprobe * _RAISE))
-    factor = _DOUBLING if doubles else _RAISE
-    return replace(settings, candidates=ceil(settings.candidates * factor), per_match=settings.per_match * factor)
 
 
 def _bound(cell: FilteredRecall, side: str) -> float:

@@ -3,16 +3,18 @@
 import gc
 import weakref
 from collections.abc import Callable
+from math import ceil
 
 import faiss
 import numpy as np
 import pytest
 
-from index_builder.tuning.filtered import DISLIKED, LIKED, PRODUCTS, RANDOM, SHARES, FilterGrid, raised
+from index_builder.tuning.filtered import DISLIKED, LIKED, PRODUCTS, RANDOM, SHARES, FilterGrid
+from index_builder.tuning.recall import summarise
 from retrieval.search.candidates import Candidates
 from retrieval.search.filters.masks import Mask
 from retrieval.search.index import ProductIndex
-from retrieval.search.ranking import RowGroups
+from retrieval.search.ranking import SIDES, RowGroups
 from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings
 from retrieval.vectors import unit_vectors
 from tests.support.indexes import faiss_index, group_identical
@@ -144,19 +146,32 @@ def test_settings_that_do_are_not_repeated(make: Make) -> None:
     assert {cell.path for cell in cells if cell.share > 0.05} == {"candidates"}
 
 
-@pytest.mark.parametrize(
-    ("nprobe", "expected"),
-    [
-        (10, [(20, 2, n) for n in (10, 13, 17, 22)] + [(40, 4, n) for n in (22, 28, 35, 44)] + [(5000, 4, 44)]),
-        (1, [(20, 2, 1), (25, 2.5, 1), (32, 3.125, 1), (40, 3.90625, 1), (80, 7.8125, 1)]),
-    ],
-    ids=["lists", "no lists"],
-)
-def test_candidates_are_doubled_before_more_lists_are_visited(nprobe: int, expected: list[tuple[float, ...]]) -> None:
-    settings = SearchSettings(10, 1.0, nprobe)
-    for raises, values in enumerate(expected, 1):
-        settings = raised(settings, raises, row_count=5000)
-        assert (settings.candidates, settings.per_match, settings.nprobe) == values
+@pytest.mark.parametrize("side", SIDES)
+def test_as_many_candidates_more_are_taken_as_the_users_need(make: Make, side: str) -> None:
+    index, some, cell, settings = make([], []), grid(target=0.95), (RANDOM, 0.5), SearchSettings(20, 1.0, 1)
+    [group] = some._groups(*cell)
+    sign, number = (1, 0) if side == "best" else (-1, 1)
+    for step in range(1, 10):
+        count = ceil(20 * 1.25**step)
+        deeper = ProductIndex(index.index, GROUPS, SideSettings(*[SearchSettings(count, 1.0, 1)] * 2))
+        if summarise(recall_of(deeper, PEOPLE, group.mask, sign, number), 10).lower_bound >= 0.95:
+            break
+    assert count > 40
+    raised = some._raised(index, side, settings, [(cell, group)])
+    assert raised == SearchSettings(count, count / 20, 1)
+    few = grid(target=0.99999)._raised(index, side, settings, [(cell, group)])  # No users show it, whatever is found.
+    assert few == SearchSettings(150, 7.5, 1)
+
+
+def test_lists_are_visited_where_what_is_missed_is_not_in_those_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Candidates, "picked_rows", lambda self, depth, mask, _codes: self.count_for(depth, mask))
+    index = ProductIndex(faiss_index(UNITS[FIRST], "Tiers24x1,IVF24"), GROUPS, PLAIN)
+    some, cell = grid(target=0.95), (RANDOM, 0.5)
+    groups = [(cell, group) for group in some._groups(*cell)]
+    assert some._raised(index, "best", SearchSettings(20, 2.0, 5), groups) == SearchSettings(20, 2.0, 7)
+    with_lists = some._raised(index, "best", SearchSettings(10, 2.0, 24), groups)
+    assert (with_lists.nprobe, with_lists.per_match) == (24, 2.0 * with_lists.candidates / 10)
+    assert 10 < with_lists.candidates < 75
 
 
 def test_uneven_masks_get_settings_that_even_ones_do_not_pay_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.search.filters.masks import Mask
-from retrieval.search.filters.postings import members_of
 from retrieval.search.stored_vectors import SCORING_ERROR, StoredVectors
 
 _MARGIN = np.float32(1e-6 + 2 * SCORING_ERROR)  # Rows this close to the k-th one may share its score in millionths.
 _MAX_SCORES = 2**22  # computed at a time, which bounds the memory of a scan
-_FEW_SCORES = 2**9  # So few take less time to put in order than to choose from.
 _PACED_SCORES = 2**13  # computed in one turn of a scan that gives way: less than a millisecond at 300 dimensions
 _GROUP_ROWS, _MIN_GROUPS_PER_ROW = 64, 4
 DENSE_SHARE = 0.7  # From there on, scoring all rows in their order takes less time than leaving some out.
@@ -31,9 +29,6 @@ def nearest_rows(
     many such rows. Given a `pace`, the scan takes short turns.
     """
     n, max_scores = len(queries), _PACED_SCORES if pace else _MAX_SCORES
-    row_count = mask.row_count if mask else vectors.count
-    if pace is None and n * row_count <= _FEW_SCORES:
-        return np.tile(members_of(mask.rows) if mask else np.arange(row_count), (2 * n, 1))
     rows_at_once = max(1, max_scores // max(1, n))
     found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     is_crowded = np.zeros(2 * n, bool)

@@ -35,6 +35,7 @@ from retrieval.search.stored_vectors import StoredVectors, open_vectors
 # tie, or nearly, the search is repeated for more, twice at most. Where even these tie, all rows are scored and
 # compared, so that thousands of near-identical vectors cost four searches and no more.
 _DEEPER_ROWS = (256, 4096)
+_MAX_ORDERED_SCORES = 2**11  # So many take less time to put in order than to choose from first.
 _MAX_SCANNING_QUERIES, _MAX_SCANNED_MATCHES = 64, 1_000_000  # at a time, which bounds the memory of a scan
 
 
@@ -176,6 +177,9 @@ class ProductIndex:
         self, queries: NDArray[np.float32], k: int, mask: Mask | None, pace: Pace | None
     ) -> NDArray[np.int64]:
         """Do what `_search` does with the scores of all rows, or of all that the mask holds."""
+        row_count = mask.row_count if mask else self.groups.row_count
+        if pace is None and len(queries) * row_count <= _MAX_ORDERED_SCORES:
+            return self._rank_few(queries, k, mask)
         rows = nearest_rows(self.stored_vectors, queries, k, mask, pace)
         ordered = self._order(both_sides(queries), rows, k)
         keys = rank(ordered, self.groups, k, mask.holds if mask else None).reshape(2, -1, k)
@@ -183,6 +187,13 @@ class ProductIndex:
             for crowded in np.flatnonzero(is_crowded.reshape(2, -1).any(axis=0)):
                 keys[:, crowded] = self._rank_every_row(queries[crowded], k, mask)
         return keys
+
+    def _rank_few(self, queries: NDArray[np.float32], k: int, mask: Mask | None) -> NDArray[np.int64]:
+        """Do what `_rank_all` does with all scores in order; one is computed for both sides."""
+        of_mask = members_of(mask.rows) if mask else np.arange(self.groups.row_count)
+        rows = np.tile(of_mask, (2 * len(queries), 1))
+        scores = both_sides(self.stored_vectors.score(queries, rows[: len(queries)]))
+        return rank(order_rows(rows, scores, k), self.groups, k, mask.holds if mask else None).reshape(2, -1, k)
 
     def _rank_every_row(self, query: NDArray[np.float32], k: int, mask: Mask | None) -> NDArray[np.int64]:
         """Return the k best and the k worst products of a query (d,), as sort keys (2, k)."""

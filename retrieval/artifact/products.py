@@ -66,11 +66,6 @@ class ProductTable:
         lines = self.lines
         return [lines[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
-    def position(self, identifier: str) -> int | None:
-        """Return the catalogue position of the product with this id, or None."""
-        [position] = self.positions([identifier]).tolist()
-        return None if position < 0 else position
-
     def positions(self, identifiers: Sequence[str]) -> NDArray[np.int64]:
         """Return the catalogue position of the product with each id (m,), and -1 for an id that no product has.
 

@@ -14,7 +14,6 @@ from retrieval.search.filters.postings import members_of
 from retrieval.search.kinds import is_exact
 from retrieval.search.ranking import (
     NOTHING,
-    SIDES,
     SPARE_NEIGHBOURS,
     Neighbours,
     RowGroups,
@@ -115,10 +114,6 @@ class ProductIndex:
     def is_uneven(self, mask: Mask) -> bool:
         """Tell whether the rows of a mask are in some lists of the index rather than in others."""
         return self._candidates is not None and self._candidates.is_uneven(mask)
-
-    def search_side(self, side: str, unit_vectors: NDArray[np.float32], k: int) -> Neighbours:
-        """Return one of the two halves of `search`: "best" or "worst"."""
-        return self.search(unit_vectors, k)[SIDES.index(side)]
 
     def _search(
         self,

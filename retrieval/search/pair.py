@@ -176,7 +176,3 @@ class PairIndex:
             keys = np.sort(np.concatenate((keys, added), axis=2), axis=2)[:, :, :k]
             path.join("delta", of_delta)
         return neighbours_of(keys, path)
-
-    def path(self, k: int, mask: PairMask | None = None) -> str:
-        """Return what that of the base does."""
-        return self._base.path(k, (mask or self._standing).base)

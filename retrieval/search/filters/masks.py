@@ -81,7 +81,6 @@ class MaskMaker:
 
     def __init__(self, groups: RowGroups, row_of_product: NDArray[np.integer]):
         self._groups, self._row_of_product, self._row_sizes = groups, row_of_product, np.diff(groups.starts)
-        self.product_count = groups.product_count
 
     def mask_of(self, products: Bitmap) -> Mask:
         """Return the mask that holds the products of a bitmap."""

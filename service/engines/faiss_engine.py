@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.artifact.build import Build, open_build
+from retrieval.artifact.build import Build
+from retrieval.artifact.store import open_pinned
 from retrieval.search.exact_scan import Pace
 from retrieval.search.filters.language import EVERYTHING
 from retrieval.search.filters.tree import Filter, every
@@ -38,11 +39,10 @@ def open_engine(
 ) -> "FaissEngine":
     """Open a build of an artifacts root, of which the filter `shown` (JSON text) lets products through, or all.
 
-    It is verified unless it was `verified` before, and shares the base of the build to `reuse`, if it is a delta on it.
-    `on_mask` is that of a `FilterIndex`. Raises BadArtifact, or BadSetting where the filter does not fit it, and where
-    one `requires_model` that it has no label of.
+    It is opened as `open_pinned` says; `on_mask` is that of a `FilterIndex`. Raises BadArtifact, or BadSetting where
+    the filter does not fit it, and where one `requires_model` that it has no label of.
     """
-    build = open_build(root, build_id, verified, reuse)
+    build = open_pinned(root, build_id, verified, reuse)
     check_label(build.manifest.embedding_model, requires_model)
     build.index.warm()
     build.filters.on_mask = on_mask or build.filters.on_mask

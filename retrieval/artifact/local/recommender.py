@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.artifact.build import Build, open_build
+from retrieval.artifact.build import Build
 from retrieval.artifact.local.arguments import Arguments
 from retrieval.artifact.local.lists import ListMaker
 from retrieval.artifact.products import parse_prefixes
-from retrieval.artifact.store import current_build_id
+from retrieval.artifact.store import open_current, open_pinned
 from retrieval.search.ranking import SIDES
 from retrieval.search.reranking.fields import pick_fields
 from retrieval.search.reranking.limits import ProductValues
@@ -72,7 +72,7 @@ class Recommendations:
 
 def open_local(artifacts: Path, build_id: str | None = None) -> "LocalRecommender":
     """Verify and open a build, the current one by default. Raises BadArtifact naming the file at fault."""
-    return LocalRecommender(open_build(artifacts, build_id or current_build_id(artifacts)))
+    return LocalRecommender(open_pinned(artifacts, build_id) if build_id else open_current(artifacts))
 
 
 class LocalRecommender:

@@ -116,7 +116,7 @@ class ProductTable:
 
     def ids(self, positions: NDArray[np.integer]) -> list[str]:
         """Return the id of each product."""
-        return [label["id"] for label in parse_prefixes(self.prefixes(positions))]
+        return parse_ids(self.prefixes(positions))
 
     def folded_names(self, positions: NDArray[np.integer]) -> list[str]:
         """Return the name of each product as names are ordered."""
@@ -194,6 +194,11 @@ def write_numbers(path: Path, numbers: NDArray[np.integer]) -> None:
 def parse_prefixes(prefixes: list[bytes]) -> list[dict[str, str]]:
     """Return the `id` and `name` in each product's JSON prefix."""
     return orjson.loads(b"[" + b",".join([prefix + b"}" for prefix in prefixes]) + b"]")
+
+
+def parse_ids(prefixes: list[bytes]) -> list[str]:
+    """Return the id of each product."""
+    return [label["id"] for label in parse_prefixes(prefixes)]
 
 
 def open_products(directory: Path) -> ProductTable:

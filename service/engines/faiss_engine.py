@@ -112,10 +112,7 @@ class FaissEngine:
     ) -> tuple[Neighbours, Neighbours, int]:
         with self._cores.one():
             use_threads(1)
-            matching = self._filters.mask(every((self._shown, query)))
-            left = self._filters.but(matching, without) if without else matching
-            best, worst = self._index.search(unit_vectors, k, self._without(left, excluded))
-            return best, worst, matching.matched
+            return self.build.search_matching(unit_vectors, k, every((self._shown, query)), excluded, without)
 
     def search_exactly(
         self,
@@ -126,11 +123,9 @@ class FaissEngine:
         pace: Pace,
     ) -> tuple[Neighbours, Neighbours]:
         use_threads(1)
-        mask = self._shown_mask if query is None else self._filters.mask(every((self._shown, query)))
-        if excluded:
-            mask = self._without(mask or self._filters.mask(EVERYTHING), excluded)
-        found: tuple[Neighbours, Neighbours] = self._index.search(unit_vectors, k, mask, pace)
-        return found
+        matching = every((self._shown, EVERYTHING if query is None else query))
+        best, worst, _ = self.build.search_matching(unit_vectors, k, matching, excluded, pace=pace)
+        return best, worst
 
     def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
         return [self._products[position] for position in positions.tolist()]
@@ -161,13 +156,6 @@ class FaissEngine:
     def sampled_points(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         positions = self._projection.positions[self._are_shown(self._projection.positions)]
         return positions, self.project(self.vectors_of(positions))
-
-    def _without(self, mask: Any, excluded: Collection[str]) -> Any:
-        """Return a mask without the products with these ids."""
-        if not excluded:
-            return mask
-        positions = self._products.positions([*excluded])
-        return self._filters.without(mask, positions[positions >= 0])
 
     def _first_shown(self, parts: Iterable[NDArray[np.integer]], limit: int) -> NDArray[np.int64]:
         """Return the first positions that are shown; no more parts are taken than these need."""

@@ -52,8 +52,8 @@ class DynamicBatcher:
                 self._of_fitting_models(recommender.info.embedding_model, bodies, models)
             )
             max_depth = (max_seconds - recommender.engine.search_seconds) / _MATCH_SECONDS
-            fits = [user.depth <= max_depth for user in users if user]
-            users = [user if user and user.depth <= max_depth else None for user in users]
+            fits = [user.full_depth <= max_depth for user in users if user]
+            users = [user if user and user.full_depth <= max_depth else None for user in users]
             block = UserBlock([user for user in users if user], vectors if all(fits) else vectors[fits])
             answers = recommender.recommend_inline(block, partial(encode_answers, recommender.prefixes))
         except Exception:  # noqa: BLE001 (Each request meets it again, and says so in its own answer.)

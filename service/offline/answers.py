@@ -50,7 +50,7 @@ def _pieces(block: UserBlock) -> Iterator[UserBlock]:
     """Yield a block in pieces that have a bounded number of matches."""
     start = first_row = row = matches = 0
     for i, item in enumerate(block.items):
-        depth = item.depth * (_MATCHES_PER_SHOWN if item.fields else 1) if isinstance(item, User) else 1
+        depth = item.full_depth * (_MATCHES_PER_SHOWN if item.fields else 1) if isinstance(item, User) else 1
         if i > start and matches + depth > _MAX_MATCHES_PER_PIECE:
             yield UserBlock(block.items[start:i], block.vectors[first_row:row])
             start, first_row, matches = i, row, 0

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from retrieval.artifact.build import Build
-from retrieval.search.reranking import lists
+from retrieval.search.reranking import request
 from service.recommender import Recommender
 from tests.integration.conftest import ApiOver
 from tests.support.api import NDJSON, Api, array
@@ -60,7 +60,7 @@ def kept(products: FilteredProducts, options: dict[str, Any]) -> list[int]:
 def test_lists_are_what_plain_python_picks(
     flat: Api, products: FilteredProducts, oracle: ListOracle, seed: int, spare: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lists, "_SPARE_PER_MATCH", spare)
+    monkeypatch.setattr(request, "_SPARE_PER_MATCH", spare)
     for vector, options in drawn_options(60, seed):
         oracle.check(infer(flat, vector=vector, **options), vector, kept(products, options), options)
 
@@ -68,7 +68,7 @@ def test_lists_are_what_plain_python_picks(
 def test_lists_of_a_compressed_index_keep_to_the_options_and_are_full(
     compressed: Api, products: FilteredProducts, oracle: ListOracle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lists, "_SPARE_PER_MATCH", 0)
+    monkeypatch.setattr(request, "_SPARE_PER_MATCH", 0)
     for vector, options in drawn_options(60, 9):
         oracle.check(infer(compressed, vector=vector, **options), vector, kept(products, options), options, fills=True)
 
@@ -99,7 +99,7 @@ def test_users_get_the_same_bytes_alone_and_in_any_batch(flat: Api) -> None:
 def test_an_explained_list_names_its_searches(
     flat: Api, products: FilteredProducts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lists, "_SPARE_PER_MATCH", 0)
+    monkeypatch.setattr(request, "_SPARE_PER_MATCH", 0)
     rows = len({vector.tobytes() for vector in products.vectors})
     explain = infer(flat, explain=True, max_per={"brand": 1, "tags": 1, "shop.city": 1}, k=12)["explain"]
     assert explain["path"] == "exact, then matching rows"
@@ -112,7 +112,7 @@ def test_an_explained_list_names_its_searches(
 def test_products_that_may_not_be_shown_are_in_no_list(
     api_over: ApiOver, build: Build, products: FilteredProducts, oracle: ListOracle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lists, "_SPARE_PER_MATCH", 0)
+    monkeypatch.setattr(request, "_SPARE_PER_MATCH", 0)
     shown = {"price": {"$exists": True}}
     api = api_over(Recommender(engine_of(build, shown=json.dumps(shown))))
     for vector, options in drawn_options(20, 8):

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 
 from retrieval import open_build
+from retrieval.artifact.build import Build
 from retrieval.artifact.local.recommender import LocalRecommender, Recommendations
 from retrieval.artifact.store import open_current
 from retrieval.errors import BadArtifact
@@ -20,8 +22,9 @@ from service.recommender import Recommender
 from tests.integration.conftest import ApiOver
 from tests.support.api import Api
 from tests.support.engines import engine_of
+from tests.support.filter_oracle import matching
 from tests.support.filtered import DIMENSION, USER, FilteredProducts
-from tests.support.list_oracle import drawn_options
+from tests.support.list_oracle import ListOracle, drawn_options
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,10 +75,40 @@ def test_a_call_gives_what_the_service_answers(api: Api, local: LocalRecommender
         assert as_answer(found, 0, options) == infer(api, vector, **options)
 
 
+OPTIONS: list[dict[str, Any]] = [
+    {"k": 20},
+    {"k": 20, "filter": {"brand": {"$exists": True}}},
+    {"k": 20, "min_score": 0.35, "max_score": -0.35},
+    {"k": 20, "filter": {"stock": {"$ne": False}}, "min_score": 0.3, "max_score": -0.3, "max_per": {"brand": 4}},
+]
+
+
+@pytest.fixture(scope="module")
+def coarse(api_over: ApiOver, tmp_path_factory: pytest.TempPathFactory) -> tuple[FilteredProducts, Build, Api]:
+    """Products under codes so coarse that another search finds other ones."""
+    products = FilteredProducts(1500, 8)
+    build = products.build(tmp_path_factory.mktemp("coarse"), index="PQ3x4fs,RFlat", recall=0.6)
+    return products, build, api_over(Recommender(engine_of(build)))
+
+
+@pytest.mark.parametrize("excluded", [0, 1, 5, 64, 65, 300])
+def test_an_approximate_search_gives_python_what_the_service_answers_whatever_is_excluded(
+    coarse: tuple[FilteredProducts, Build, Api], excluded: int
+) -> None:
+    products, build, api = coarse
+    oracle, local = ListOracle(products.vectors, products.fields), LocalRecommender(build)
+    ids = [f"p{i}" for i in range(0, 5 * excluded, 5)]
+    for vector, options in product(np.random.default_rng(4).normal(size=(3, DIMENSION)).tolist(), OPTIONS):
+        found = as_answer(local.recommend(np.array(vector), exclude=ids, **options), 0, options)
+        assert found == infer(api, vector, exclude=ids, **options)
+        kept = [i for i in matching(products.fields, options.get("filter", {})) if f"p{i}" not in ids]
+        oracle.check(found, vector, kept, options, fills=True)
+
+
 def test_many_users_get_what_each_gets_alone(
     api: Api, local: LocalRecommender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retrieval.artifact.local.lists._MAX_USERS_AT_ONCE", 3)
+    monkeypatch.setattr("retrieval.search.reranking.request.MAX_USERS_PER_SEARCH", 3)
     vectors = np.random.default_rng(2).normal(size=(8, DIMENSION))
     options: dict[str, Any] = {"k": 12, "max_per": {"brand": 1}, "min_score": 0.1, "fields": ["brand", "shop.city"]}
     found = local.recommend(vectors, **options)

@@ -57,6 +57,10 @@ def read_ids(value: Any) -> list[str]:
     return value
 
 
+def read_id_set(value: Any) -> frozenset[str]:
+    return frozenset(read_ids(value))
+
+
 def read_number(minimum: int, maximum: int, value: Any) -> float:
     """Return a number from `minimum` to `maximum`."""
     if type(value) not in (int, float):

@@ -168,7 +168,7 @@ class UserReader:
             return None
         if exclude is not _EMPTY and (type(exclude) is not list or not set(map(type, exclude)) <= {str}):
             return None
-        return User(name, k, frozenset(exclude)), packed
+        return User(k, frozenset(exclude), name=name), packed
 
     def _pack(self, vector: Any) -> bytes | None:
         """Return the doubles of a list of numbers, among which booleans count, or of base64; None for anything else."""

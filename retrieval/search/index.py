@@ -1,6 +1,7 @@
 """The searchable index of a catalogue. The builder measures it, and the service serves it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import faiss
 import numpy as np
@@ -207,3 +208,14 @@ def _scanned_at_once(k: int) -> int:
 def use_threads(count: int) -> None:
     """Limit each later search of the calling thread to this many threads."""
     faiss.omp_set_num_threads(count)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Limit searches of the calling thread to one thread meanwhile."""
+    before = faiss.omp_get_max_threads()
+    use_threads(1)
+    try:
+        yield
+    finally:
+        use_threads(before)

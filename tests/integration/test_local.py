@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pandas as pd
 import pytest
@@ -167,6 +168,30 @@ def test_numbers_and_sets_of_numpy_are_taken(api: Api, local: LocalRecommender) 
     options: dict[str, Any] = {"k": np.int64(4), "exclude": np.array(["p1", "p2"]), "diversity": np.float32(0.5)}
     found = local.recommend(USER, **options)
     assert as_answer(found, 0, {}) == infer(api, USER, k=4, exclude=["p1", "p2"], diversity=0.5)
+
+
+def test_the_callers_searches_keep_their_number_of_threads(
+    local: LocalRecommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, during = faiss.omp_get_max_threads(), list[int]()
+    search_matching = Build.search_matching
+
+    def search(build: Build, *arguments: Any) -> Any:
+        during.append(faiss.omp_get_max_threads())
+        if len(during) == 2:
+            raise RuntimeError("page 4711 is gone")
+        return search_matching(build, *arguments)
+
+    monkeypatch.setattr(Build, "search_matching", search)
+    try:
+        faiss.omp_set_num_threads(3)
+        local.recommend(USER)
+        after = faiss.omp_get_max_threads()
+        with pytest.raises(RuntimeError, match="4711"):
+            local.recommend(USER)
+        assert (during, after, faiss.omp_get_max_threads()) == ([1, 1], 3, 3)
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def test_a_build_that_is_not_there_is_named(tmp_path: Path) -> None:

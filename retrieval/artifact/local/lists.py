@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from retrieval.artifact.build import Build
 from retrieval.artifact.products import parse_ids
 from retrieval.search.filters.language import EVERYTHING
-from retrieval.search.index import use_threads
+from retrieval.search.index import one_thread
 from retrieval.search.reranking.limits import ProductValues, Values
 from retrieval.search.reranking.lists import Ranked
 from retrieval.search.reranking.request import ListOptions, Request
@@ -25,9 +25,9 @@ class ListMaker:
     def __init__(self, build: Build):
         self._build, self._values = build, ProductValues(build.products.__getitem__)
 
+    @one_thread()
     def lists_of(self, options: ListOptions, vectors: NDArray[np.float64]) -> tuple[list[Ranked], list[Ranked]]:
         """Return the list of each side of each user with a vector (n, d), who all have the same options."""
-        use_threads(1)
         units, request = unit_vectors(vectors), options.request()
         best, worst = list[Ranked](), list[Ranked]()
         for start in range(0, len(units), request.max_users):

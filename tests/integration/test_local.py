@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -134,12 +136,50 @@ def test_a_frame_of_users_becomes_a_frame_of_matches(api: Api, local: LocalRecom
     assert "fields" not in unnamed
 
 
+NO_VECTORS = "vectors must be an array of numbers, a row a user, or a frame with a column 'vector', not"
 FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"vectors": [[1.0] * 5]}, ["vectors element 0 has 5 numbers, 6 are expected"]),
     ({"vectors": [USER, [0.0] * 6]}, ["vectors element 1 is all zeros, which has no direction"]),
     ({"vectors": [np.nan, *USER[1:]]}, ["vectors element 0 element 0 is not finite: nan"]),
     ({"vectors": [[True, *USER[1:]]]}, ["vectors element 0 element 0 is a boolean, not a number"]),
     ({"vectors": pd.DataFrame({"name": ["ann"]})}, ["vectors has no column 'vector'"]),
+    ({"vectors": None, "k": 0}, [f"{NO_VECTORS} None", "k must be from 1 to 2147483648, not 0"]),
+    ({"vectors": "abc"}, [f"{NO_VECTORS} a string"]),
+    ({"vectors": 5}, [f"{NO_VECTORS} a number"]),
+    ({"vectors": {"vector": USER}}, [f"{NO_VECTORS} an object"]),
+    ({"vectors": b"abc"}, [f"{NO_VECTORS} a bytes"]),
+    ({"vectors": np.array(3.0)}, ["vectors must have one dimension or two, not 0"]),
+    ({"vectors": np.ones((2, 3, 6))}, ["vectors must have one dimension or two, not 3"]),
+    ({"vectors": [None, USER]}, ["vectors element 0 must be a list of numbers, not null"]),
+    ({"vectors": [[1j, *USER[1:]]]}, ["vectors element 0 element 0 is a complex, not a number"]),
+    ({"vectors": pd.DataFrame([[USER, USER]], columns=["vector"] * 2)}, ["vectors has 2 columns 'vector'"]),
+    (
+        {"vectors": pd.DataFrame([["a", "b", USER]], columns=["name", "name", "vector"])},
+        ["vectors has 2 columns 'name'"],
+    ),
+    (
+        {"vectors": [[0.0] * 6] * 100, "exclude": [7] * 30, "k": 0},
+        [
+            *(f"vectors element {i} is all zeros, which has no direction" for i in range(20)),
+            "111 further faults are not listed",
+        ],
+    ),
+    (
+        {"exclude": [7] * 21},
+        [*(f"exclude element {i} must be a string, not a number" for i in range(20)), "1 further fault is not listed"],
+    ),
+    ({"exclude": None}, ["exclude must be a list of product ids, not null"]),
+    ({"exclude": 5}, ["exclude must be a list of product ids, not a number"]),
+    ({"exclude": np.array("p1")}, ["exclude must be a list of product ids, not a string"]),
+    ({"exclude": b"p1"}, ["exclude must be a list of product ids, not a bytes"]),
+    ({"exclude": {"p1": 1}}, ["exclude must be a list of product ids, not an object"]),
+    ({"exclude": pd.DataFrame({"id": ["p1"]})}, ["exclude must be a list of product ids, not a DataFrame"]),
+    ({"exclude": pd.Series(["p1", None])}, ["exclude element 1 must be a string, not a number"]),
+    ({"filter": {1: 2}}, ["filter.1 is no field of this build; the nearest is 'brand'"]),
+    ({"max_per": {1: 2}}, ["max_per.1 is no field of this build; the nearest is 'brand'"]),
+    ({"filter": {"price": pd.Timestamp(0)}}, ["filter.price must be a number, not a Timestamp"]),
+    ({"fields": "brand"}, ["fields must be a list of names of fields, not a string"]),
+    ({"fields": 7}, ["fields must be a list of names of fields, not a number"]),
     ({"k": 0}, ["k must be from 1 to 2147483648, not 0"]),
     ({"k": 2.5}, ["k must be an integer, not 2.5"]),
     ({"exclude": "p1"}, ["exclude must be a list of product ids, not a string"]),
@@ -164,10 +204,38 @@ def test_an_argument_that_does_not_fit_is_refused_by_name(
     assert str(error.value) == "; ".join(faults)
 
 
-def test_numbers_and_sets_of_numpy_are_taken(api: Api, local: LocalRecommender) -> None:
-    options: dict[str, Any] = {"k": np.int64(4), "exclude": np.array(["p1", "p2"]), "diversity": np.float32(0.5)}
+IDS: list[Callable[[list[str]], Any]] = [
+    *(tuple, set, frozenset, dict.fromkeys(["p1", "p2"]).keys().__or__, iter, np.array, pd.Series, pd.Index),
+    partial(map, str),
+    lambda ids: (each for each in ids),
+    lambda ids: np.array(ids, object),
+]
+
+
+@pytest.mark.parametrize("form", range(len(IDS)))
+def test_ids_come_in_any_form_that_holds_them(api: Api, local: LocalRecommender, form: int) -> None:
+    options: dict[str, Any] = {"k": np.int64(4), "exclude": IDS[form](["p1", "p2"]), "diversity": np.float32(0.5)}
     found = local.recommend(USER, **options)
     assert as_answer(found, 0, {}) == infer(api, USER, k=4, exclude=["p1", "p2"], diversity=0.5)
+
+
+@pytest.mark.parametrize("form", [tuple, iter, pd.Index, pd.Series, np.array])
+def test_names_of_fields_and_values_come_in_any_form_too(
+    api: Api, local: LocalRecommender, form: Callable[[list[str]], Any]
+) -> None:
+    found = local.recommend(USER, fields=form(["brand"]), filter={"tags": {"$in": form(["hot", "new"])}})
+    options = {"fields": ["brand"], "filter": {"tags": {"$in": ["hot", "new"]}}}
+    assert as_answer(found, 0, options) == infer(api, USER, **options)
+
+
+@pytest.mark.parametrize("form", [iter, tuple, pd.Series, lambda rows: pd.DataFrame({"vector": rows})])
+def test_vectors_come_in_any_form_that_holds_them(
+    api: Api, local: LocalRecommender, form: Callable[[list[Any]], Any]
+) -> None:
+    for rows in ([USER, USER[::-1]], [np.array(USER), np.array(USER[::-1], np.float32)]):
+        found = local.recommend(form(rows), k=3)
+        assert [as_answer(found, i, {}) for i in range(2)] == [infer(api, [*map(float, row)], k=3) for row in rows]
+    assert as_answer(local.recommend(pd.Series(USER), k=3), 0, {}) == infer(api, USER, k=3)
 
 
 def test_the_callers_searches_keep_their_number_of_threads(

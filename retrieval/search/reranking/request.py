@@ -9,6 +9,7 @@ MAX_USERS_PER_SEARCH = 128  # More make others wait longer for a core, and take 
 _MAX_MATCHES_PER_SEARCH = 1_000_000  # This bounds the memory of a search.
 _MAX_DEEPENING = 64  # Longer exclude lists are part of the mask: it takes less time to make one than to search deeper.
 _POOL_PER_MATCH, _MAX_POOL = 10, 2000  # of the products that diversity picks from
+_WEIGHED_PER_MATCH = 50  # Diversity weighs so many products for a pick in the time that a match takes.
 _SPARE_PER_MATCH, _MAX_SPARE = 3, 64  # Most lists are full with so many more products than are wanted.
 
 
@@ -62,6 +63,11 @@ class ListOptions:
     def wanted(self) -> int:
         """How many products have to be found: k, or as many as diversity picks from."""
         return max(self.k, min(_POOL_PER_MATCH * self.k, _MAX_POOL)) if self.diversity else self.k
+
+    @property
+    def work(self) -> int:
+        """How many matches, of lists without options, take about the time of these: k, and more with diversity."""
+        return max(self.wanted, self.k * self.wanted // _WEIGHED_PER_MATCH) if self.diversity else self.k
 
     @property
     def depth(self) -> int:

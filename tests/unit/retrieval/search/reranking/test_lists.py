@@ -151,6 +151,14 @@ def test_as_many_products_are_looked_for_as_a_list_is_likely_to_take(
     assert (options.wanted, options.depth) == (wanted, depth)
 
 
+@pytest.mark.parametrize(
+    ("k", "diversity", "work"),
+    [(10, 0.0, 10), (1000, 0.0, 1000), (1, 0.1, 10), (10, 0.1, 100), (100, 0.1, 2000), (1000, 0.1, 40_000)],
+)
+def test_diversity_counts_as_the_matches_that_take_its_time(k: int, diversity: float, work: int) -> None:
+    assert ListOptions(k, max_per=(("x", 1),), diversity=diversity).work == work
+
+
 @given(st.integers(0, 2**32), st.integers(1, 50), st.integers(1, 60), st.sampled_from([0.05, 0.3, 0.9, 1.0]))
 def test_diverse_picks_are_those_of_plain_python(seed: int, count: int, k: int, diversity: float) -> None:
     draw = np.random.default_rng(seed)

@@ -80,8 +80,8 @@ class FaissEngine:
     max_matches = sys.maxsize
 
     def __init__(self, build: Build, cores: Cores, shown: Filter = EVERYTHING):
-        self.build, self._cores = build, cores
-        self._index, self._products = build.index, build.products
+        self.build = build
+        self._index, self._products, self.work = build.index, build.products, cores.work
         self.is_exact = build.index.is_exact
         self._projection, self._filters = build.projection, build.filters
         all_are_shown = shown == EVERYTHING and build.base is build  # Of a delta's base, some are no more.
@@ -98,7 +98,7 @@ class FaissEngine:
         self.search_seconds = min(self._time_search() for _ in range(_TIMED_SEARCHES))
 
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
-        with self._cores.one():
+        with self.work():
             use_threads(1)
             return self._index.search(unit_vectors, k, self._shown_mask)
 
@@ -110,7 +110,7 @@ class FaissEngine:
         excluded: Collection[str] = (),
         without: Filter | None = None,
     ) -> tuple[Neighbours, Neighbours, int]:
-        with self._cores.one():
+        with self.work():
             use_threads(1)
             return self.build.search_matching(unit_vectors, k, every((self._shown, query)), excluded, without)
 

@@ -143,12 +143,18 @@ class Recommender:
         return parse_ids(self.prefixes(positions))
 
     def _answer(self, user: User, lists: UserLists, found: Found, row: int) -> Recommendation:
-        if user.is_reranked:
-            self.last_progress = time.monotonic()
-        best, worst = (self._matches(user, ranked) for ranked in lists.lists_of(found, row))
+        best, worst = (self._matches(user, ranked) for ranked in self._make_lists(user, lists, found, row))
         matched = found[2]
         explain = self._explain(user, matched, lists.paths) if user.explain else None
         return Recommendation(user.name, best, worst, matched=None if user.filter is None else matched, explain=explain)
+
+    def _make_lists(self, user: User, lists: UserLists, found: Found, row: int) -> tuple[Ranked, Ranked]:
+        """Return both lists of a user. To rerank takes a core, as a search does."""
+        if not (user.is_reranked and self._field_engine):
+            return lists.lists_of(found, row)
+        with self._field_engine.work():
+            self.last_progress = time.monotonic()
+            return lists.lists_of(found, row)
 
     def _matches(self, user: User, ranked: Ranked) -> Matches:
         fields = ShownFields(self.field_engine, ranked.positions, user.fields) if user.fields else None

@@ -3,11 +3,16 @@
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from retrieval.artifact.build import Build
-from retrieval.search.reranking import request
-from service.recommender import Recommender
+from retrieval.search.reranking import lists, request
+from retrieval.search.reranking.diversity import pick_diverse
+from retrieval.search.reranking.limits import ValueCounts
+from service.cores import Cores, shared_cores
+from service.engines.faiss_engine import FaissEngine
+from service.recommender import Recommender, User
 from tests.integration.conftest import ApiOver
 from tests.support.api import NDJSON, Api, array
 from tests.support.engines import engine_of
@@ -188,3 +193,25 @@ def test_an_engine_without_fields_refuses_what_it_cannot_do(
         [item] = api.batch(array([body]), errors=1).json
         assert item["error"]["code"] == "not_implemented"
         assert next(iter(option)) in item["error"]["detail"]
+
+
+def test_a_list_is_made_on_a_core(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    cores, held = Cores(shared_cores(), 1), list[bool]()
+    recommender = Recommender(FaissEngine(build, cores))
+
+    def noting(work: Any) -> Any:
+        def run(*arguments: Any) -> Any:
+            with cores.idle() as is_idle:
+                held.append(not is_idle)
+            return work(*arguments)
+
+        return run
+
+    monkeypatch.setattr(request, "_SPARE_PER_MATCH", 0)
+    monkeypatch.setattr(lists, "pick_diverse", noting(pick_diverse))
+    monkeypatch.setattr(lists, "ValueCounts", noting(ValueCounts))
+    for options in ({"diversity": 0.3}, {"max_per": (("brand", 1),)}, {"max_per": (("tags", 1),), "diversity": 0.3}):
+        recommender.recommend_one(User(40, name="ann", **options), np.array(USER))
+    assert held == [True] * 8
+    with cores.idle() as is_idle:
+        assert is_idle

@@ -77,8 +77,10 @@ class ProductIndex:
         return self.stored_vectors.take(rows)
 
     def warm(self) -> None:
-        """Map every page of the vectors now; on demand, it would make the first searches several times slower."""
+        """Map every page of the vectors now, and look up what masks need: the first searches would take longer."""
         self.stored_vectors.warm()
+        if self._candidates:
+            self._candidates.warm()
 
     def search(
         self, unit_vectors: NDArray[np.float32], k: int, mask: Mask | None = None, pace: Pace | None = None

@@ -134,7 +134,7 @@ class Client:
         """`timeout`, `backoff` (doubled with each try) and `longest_wait` (between two tries) are in seconds.
 
         `max_users` to `default_k` are the service's limits, by which batches are split: users, matches a side (users x
-        k) and bytes in a request, and the k of users without one. Raises ValueError where one cannot be used.
+        k, more with diversity), bytes in a request, and the k of users without one. Raises ValueError for a bad one.
 
         `embedding_model` is what made the users' vectors: a service over another one's products refuses them (422).
 
@@ -206,12 +206,12 @@ class Client:
         bodies: list[bytes] = []
         matches = size = 0
         for user in users:
-            body, k = _encode(user, self._float32), max(0, self._default_k if user.k is None else int(user.k))
-            matches, size = matches + k, size + len(body) + 1
+            body, work = _encode(user, self._float32), _work_of(user, self._default_k)
+            matches, size = matches + work, size + len(body) + 1
             too_many = len(bodies) == self._max_users or matches > self._max_matches or size >= self._max_body_bytes
             if bodies and too_many:
                 yield bodies
-                bodies, matches, size = [], k, len(body) + 1
+                bodies, matches, size = [], work, len(body) + 1
             bodies.append(body)
         if bodies:
             yield bodies
@@ -292,6 +292,13 @@ def _response(
         return connection.getresponse()
     except _CLOSED as error:
         raise _Unanswered(f"the connection was closed without an answer ({error!r})") from error
+
+
+def _work_of(user: User, default_k: int) -> int:
+    """Return as how many matches a side the service counts a user: k, and more with diversity."""
+    k = max(0, default_k if user.k is None else int(user.k))
+    pool = max(k, min(10 * k, 2000))
+    return max(pool, k * pool // 50) if user.diversity else k
 
 
 def _encode(user: User, rounds: bool) -> bytes:

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,9 +66,9 @@ def unit_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def json_type(value: object) -> str:
-    """Return the JSON name of a parsed value's type, for messages."""
+    """Return the JSON name of a value's type, for messages; Python's where JSON has no such type."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
+    return names.get(type(value), "a number" if isinstance(value, Real) else f"a {type(value).__name__}")
 
 
 def _length_faults(length: int, dimension: int | None) -> list[VectorFault]:

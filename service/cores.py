@@ -13,7 +13,7 @@ _MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory
 
 
 class Cores:
-    """Hands out cores to searches.
+    """Hands out cores to searches, and to what makes lists of what they find.
 
     A core is a byte of a file in memory, which worker processes share; who has locked it, has the core. The kernel
     frees the locks of a process that dies.
@@ -28,6 +28,7 @@ class Cores:
         self.count = count
         self._file = os.open(f"/proc/self/fd/{shared}", os.O_RDWR)  # Each open file has locks of its own.
         self._in_process = [threading.Lock() for _ in range(count)]
+        self._working = threading.local()
         self._own = [core for core in range(count) if core % workers == worker % count]
         self._others = [core for core in range(count) if core not in self._own]
 
@@ -42,6 +43,19 @@ class Cores:
             core = self._await_own()
         with self._held(core):
             yield
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """Do what `one` does, unless the calling thread is within `work` already: it goes on with its core."""
+        if getattr(self._working, "is_within", False):
+            yield
+            return
+        with self.one():
+            self._working.is_within = True
+            try:
+                yield
+            finally:
+                self._working.is_within = False
 
     @contextmanager
     def idle(self) -> Iterator[bool]:

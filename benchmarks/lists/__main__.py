@@ -138,7 +138,7 @@ def measure(
 
 def user_with(option: dict[str, Any]) -> User:
     limits = tuple(option.get("max_per", {}).items())
-    return User("", K, **{**option, **({"max_per": limits} if limits else {})})
+    return User(K, name="", **{**option, **({"max_per": limits} if limits else {})})
 
 
 if __name__ == "__main__":

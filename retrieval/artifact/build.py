@@ -1,6 +1,7 @@
 """Opens builds, each verified before it serves: whole ones, and deltas on them."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.artifact import golden
-from retrieval.artifact.delta.files import DELTA_FILES, VECTORS, Delta, open_delta
+from retrieval.artifact.delta.files import DELTA_FILES, VECTORS, check_found, open_delta
 from retrieval.artifact.delta.table import PairRows, PairTable
 from retrieval.artifact.fields.lists import FIELD_FILES, open_fields
 from retrieval.artifact.manifest import (
@@ -24,17 +25,18 @@ from retrieval.artifact.products import ROW_FILES, TABLE_FILES, ProductTable, Ro
 from retrieval.artifact.projection import Projection, open_projection
 from retrieval.artifact.sample_users import open_sample_users
 from retrieval.errors import BadArtifact
+from retrieval.search.exact_scan import Pace
 from retrieval.search.files import open_index
 from retrieval.search.filters.language import EVERYTHING
 from retrieval.search.filters.masks import FilterIndex, Mask, MaskMaker
+from retrieval.search.filters.tree import Filter
 from retrieval.search.index import ProductIndex
 from retrieval.search.pair import PairIndex, PairLists, PairMask, PairMaskMaker
-from retrieval.search.ranking import UNITS, RowGroups
+from retrieval.search.ranking import Neighbours, RowGroups
 from retrieval.search.stored_vectors import NegatedVectors, StoredVectors
 
 BEST, WORST = "best.faiss", "worst.faiss"
 REPORT = "report.html"
-_CHECKED_PRODUCTS = 32  # of a delta, which have to be found by their own vectors
 _MAPPED_FILES = (*TABLE_FILES, *ROW_FILES, *FIELD_FILES, *DELTA_FILES, BEST, WORST, VECTORS)
 
 
@@ -67,6 +69,27 @@ class Build(ABC):
     def vectors(self, positions: NDArray[np.integer]) -> NDArray[np.float32]:
         """Return the unit vectors (m, d) of the products at these catalogue positions (m,)."""
         return self.index.vectors(self.rows.of(positions))
+
+    def search_matching(
+        self,
+        unit_vectors: NDArray[np.float32],
+        k: int,
+        query: Filter,
+        excluded: Collection[str] = (),
+        without: Filter | None = None,
+        pace: Pace | None = None,
+    ) -> tuple[Neighbours, Neighbours, int]:
+        """Search the products that a filter matches, as `ProductIndex.search` does, and return how many these are.
+
+        Those with `excluded` ids, and those that the filter `without` lets through, are counted, but not found.
+        """
+        matching = self.filters.mask(query)
+        mask = self.filters.but(matching, without) if without else matching
+        if excluded:
+            positions = self.products.positions([*excluded])
+            mask = self.filters.without(mask, positions[positions >= 0])
+        best, worst = self.index.search(unit_vectors, k, mask, pace)
+        return best, worst, matching.matched
 
 
 @dataclass(frozen=True)
@@ -183,7 +206,7 @@ def open_pair(directory: Path, manifest: Manifest, base: Build) -> PairBuild:
     lists = PairLists(delta.layout, base.filters.lists, delta.lists)
     filters = FilterIndex(delta.vocabulary, lists, PairMaskMaker(delta.layout, base.filters.maker))
     index = PairIndex(base.index, delta.index, filters.mask(EVERYTHING))
-    _check_found(delta, index)
+    check_found(delta, index)
     return PairBuild(
         manifest,
         index,
@@ -226,19 +249,6 @@ def _check_negated(directory: Path, build: WholeBuild) -> None:
     vectors = NegatedVectors(build.index.stored_vectors)
     negated = _open_index(directory / WORST, manifest, build.rows.groups, vectors)
     golden.replay(manifest.golden_queries, lambda units, k: negated.search(-units, k), build.products.prefixes, WORST)
-
-
-def _check_found(delta: Delta, index: PairIndex) -> None:
-    """Raise BadArtifact where products of a delta are not found by their own vectors."""
-    if delta.index is None:
-        return
-    rows = np.unique(np.linspace(0, delta.groups.row_count - 1, _CHECKED_PRODUCTS).round().astype(np.int64))
-    vectors, expected = delta.index.vectors(rows), delta.groups.products[delta.groups.starts[rows]]
-    best, _ = index.search(vectors, 1)
-    own = np.minimum(np.einsum("ij,ij->i", vectors, vectors), 1)  # Half-precision vectors may be longer than 1.
-    is_found = (best.positions[:, 0] == expected) | (best.scores[:, 0] >= own - 1 / UNITS)
-    if not is_found.all():
-        raise BadArtifact(f"{VECTORS}: row {rows[np.argmin(is_found)]} is not found by its own vector")
 
 
 def _read_checked_manifest(directory: Path) -> Manifest:

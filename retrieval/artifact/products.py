@@ -66,11 +66,6 @@ class ProductTable:
         lines = self.lines
         return [lines[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
-    def position(self, identifier: str) -> int | None:
-        """Return the catalogue position of the product with this id, or None."""
-        [position] = self.positions([identifier]).tolist()
-        return None if position < 0 else position
-
     def positions(self, identifiers: Sequence[str]) -> NDArray[np.int64]:
         """Return the catalogue position of the product with each id (m,), and -1 for an id that no product has.
 
@@ -121,7 +116,7 @@ class ProductTable:
 
     def ids(self, positions: NDArray[np.integer]) -> list[str]:
         """Return the id of each product."""
-        return [label["id"] for label in parse_prefixes(self.prefixes(positions))]
+        return parse_ids(self.prefixes(positions))
 
     def folded_names(self, positions: NDArray[np.integer]) -> list[str]:
         """Return the name of each product as names are ordered."""
@@ -199,6 +194,11 @@ def write_numbers(path: Path, numbers: NDArray[np.integer]) -> None:
 def parse_prefixes(prefixes: list[bytes]) -> list[dict[str, str]]:
     """Return the `id` and `name` in each product's JSON prefix."""
     return orjson.loads(b"[" + b",".join([prefix + b"}" for prefix in prefixes]) + b"]")
+
+
+def parse_ids(prefixes: list[bytes]) -> list[str]:
+    """Return the id of each product."""
+    return [label["id"] for label in parse_prefixes(prefixes)]
 
 
 def open_products(directory: Path) -> ProductTable:

@@ -92,8 +92,18 @@ def publish(root: Path, directory: Path, manifest: Manifest, instead_of: str | N
 def open_current(root: Path) -> Build:
     """Verify and open the build that CURRENT names. Raises BadArtifact naming the file at fault."""
     build_id = current_build_id(root)
+    try:
+        return open_pinned(root, build_id)
+    except BadArtifact:
+        if build_id == named_build_id(root) or build_id in build_ids(root):
+            raise
+        return open_current(root)  # Another was published, and it was pruned, before it was pinned.
+
+
+def open_pinned(root: Path, build_id: str, verified: bool = False, reuse: Build | None = None) -> Build:
+    """Do what `open_build` does, and keep the build from being pruned meanwhile."""
     with pin(root, build_id):  # Verifying a large base takes longer than many deltas on it stay.
-        return open_build(root, build_id)
+        return open_build(root, build_id, verified, reuse)
 
 
 def roll_back(root: Path, to: str | None = None) -> str:

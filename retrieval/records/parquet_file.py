@@ -22,7 +22,6 @@ from retrieval.records.roles import hint
 NEEDS_PYARROW = "needs pyarrow: `pip install pyarrow`, or `make install-parquet` in a checkout"
 _BLOCK_ROWS = 4096
 _PLAIN_TYPES = {bool, int, float, str, type(None)}
-_UNNAMED_INDEX = "__index_level_0__"  # what pandas calls an index without a name
 
 
 def parquet_rows(

@@ -47,6 +47,10 @@ class CodeScan:
     def takes_masks(self) -> bool:
         return self._selector is not None
 
+    def warm(self) -> None:
+        if self._selector:
+            self._selector.warm()
+
     def unevenness(self, mask: Mask) -> float:
         """Return `Selector.unevenness`; 0 for an index that takes no masks."""
         return self._selector.unevenness(mask) if self._selector else 0.0
@@ -109,6 +113,10 @@ class Candidates:
     @property
     def takes_masks(self) -> bool:
         return self._scan.takes_masks
+
+    def warm(self) -> None:
+        """Look up now what the first search under a mask would wait for."""
+        self._scan.warm()
 
     def is_uneven(self, mask: Mask) -> bool:
         """Tell whether the rows of a mask are in some lists rather than in others, so that more have to be visited."""

@@ -1,6 +1,7 @@
 """The searchable index of a catalogue. The builder measures it, and the service serves it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import faiss
 import numpy as np
@@ -14,7 +15,6 @@ from retrieval.search.filters.postings import members_of
 from retrieval.search.kinds import is_exact
 from retrieval.search.ranking import (
     NOTHING,
-    SIDES,
     SPARE_NEIGHBOURS,
     Neighbours,
     RowGroups,
@@ -78,8 +78,10 @@ class ProductIndex:
         return self.stored_vectors.take(rows)
 
     def warm(self) -> None:
-        """Map every page of the vectors now; on demand, it would make the first searches several times slower."""
+        """Map every page of the vectors now, and look up what masks need: the first searches would take longer."""
         self.stored_vectors.warm()
+        if self._candidates:
+            self._candidates.warm()
 
     def search(
         self, unit_vectors: NDArray[np.float32], k: int, mask: Mask | None = None, pace: Pace | None = None
@@ -116,10 +118,6 @@ class ProductIndex:
     def is_uneven(self, mask: Mask) -> bool:
         """Tell whether the rows of a mask are in some lists of the index rather than in others."""
         return self._candidates is not None and self._candidates.is_uneven(mask)
-
-    def search_side(self, side: str, unit_vectors: NDArray[np.float32], k: int) -> Neighbours:
-        """Return one of the two halves of `search`: "best" or "worst"."""
-        return self.search(unit_vectors, k)[SIDES.index(side)]
 
     def _search(
         self,
@@ -223,3 +221,14 @@ def _scanned_at_once(k: int) -> int:
 def use_threads(count: int) -> None:
     """Limit each later search of the calling thread to this many threads."""
     faiss.omp_set_num_threads(count)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Limit searches of the calling thread to one thread meanwhile."""
+    before = faiss.omp_get_max_threads()
+    use_threads(1)
+    try:
+        yield
+    finally:
+        use_threads(before)

@@ -112,9 +112,9 @@ class PairMaskMaker:
         self._rows = layout.row_of_record[layout.own_vectors]
         self._row_count = int(self._rows.max(initial=-1)) + 1
 
-    def mask_of(self, products: Bitmap) -> PairMask:
+    def mask_of(self, products: Bitmap, parent: PairMask | None = None) -> PairMask:
         in_base = products[: len(self._in_base)] & self._in_base
-        return self._joined(products, self._base.mask_of(in_base))
+        return self._joined(products, self._base.mask_of(in_base, parent.base if parent else None))
 
     def without(self, mask: PairMask, positions: NDArray[np.integer]) -> PairMask:
         of_base = positions[positions < self._base_count]
@@ -176,7 +176,3 @@ class PairIndex:
             keys = np.sort(np.concatenate((keys, added), axis=2), axis=2)[:, :, :k]
             path.join("delta", of_delta)
         return neighbours_of(keys, path)
-
-    def path(self, k: int, mask: PairMask | None = None) -> str:
-        """Return what that of the base does."""
-        return self._base.path(k, (mask or self._standing).base)

@@ -23,6 +23,11 @@ class Selector:
         self._may_choose_lists = index.nlist > 1 and isinstance(faiss.downcast_index(index.quantizer), faiss.IndexFlat)
         self._selections: WeakKeyDictionary[Mask, _Selection] = WeakKeyDictionary()
 
+    def warm(self) -> None:
+        """Look up now the list of each row, which the first mask would wait for."""
+        if self._may_choose_lists:
+            _ = self._list_sizes
+
     def parameters(self, settings: SearchSettings, mask: Mask) -> faiss.SearchParametersIVF:
         """Return FAISS's parameters of one call: `nprobe` lists that hold a row of the mask, and no other rows.
 
@@ -41,13 +46,21 @@ class Selector:
         return selection
 
     def _select(self, mask: Mask) -> "_Selection":
-        lists, list_count, unevenness = None, self._index.nlist, 0.0
-        if self._may_choose_lists:
-            counts = count_by_group(mask.rows, self._list_of_row, self._list_sizes)
-            unevenness, list_count = unevenness_of(counts, self._list_sizes), int(np.count_nonzero(counts))
-            if list_count < self._index.nlist:
-                lists = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(pack(counts > 0)))
-        return _Selection(faiss.IDSelectorBitmap(mask.rows), lists, list_count, unevenness)
+        rows, counts = faiss.IDSelectorBitmap(mask.rows), np.empty(0, np.int32)
+        if not self._may_choose_lists:
+            return _Selection(rows, None, self._index.nlist, 0.0, counts)
+        counts = self._count(mask).astype(np.int32)
+        lists, list_count = None, int(np.count_nonzero(counts))
+        if list_count < self._index.nlist:
+            lists = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(pack(counts > 0)))
+        return _Selection(rows, lists, list_count, unevenness_of(counts, self._list_sizes), counts)
+
+    def _count(self, mask: Mask) -> NDArray[np.integer]:
+        """Return how many rows of each list a mask has: few differ from those of the mask that it was made of."""
+        if mask.parent is None:
+            return count_by_group(mask.rows, self._list_of_row, self._list_sizes)
+        removed = mask.parent.rows & ~mask.rows
+        return self._selection(mask.parent).counts - count_by_group(removed, self._list_of_row, self._list_sizes)
 
     @cached_property
     def _list_of_row(self) -> NDArray[np.unsignedinteger]:
@@ -67,9 +80,16 @@ class _Selection:
     """The rows of one mask, and the lists that hold any of them: None for all."""
 
     def __init__(
-        self, rows: faiss.IDSelector, lists: faiss.SearchParameters | None, list_count: int, unevenness: float
+        self,
+        rows: faiss.IDSelector,
+        lists: faiss.SearchParameters | None,
+        list_count: int,
+        unevenness: float,
+        counts: NDArray[np.int32],
     ):
-        self._rows, self._lists, self._list_count, self.unevenness = rows, lists, list_count, unevenness
+        """`counts` is how many of the rows each list has; there are none where lists are not chosen."""
+        self._rows, self._lists, self._list_count = rows, lists, list_count
+        self.unevenness, self.counts = unevenness, counts
         self.parameters = lru_cache(_MAX_CACHED_PARAMETERS)(self._parameters)
 
     def _parameters(self, nprobe: int) -> faiss.SearchParametersIVF:

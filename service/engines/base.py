@@ -1,6 +1,7 @@
 """The contract every search engine keeps, and that of engines which also look products up."""
 
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -122,6 +123,9 @@ class FieldEngine(Protocol):
         Those with `excluded` ids, and those that the filter `without` lets through, are counted, but not found, and a
         side is no wider than there are others. An id that no product has is ignored.
         """
+
+    def work(self) -> AbstractContextManager[object]:
+        """Return what the calling thread enters to compute for long: it holds a core, as searches within it do."""
 
     def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Return all fields of each product (m,) as the catalogue gave them, its id and name among them."""

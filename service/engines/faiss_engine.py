@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.artifact.build import Build, open_build
+from retrieval.artifact.build import Build
+from retrieval.artifact.store import open_pinned
 from retrieval.search.exact_scan import Pace
 from retrieval.search.filters.language import EVERYTHING
 from retrieval.search.filters.tree import Filter, every
@@ -38,11 +39,10 @@ def open_engine(
 ) -> "FaissEngine":
     """Open a build of an artifacts root, of which the filter `shown` (JSON text) lets products through, or all.
 
-    It is verified unless it was `verified` before, and shares the base of the build to `reuse`, if it is a delta on it.
-    `on_mask` is that of a `FilterIndex`. Raises BadArtifact, or BadSetting where the filter does not fit it, and where
-    one `requires_model` that it has no label of.
+    It is opened as `open_pinned` says; `on_mask` is that of a `FilterIndex`. Raises BadArtifact, or BadSetting where
+    the filter does not fit it, and where one `requires_model` that it has no label of.
     """
-    build = open_build(root, build_id, verified, reuse)
+    build = open_pinned(root, build_id, verified, reuse)
     check_label(build.manifest.embedding_model, requires_model)
     build.index.warm()
     build.filters.on_mask = on_mask or build.filters.on_mask
@@ -80,8 +80,8 @@ class FaissEngine:
     max_matches = sys.maxsize
 
     def __init__(self, build: Build, cores: Cores, shown: Filter = EVERYTHING):
-        self.build, self._cores = build, cores
-        self._index, self._products = build.index, build.products
+        self.build = build
+        self._index, self._products, self.work = build.index, build.products, cores.work
         self.is_exact = build.index.is_exact
         self._projection, self._filters = build.projection, build.filters
         all_are_shown = shown == EVERYTHING and build.base is build  # Of a delta's base, some are no more.
@@ -98,7 +98,7 @@ class FaissEngine:
         self.search_seconds = min(self._time_search() for _ in range(_TIMED_SEARCHES))
 
     def search(self, unit_vectors: NDArray[np.float32], k: int) -> tuple[Neighbours, Neighbours]:
-        with self._cores.one():
+        with self.work():
             use_threads(1)
             return self._index.search(unit_vectors, k, self._shown_mask)
 
@@ -110,12 +110,9 @@ class FaissEngine:
         excluded: Collection[str] = (),
         without: Filter | None = None,
     ) -> tuple[Neighbours, Neighbours, int]:
-        with self._cores.one():
+        with self.work():
             use_threads(1)
-            matching = self._filters.mask(every((self._shown, query)))
-            left = self._filters.but(matching, without) if without else matching
-            best, worst = self._index.search(unit_vectors, k, self._without(left, excluded))
-            return best, worst, matching.matched
+            return self.build.search_matching(unit_vectors, k, every((self._shown, query)), excluded, without)
 
     def search_exactly(
         self,
@@ -126,11 +123,9 @@ class FaissEngine:
         pace: Pace,
     ) -> tuple[Neighbours, Neighbours]:
         use_threads(1)
-        mask = self._shown_mask if query is None else self._filters.mask(every((self._shown, query)))
-        if excluded:
-            mask = self._without(mask or self._filters.mask(EVERYTHING), excluded)
-        found: tuple[Neighbours, Neighbours] = self._index.search(unit_vectors, k, mask, pace)
-        return found
+        matching = every((self._shown, EVERYTHING if query is None else query))
+        best, worst, _ = self.build.search_matching(unit_vectors, k, matching, excluded, pace=pace)
+        return best, worst
 
     def fields_of(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
         return [self._products[position] for position in positions.tolist()]
@@ -161,13 +156,6 @@ class FaissEngine:
     def sampled_points(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         positions = self._projection.positions[self._are_shown(self._projection.positions)]
         return positions, self.project(self.vectors_of(positions))
-
-    def _without(self, mask: Any, excluded: Collection[str]) -> Any:
-        """Return a mask without the products with these ids."""
-        if not excluded:
-            return mask
-        positions = self._products.positions([*excluded])
-        return self._filters.without(mask, positions[positions >= 0])
 
     def _first_shown(self, parts: Iterable[NDArray[np.integer]], limit: int) -> NDArray[np.int64]:
         """Return the first positions that are shown; no more parts are taken than these need."""

@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -77,6 +78,7 @@ class MilvusEngine:
     search_seconds = math.inf
     max_matches = MILVUS_MAX_MATCHES
     report: bytes | None = None
+    work = staticmethod(nullcontext)
 
     def __init__(self, cluster: Cluster, collection: str, shown: str = "", requires_model: bool = False):
         """Raises what `open_engine` does."""

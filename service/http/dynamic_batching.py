@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import partial
 
 from service.engines.base import IndexInfo
@@ -17,6 +18,15 @@ _MATCH_SECONDS = 5e-6  # both sides of one match, found and written
 # An estimate holds for most users, not for those near a crowd of products that tie, whose searches score all rows.
 # Where a batch has computed for longer than its estimates may come to, users are left to threads for a while.
 _MAX_OVERRUN, _CAUTIOUS_SECONDS = 8, 1.0
+
+
+class TakesLong(Enum):
+    """What stands for an answer that has not been looked for, as it would take too long."""
+
+    TAKES_LONG = auto()
+
+
+TAKES_LONG = TakesLong.TAKES_LONG
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +46,15 @@ class DynamicBatcher:
 
     def run_batch(
         self, bodies: Sequence[bytes], max_seconds: float = math.inf, models: Sequence[str | None] = ()
-    ) -> list[BatchedAnswer | None]:
+    ) -> list[BatchedAnswer | TakesLong | None]:
         """Return an answer for each body, or None where the app must look: at anything unusual, valid or not.
 
         `models` are the embedding models that requests name, where one may.
-        None too, at no cost, for a user whose search is estimated to take longer than `max_seconds`, and for all for a
-        second after such an estimate was far too low.
+        TAKES_LONG, at no cost, stands for a user whose search is estimated to take longer than `max_seconds`, and for
+        all for a second after such an estimate was far too low.
         """
         if math.isfinite(max_seconds) and time.monotonic() < self._cautious_until:
-            return [None] * len(bodies)
+            return [TAKES_LONG] * len(bodies)
         began, recommender = time.thread_time(), self._serving.recommender
         try:
             reader = reader_for(recommender.info.dimension, self._limits, recommender.vocabulary)
@@ -52,9 +62,9 @@ class DynamicBatcher:
                 self._of_fitting_models(recommender.info.embedding_model, bodies, models)
             )
             max_depth = (max_seconds - recommender.engine.search_seconds) / _MATCH_SECONDS
-            fits = [user.depth <= max_depth for user in users if user]
-            users = [user if user and user.depth <= max_depth else None for user in users]
-            block = UserBlock([user for user in users if user], vectors if all(fits) else vectors[fits])
+            fits = [user.full_depth <= max_depth for user in users if user]
+            quick = [user for user in users if user and user.full_depth <= max_depth]
+            block = UserBlock(quick, vectors if all(fits) else vectors[fits])
             answers = recommender.recommend_inline(block, partial(encode_answers, recommender.prefixes))
         except Exception:  # noqa: BLE001 (Each request meets it again, and says so in its own answer.)
             return [None] * len(bodies)
@@ -62,8 +72,11 @@ class DynamicBatcher:
             self._cautious_until = time.monotonic() + _CAUTIOUS_SECONDS
         for answer in answers:
             metrics.observe_answers([answer.outcome], recommender)
-        found, info = iter(answers), recommender.info
-        return [BatchedAnswer(info, next(found).json) if user else None for user in users]
+        found, info, fit = iter(answers), recommender.info, iter(fits)
+        return [
+            None if user is None else BatchedAnswer(info, next(found).json) if next(fit) else TAKES_LONG
+            for user in users
+        ]
 
     def _of_fitting_models(
         self, label: str | None, bodies: Sequence[bytes], models: Sequence[str | None]

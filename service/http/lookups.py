@@ -82,7 +82,7 @@ def similar(
         _check_direction(vector, "/negative", "ids and negative cancel out, which has no direction")
     else:
         vector = _mean_vector(engine, ids, "ids")
-    user = User("", k, exclude.union(ids, negative), **options)
+    user = User(name="", k=k, exclude=exclude.union(ids, negative), **options)
     return recommender.recommend_one(user, vector)
 
 

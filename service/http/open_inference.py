@@ -86,7 +86,7 @@ def read_request(
     [tensor] = found["inputs"]
     vectors = read_vectors({**tensor, "data": data} if data else tensor, binary, dimension, limits.max_batch)
     outputs = [(output["name"], output["parameters"].get("binary_data", default)) for output in found["outputs"]]
-    users = UserBlock([User("", **options)] * len(vectors), vectors)
+    users = UserBlock([User(name="", **options)] * len(vectors), vectors)
     return InferenceRequest(users, options["k"], outputs or [(name, default) for name in OUTPUTS], found["id"])
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from retrieval.artifact.store import current_build_id, pin
+from retrieval.artifact.store import current_build_id
 from service.cores import Cores, shared_cores
 from service.engines.faiss_engine import open_engine
 from service.errors import BadBatch
@@ -23,8 +23,7 @@ class Answerer:
     ):
         """Open a build, or the current one, as `open_engine` does. Raises BadArtifact or BadSetting."""
         chosen = build_id or current_build_id(artifacts)
-        with pin(artifacts, chosen):
-            self._recommender = Recommender(open_engine(artifacts, chosen, Cores(shared_cores(), 1), shown, verified))
+        self._recommender = Recommender(open_engine(artifacts, chosen, Cores(shared_cores(), 1), shown, verified))
         self.prefixes = self._recommender.prefixes
         self.dimension, self.limits = self._recommender.info.dimension, limits
         self.embedding_model = self._recommender.info.embedding_model
@@ -51,7 +50,7 @@ def _pieces(block: UserBlock) -> Iterator[UserBlock]:
     """Yield a block in pieces that have a bounded number of matches."""
     start = first_row = row = matches = 0
     for i, item in enumerate(block.items):
-        depth = item.depth * (_MATCHES_PER_SHOWN if item.fields else 1) if isinstance(item, User) else 1
+        depth = item.full_depth * (_MATCHES_PER_SHOWN if item.fields else 1) if isinstance(item, User) else 1
         if i > start and matches + depth > _MAX_MATCHES_PER_PIECE:
             yield UserBlock(block.items[start:i], block.vectors[first_row:row])
             start, first_row, matches = i, row, 0

@@ -113,7 +113,7 @@ def _fast_user(limits: Limits, name: str | None, k: int | None, exclude: list[st
     fits = k is None or (type(k) is int and 1 <= k <= limits.max_k)
     if name is None or not fits or (exclude and None in exclude):
         return None
-    return User(name, k or limits.default_k, frozenset(exclude or ()))  # type: ignore[arg-type]
+    return User(k or limits.default_k, frozenset(exclude or ()), name=name)  # type: ignore[arg-type]
 
 
 def _whole(k: float | None) -> float | None:

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.search.ranking import SIDES, SIGNS, TOLERANCE, Neighbours
+from retrieval.search.reranking.request import Request
 from service.cores import Cores
 from service.engines.base import ExactEngine
-from service.recommender.users import Request
 
 _MAX_MATCHES = 100  # The recall that the builder promises is that of ten and of a hundred.
 _POLL_SECONDS = 0.01

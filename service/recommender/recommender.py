@@ -9,21 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.artifact.products import parse_ids
 from retrieval.search.filters.language import EVERYTHING
 from retrieval.search.ranking import SIDES, SearchPath
 from retrieval.search.reranking.lists import Ranked
+from retrieval.search.reranking.request import Request
+from retrieval.search.reranking.user_lists import Found, UserLists
 from retrieval.vectors import unit_vectors
 from service.engines.base import Catalogue, ExactEngine, FieldEngine, IndexInfo, SearchEngine
 from service.engines.shown_fields import ShownFields
 from service.errors import CannotFilter, CannotLookUp
 from service.recommender.answers import Matches, Recommendation
-from service.recommender.lists import Found, UserLists
 from service.recommender.live_recall import LiveRecall
 from service.recommender.score_ranks import ScoreRanks
 from service.recommender.users import (
     Item,
     Pending,
-    Request,
     Search,
     User,
     UserBlock,
@@ -74,7 +75,9 @@ class Recommender:
 
     def recommend_one(self, user: User, vector: NDArray[np.float64]) -> Recommendation:
         """Return the answer to one user, found on the calling thread."""
-        [(_, answer)] = self._run(Search(user.request(self._engine_excludes), [0], [user], vector[None]), list)
+        [(_, answer)] = self._run(
+            Search(user.request(self._engine_excludes, user.explain), [0], [user], vector[None]), list
+        )
         return answer
 
     def recommend_inline(self, block: UserBlock, convert: Convert = list) -> list[Any]:
@@ -121,11 +124,12 @@ class Recommender:
     def _run(self, search: Search, convert: Convert) -> list[tuple[int, Any]]:
         """Return each user's index among all items, and answer."""
         self.last_progress = time.monotonic()
-        lists = UserLists(search, unit_vectors(search.vectors), self._ask, self.prefixes, self._field_engine)
+        units = unit_vectors(search.vectors)
+        lists = UserLists(search.request, search.users, units, self._ask, self._ids_of, self._field_engine)
         found = lists.find()
         if self._live_recall and self._measured_engine:
-            self._live_recall.offer(self._measured_engine, lists.vectors, search.request, found[:2])
-        answers = [self._answer(lists, found, row) for row in range(len(search.users))]
+            self._live_recall.offer(self._measured_engine, units, search.request, found[:2])
+        answers = [self._answer(user, lists, found, row) for row, user in enumerate(search.users)]
         return [*zip(search.indices, convert(answers), strict=True)]
 
     def _ask(self, vectors: NDArray[np.float32], request: Request) -> Found:
@@ -136,12 +140,12 @@ class Recommender:
         query = request.filter or EVERYTHING
         return self.field_engine.search_matching(vectors, request.depth, query, request.excluded, request.without)
 
-    def _answer(self, lists: UserLists, found: Found, row: int) -> Recommendation:
-        user, matched = lists.search.users[row], found[2]
-        if user.is_reranked:
-            self.last_progress = time.monotonic()
-        best = self._matches(user, lists.list_of(SIDES[0], found[0], row))
-        worst = self._matches(user, lists.list_of(SIDES[1], found[1], row))
+    def _ids_of(self, positions: NDArray[np.int64]) -> list[str]:
+        return parse_ids(self.prefixes(positions))
+
+    def _answer(self, user: User, lists: UserLists, found: Found, row: int) -> Recommendation:
+        best, worst = (self._matches(user, ranked) for ranked in self._make_lists(user, lists, found, row))
+        matched = found[2]
         explain = self._explain(user, matched, lists.paths) if user.explain else None
         return Recommendation(
             user.name,
@@ -151,6 +155,14 @@ class Recommender:
             explain=explain,
             is_restricted=user.is_restricted,
         )
+
+    def _make_lists(self, user: User, lists: UserLists, found: Found, row: int) -> tuple[Ranked, Ranked]:
+        """Return both lists of a user. To rerank takes a core, as a search does."""
+        if not (user.is_reranked and self._field_engine):
+            return lists.lists_of(found, row)
+        with self._field_engine.work():
+            self.last_progress = time.monotonic()
+            return lists.lists_of(found, row)
 
     def _matches(self, user: User, ranked: Ranked) -> Matches:
         fields = ShownFields(self.field_engine, ranked.positions, user.fields) if user.fields else None

@@ -44,7 +44,10 @@ class Limits:
     )
     users_times_k: int = 1_000_000
     max_batch: int = setting(
-        "RECO_MAX_BATCH", 10_000, f"Users in a batch; users x k is at most {users_times_k:,}.", number(1, 1_000_000)
+        "RECO_MAX_BATCH",
+        10_000,
+        f"Users in a batch; users x k is at most {users_times_k:,}; with diversity, k counts ten times and more.",
+        number(1, 1_000_000),
     )
     max_ids: int = 1000
     max_completions: int = 100

@@ -17,7 +17,7 @@ from contextlib import suppress
 from waitress.channel import HTTPChannel
 
 from service.http import metrics
-from service.http.dynamic_batching import DynamicBatcher
+from service.http.dynamic_batching import TAKES_LONG, DynamicBatcher
 from service.http.openapi import HEALTH_ROUTES, URGENT_ROUTES
 from service.http.routes.content_coding import should_compress
 from service.recommender import Serving
@@ -90,9 +90,7 @@ class Admission:
         until = time.monotonic() + seconds
         while self._small:
             channels = [self._small.popleft() for _ in range(min(len(self._small), max_users))]
-            for channel in self._run_batch(channels, _MAX_SLICE_SECONDS):
-                self._slow.append(channel)
-                self._large.submit(self._run_slow)
+            self._run_batch(channels, _MAX_SLICE_SECONDS)
             if time.monotonic() >= until:
                 break
         self._report()
@@ -128,21 +126,23 @@ class Admission:
             self._running -= 1
             self._last_progress = time.monotonic()
 
-    def _run_batch(self, channels: Sequence[HTTPChannel], max_seconds: float) -> list[HTTPChannel]:
-        """Answer users who wait at the same time by one search, and return the channels that it did not answer."""
+    def _run_batch(self, channels: Sequence[HTTPChannel], max_seconds: float) -> None:
+        """Answer users who wait at the same time by one search, and leave to threads whom it did not answer."""
         requests = [channel.requests[0] for channel in channels]
         models = [request.embedding_model for request in requests]
         answers = self._batcher.run_batch([request.body for request in requests], max_seconds, models)
-        unanswered = []
         for channel, request, answer in zip(channels, requests, answers, strict=True):
+            if answer is TAKES_LONG:
+                self._slow.append(channel)
+                self._large.submit(self._run_slow)
+                continue
             request.batched_answer = answer
             if answer is None:
-                unanswered.append(channel)
+                self._large.submit(self._run, channel)
             elif should_compress(len(answer.json), request.accept_encoding):
                 self._pages.submit(self._run, channel)  # The event loop does not compress.
             else:
                 self._run(channel)
-        return unanswered
 
     def _run_slow(self) -> None:
         """Answer some of the single users that the event loop has left to a thread, if another has not done so."""
@@ -151,8 +151,7 @@ class Admission:
             while len(channels) < MAX_BATCHED_USERS:
                 channels.append(self._slow.popleft())
         if channels:
-            for channel in self._run_batch(channels, math.inf):
-                self._run(channel)
+            self._run_batch(channels, math.inf)
 
     def _report(self) -> None:
         in_flight_and_queued = (self._in_flight, self._in_flight - self._running)

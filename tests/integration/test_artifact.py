@@ -5,6 +5,7 @@ import json
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from index_builder.kinds.negation import negate
 from index_builder.pipelines.build import BuildRequest, build
 from retrieval.artifact import store
+from retrieval.artifact.manifest import Manifest
 from retrieval.artifact.store import draft, open_current
 from retrieval.errors import BadCatalogue
 from retrieval.search.files import open_index, read_index, write_index
@@ -226,3 +228,18 @@ def test_builders_at_work_at_once_leave_each_other_alone(root: Path) -> None:
     with ThreadPoolExecutor(4) as builders:
         assert list(builders.map(work, range(4))) == [None] * 4
     assert entries(root) == []
+
+
+def test_a_build_that_is_pruned_before_it_is_pinned_gives_way_to_the_next_one(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(root)
+    pin, newer = store.pin, list[Manifest]()
+
+    def pin_late(of: Path, build_id: str) -> ExitStack:
+        if not newer:
+            newer.append(publish(root, seed=1, keep=1))
+        return pin(of, build_id)
+
+    monkeypatch.setattr(store, "pin", pin_late)
+    assert open_current(root).manifest == newer[0]

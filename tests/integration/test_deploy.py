@@ -254,7 +254,7 @@ def test_changes_are_published_in_the_order_of_their_names_and_bad_ones_are_put_
     write_lines(inbox / "ignored.txt", ["{"])
     assert apply_changes(inbox) == 0
     products = open_current(root).products
-    assert [products.position(identifier) for identifier in ("p1", "p2", "new")] == [1, None, 30]
+    assert products.positions(["p1", "p2", "new"]).tolist() == [1, -1, 30]
     assert products[1]["season"] == 7
     assert sorted(path.name for path in (inbox / "applied").iterdir()) == ["1 first.jsonl", "2.jsonl", "4.jsonl"]
     assert sorted(path.name for path in (inbox / "refused").iterdir()) == ["3.jsonl", "3.jsonl.txt"]

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from retrieval.search.filters.masks import Mask
 from retrieval.search.index import ProductIndex
 from service.http.dynamic_batching import DynamicBatcher
 from service.offline.matcher import BatchMatcher
@@ -63,9 +62,9 @@ def test_a_long_list_of_excluded_products_does_not_deepen_the_search(
 ) -> None:
     depths, search = [], ProductIndex.search
 
-    def note_depth(index: ProductIndex, vectors: np.ndarray, k: int, mask: Mask | None = None) -> Any:
+    def note_depth(index: ProductIndex, vectors: np.ndarray, k: int, *more: Any) -> Any:
         depths.append(k)
-        return search(index, vectors, k, mask)
+        return search(index, vectors, k, *more)
 
     monkeypatch.setattr(ProductIndex, "search", note_depth)
     for count in (0, 5, 64, 65, 80, 90):
@@ -79,9 +78,9 @@ def test_a_long_list_of_excluded_products_does_not_deepen_the_search(
 def test_users_with_equal_filters_and_exclusions_share_a_search(filtered: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes, search = [], ProductIndex.search
 
-    def note_size(index: ProductIndex, vectors: np.ndarray, k: int, mask: Mask | None = None) -> Any:
+    def note_size(index: ProductIndex, vectors: np.ndarray, k: int, *more: Any) -> Any:
         sizes.append(len(vectors))
-        return search(index, vectors, k, mask)
+        return search(index, vectors, k, *more)
 
     monkeypatch.setattr(ProductIndex, "search", note_size)
     long = [f"p{position}" for position in range(70)]

@@ -7,7 +7,7 @@ import pytest
 
 from service.settings import Limits
 from tests.integration.conftest import ApiOver
-from tests.support.api import VECTOR, Api, Fault, array, user_json
+from tests.support.api import NDJSON, VECTOR, Api, Fault, array, user_json
 from tests.support.oracle import Oracle
 from tests.support.sample import SampleProducts
 
@@ -45,6 +45,29 @@ def test_users_times_k_adds_up_each_users_k(api_over: ApiOver) -> None:
     assert api.batch(array(bodies)).body == array([api.infer(body).body for body in bodies])
     detail = "the batch asks for more than 9 matches a side (users x k)"
     api.refuse(array([*bodies, user_json(k=1)]), 413, detail, "/batch")
+
+
+def test_diversity_counts_as_the_work_that_it_takes(api_over: ApiOver) -> None:
+    api = api_over(limits=Limits(users_times_k=90))
+    body = user_json(k=3, diversity=0.3)  # It picks from thirty products.
+    assert api.batch(array([body] * 3)).body == array([api.infer(body).body] * 3)
+    detail = (
+        "the batch asks for more than 90 matches a side (users x k, where k counts ten times and more with diversity)"
+    )
+    api.refuse(array([*[body] * 3, user_json(k=1)]), 413, detail, "/batch")
+    api.refuse(b"\n".join([body] * 4), 413, detail, "/batch", NDJSON)
+
+
+@pytest.mark.parametrize("path", ["/infer", "/similar"])
+def test_one_list_with_diversity_takes_no_more_work_than_a_batch(
+    api_over: ApiOver, sample_products: SampleProducts, path: str
+) -> None:
+    api = api_over(limits=Limits(max_k=10**6))
+    body = {"name": "ann", "vector": VECTOR, "ids": [sample_products.rows[0]["id"]]}
+    assert api.post(path, json.dumps({**body, "k": 10**6}).encode()).status == 200
+    assert api.post(path, json.dumps({**body, "k": 10, "diversity": 0.3}).encode()).status == 200
+    detail = "k = 1000000 with diversity takes more work than 1000000 matches"
+    api.refuse(json.dumps({**body, "k": 10**6, "diversity": 0.3}).encode(), 413, detail, path)
 
 
 def test_bad_users_do_not_count_towards_users_times_k(api_over: ApiOver) -> None:

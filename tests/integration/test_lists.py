@@ -3,11 +3,16 @@
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from retrieval.artifact.build import Build
-from retrieval.search.reranking import lists
-from service.recommender import Recommender
+from retrieval.search.reranking import lists, request
+from retrieval.search.reranking.diversity import pick_diverse
+from retrieval.search.reranking.limits import ValueCounts
+from service.cores import Cores, shared_cores
+from service.engines.faiss_engine import FaissEngine
+from service.recommender import Recommender, User
 from tests.integration.conftest import ApiOver
 from tests.support.api import NDJSON, Api, array
 from tests.support.engines import engine_of
@@ -60,7 +65,7 @@ def kept(products: FilteredProducts, options: dict[str, Any]) -> list[int]:
 def test_lists_are_what_plain_python_picks(
     flat: Api, products: FilteredProducts, oracle: ListOracle, seed: int, spare: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lists, "_SPARE_PER_MATCH", spare)
+    monkeypatch.setattr(request, "_SPARE_PER_MATCH", spare)
     for vector, options in drawn_options(60, seed):
         oracle.check(infer(flat, vector=vector, **options), vector, kept(products, options), options)
 
@@ -68,7 +73,7 @@ def test_lists_are_what_plain_python_picks(
 def test_lists_of_a_compressed_index_keep_to_the_options_and_are_full(
     compressed: Api, products: FilteredProducts, oracle: ListOracle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lists, "_SPARE_PER_MATCH", 0)
+    monkeypatch.setattr(request, "_SPARE_PER_MATCH", 0)
     for vector, options in drawn_options(60, 9):
         oracle.check(infer(compressed, vector=vector, **options), vector, kept(products, options), options, fills=True)
 
@@ -99,7 +104,7 @@ def test_users_get_the_same_bytes_alone_and_in_any_batch(flat: Api) -> None:
 def test_an_explained_list_names_its_searches(
     flat: Api, products: FilteredProducts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lists, "_SPARE_PER_MATCH", 0)
+    monkeypatch.setattr(request, "_SPARE_PER_MATCH", 0)
     rows = len({vector.tobytes() for vector in products.vectors})
     explain = infer(flat, explain=True, max_per={"brand": 1, "tags": 1, "shop.city": 1}, k=12)["explain"]
     assert explain["path"] == "exact, then matching rows"
@@ -112,7 +117,7 @@ def test_an_explained_list_names_its_searches(
 def test_products_that_may_not_be_shown_are_in_no_list(
     api_over: ApiOver, build: Build, products: FilteredProducts, oracle: ListOracle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lists, "_SPARE_PER_MATCH", 0)
+    monkeypatch.setattr(request, "_SPARE_PER_MATCH", 0)
     shown = {"price": {"$exists": True}}
     api = api_over(Recommender(engine_of(build, shown=json.dumps(shown))))
     for vector, options in drawn_options(20, 8):
@@ -188,3 +193,25 @@ def test_an_engine_without_fields_refuses_what_it_cannot_do(
         [item] = api.batch(array([body]), errors=1).json
         assert item["error"]["code"] == "not_implemented"
         assert next(iter(option)) in item["error"]["detail"]
+
+
+def test_a_list_is_made_on_a_core(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    cores, held = Cores(shared_cores(), 1), list[bool]()
+    recommender = Recommender(FaissEngine(build, cores))
+
+    def noting(work: Any) -> Any:
+        def run(*arguments: Any) -> Any:
+            with cores.idle() as is_idle:
+                held.append(not is_idle)
+            return work(*arguments)
+
+        return run
+
+    monkeypatch.setattr(request, "_SPARE_PER_MATCH", 0)
+    monkeypatch.setattr(lists, "pick_diverse", noting(pick_diverse))
+    monkeypatch.setattr(lists, "ValueCounts", noting(ValueCounts))
+    for options in ({"diversity": 0.3}, {"max_per": (("brand", 1),)}, {"max_per": (("tags", 1),), "diversity": 0.3}):
+        recommender.recommend_one(User(40, name="ann", **options), np.array(USER))
+    assert held == [True] * 8
+    with cores.idle() as is_idle:
+        assert is_idle

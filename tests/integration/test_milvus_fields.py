@@ -11,7 +11,7 @@ import pytest
 from retrieval.artifact.store import open_current
 from retrieval.errors import BadArtifact
 from retrieval.search.filters.language import EVERYTHING, parse_filter
-from retrieval.search.reranking import lists
+from retrieval.search.reranking import request
 from retrieval.vectors import unit_vectors
 from service.errors import BadSetting, CannotPublish, EngineUnavailable
 from service.recommender import Recommender
@@ -131,7 +131,7 @@ def test_all_options_are_answered_as_numpy_says(milvus: MilvusServer, tmp_path: 
 def test_limits_by_value_are_filled_up_from_further_down(
     milvus: MilvusServer, tmp_path: Path, api_over: ApiOver, spare: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lists, "_SPARE_PER_MATCH", spare)
+    monkeypatch.setattr(request, "_SPARE_PER_MATCH", spare)
     products = FilteredProducts()
     products.build(tmp_path)
     oracle, api = ListOracle(products.vectors, products.fields), api_over(Recommender(published(milvus, tmp_path)))
@@ -154,7 +154,7 @@ def test_limits_by_value_are_filled_up_however_few_matches_milvus_finds_at_once(
     products = FilteredProducts()
     products.build(tmp_path)
     engine = published(milvus, tmp_path)
-    monkeypatch.setattr(lists, "_SPARE_PER_MATCH", 0)
+    monkeypatch.setattr(request, "_SPARE_PER_MATCH", 0)
     monkeypatch.setattr(milvus_engine, "MILVUS_MAX_MATCHES", 14)
     monkeypatch.setattr(engine, "max_matches", 14)
     oracle, api = ListOracle(products.vectors, products.fields), api_over(Recommender(engine))

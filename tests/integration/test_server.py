@@ -7,6 +7,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+import pytest
+
 from service.http.requests.user_reader import UserReader
 from service.recommender import Recommender
 from service.settings import Settings
@@ -121,6 +124,22 @@ def test_an_answer_has_the_bytes_that_it_has_through_flask() -> None:
         ("X-Index-Version", "fake-build"),
         ("X-Request-Id", "r1"),
     ]
+
+
+def test_a_user_with_further_options_is_parsed_once_on_each_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    parse, parsed = orjson.loads, list[bytes]()
+
+    def noting(text: bytes) -> Any:
+        parsed.append(bytes(text))
+        return parse(text)
+
+    bodies = [json.dumps(user).encode() for user in (ANN, {**ANN, "min_score": 0.1}, {**ANN, "k": 800})]
+    with worker() as served, served.server.connection() as connection:
+        monkeypatch.setattr(orjson, "loads", noting)
+        for body in bodies:
+            connection.sendall(post("/infer", body))
+            assert answer_on(connection).status == 200
+    assert [parsed.count(body) for body in bodies] == [1, 2, 2]
 
 
 def test_nobody_without_a_key_takes_part_in_a_search() -> None:

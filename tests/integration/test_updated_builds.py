@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+import retrieval
 from retrieval.artifact import store
 from retrieval.artifact.build import Build, base_of, open_build
 from retrieval.artifact.store import build_ids, open_current, prune
 from service.__main__ import main
-from service.engines import faiss_engine
 from service.http import metrics
 from service.offline import job
 from service.offline.answers import Answerer
@@ -223,7 +223,7 @@ def test_metrics_say_how_large_the_delta_is(pair: Build, counts: dict[str, int])
     assert (of_pair[("reco_delta_share",)], of_base[("reco_delta_share",)]) == (size / base_size, 0)
 
 
-@pytest.mark.parametrize("opener", ["check", "batch", "matcher"])
+@pytest.mark.parametrize("opener", ["check", "batch", "matcher", "python"])
 def test_a_delta_is_not_pruned_while_it_is_opened_though_newer_ones_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opener: str
 ) -> None:
@@ -241,7 +241,8 @@ def test_a_delta_is_not_pruned_while_it_is_opened_though_newer_ones_come(
     openers: dict[str, tuple[Any, Callable[[], object]]] = {
         "check": (store, lambda: open_current(root)),
         "batch": (job, lambda: run(root, users, tmp_path / "answers.jsonl")),
-        "matcher": (faiss_engine, lambda: Answerer(root, Limits())),
+        "matcher": (store, lambda: Answerer(root, Limits())),
+        "python": (store, lambda: retrieval.open_build(root)),
     }
     module, run_opener = openers[opener]
     monkeypatch.setattr(module, "open_build", open_late)

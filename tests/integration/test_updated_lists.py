@@ -9,7 +9,7 @@ from index_builder.pipelines.build import BuildRequest, build
 from index_builder.pipelines.changes.update import UpdateRequest, update
 from retrieval import open_build
 from retrieval.search.ranking import SIDES
-from retrieval.search.reranking import lists
+from retrieval.search.reranking import request
 from tests.support.catalogues import write_lines
 from tests.support.filtered import DIMENSION, FilteredProducts
 from tests.support.list_oracle import drawn_options
@@ -19,7 +19,7 @@ from tests.support.list_oracle import drawn_options
 def test_lists_of_a_delta_are_those_of_a_whole_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spare: int
 ) -> None:
-    monkeypatch.setattr(lists, "_SPARE_PER_MATCH", spare)  # With none, lists need further searches.
+    monkeypatch.setattr(request, "_SPARE_PER_MATCH", spare)  # With none, lists need further searches.
     products, draw = FilteredProducts(), np.random.default_rng(1)
     products.build(tmp_path, index="Flat")
     rows = {row["id"]: dict(row) for row in products.rows}

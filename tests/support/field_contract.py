@@ -201,11 +201,11 @@ class FieldContract:
         recommender = Recommender(filtered.engine)
         tree = parse_filter(query, filtered.engine.vocabulary)
         excluded = frozenset(f"p{i}" for i in range(0, 60, 7))
-        whole = recommender.recommend_one(User("ann", 60, excluded, tree), filtered.user)
+        whole = recommender.recommend_one(User(60, excluded, tree, name="ann"), filtered.user)
         kept = [i for i in matching(filtered.fields, query) if f"p{i}" not in excluded]
         assert sorted(whole.best.positions.tolist()) == sorted(whole.worst.positions.tolist()) == kept
         least, greatest = float(whole.best.scores[4]), float(whole.worst.scores[6])
-        bounded = recommender.recommend_one(User("ann", 60, excluded, tree, least, greatest), filtered.user)
+        bounded = recommender.recommend_one(User(60, excluded, tree, least, greatest, name="ann"), filtered.user)
         assert bounded.matched == whole.matched == len(matching(filtered.fields, query))
         for side, count in (
             ("best", (whole.best.scores >= least).sum()),

@@ -49,7 +49,7 @@ def _row(engine: SearchEngine, side: Neighbours, i: int) -> list[Match]:
 
 def user_row(name: str, vector: Iterable[float], k: int, exclude: Iterable[str] = ()) -> UserRow:
     """A user and the vector, as readers give them."""
-    return User(name, k, frozenset(exclude)), np.array(vector, np.float64)
+    return User(k, frozenset(exclude), name=name), np.array(vector, np.float64)
 
 
 def answers_to(recommender: Recommender, rows: list[UserRow]) -> list[bytes]:

@@ -54,7 +54,7 @@ class MatchedProducts:
         return np.where(self.in_a[places] == in_a, self.in_b[places], -1)
 
 
-def open_pinned(path: Path, pins: ExitStack) -> OpenBuild:
+def open_at(path: Path, pins: ExitStack) -> OpenBuild:
     """Verify and open a build by its directory, or by an artifacts root whose current build it is.
 
     It is not pruned until `pins` are closed. Raises BadArtifact naming the file at fault.

@@ -15,7 +15,7 @@ from index_builder.pipelines.compare.builds import (
     describe,
     first_products,
     match_products,
-    open_pinned,
+    open_at,
 )
 from index_builder.pipelines.compare.lists import compare_lists
 from index_builder.tuning.users import SYNTHETIC, read_users, synthetic_users
@@ -56,7 +56,7 @@ def compare(request: CompareRequest) -> dict[str, Any]:
     other dimensions or without common products. Another embedding model is a warning in it.
     """
     with ExitStack() as pins:
-        a, b = open_pinned(request.a, pins), open_pinned(request.b, pins)
+        a, b = open_at(request.a, pins), open_at(request.b, pins)
         products = match_products(a, b)
         users, users_facts = _users(request.queries, a, products)
         return {

@@ -20,12 +20,13 @@ from retrieval.search.files import open_index
 from retrieval.search.filters.language import Vocabulary
 from retrieval.search.filters.lists import InvertedLists
 from retrieval.search.index import ProductIndex
-from retrieval.search.pair import PairLayout
-from retrieval.search.ranking import RowGroups
+from retrieval.search.pair import PairIndex, PairLayout
+from retrieval.search.ranking import UNITS, RowGroups
 
 VECTORS = "delta.faiss"
 POSITIONS, DELETED = "delta.positions.npy", "delta.deleted.npy"
 DELTA_FILES = (*TABLE_FILES, ROW_STARTS, ROW_PRODUCTS, POSITIONS, DELETED)
+_CHECKED_PRODUCTS = 32  # of a delta, which have to be found by their own vectors
 
 
 @dataclass(frozen=True)
@@ -69,3 +70,16 @@ def open_delta(directory: Path, manifest: Manifest, base_count: int) -> Delta:
     elif groups.row_count:
         raise BadArtifact(f"{directory}: has no {VECTORS} for {groups.row_count} rows")
     return Delta(table, layout, groups, vocabulary, lists, index)
+
+
+def check_found(delta: Delta, index: PairIndex) -> None:
+    """Raise BadArtifact where products of a delta are not found by their own vectors."""
+    if delta.index is None:
+        return
+    rows = np.unique(np.linspace(0, delta.groups.row_count - 1, _CHECKED_PRODUCTS).round().astype(np.int64))
+    vectors, expected = delta.index.vectors(rows), delta.groups.products[delta.groups.starts[rows]]
+    best, _ = index.search(vectors, 1)
+    own = np.minimum(np.einsum("ij,ij->i", vectors, vectors), 1)  # Half-precision vectors may be longer than 1.
+    is_found = (best.positions[:, 0] == expected) | (best.scores[:, 0] >= own - 1 / UNITS)
+    if not is_found.all():
+        raise BadArtifact(f"{VECTORS}: row {rows[np.argmin(is_found)]} is not found by its own vector")

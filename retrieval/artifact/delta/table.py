@@ -73,10 +73,6 @@ class PairTable:
         of_records = iter(self._records.prefixes(records[changed]))
         return [next(of_base) if record < 0 else next(of_records) for record in records.tolist()]
 
-    def position(self, identifier: str) -> int | None:
-        [position] = self.positions([identifier]).tolist()
-        return None if position < 0 else position
-
     def positions(self, identifiers: Sequence[str]) -> NDArray[np.int64]:
         records, of_base = self._records.positions(identifiers), self._base.positions(identifiers)
         of_base[np.isin(of_base, self._layout.deleted)] = -1

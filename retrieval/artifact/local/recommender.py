@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.artifact.build import Build, open_build
+from retrieval.artifact.build import Build
 from retrieval.artifact.local.arguments import Arguments
 from retrieval.artifact.local.lists import ListMaker
 from retrieval.artifact.products import parse_prefixes
-from retrieval.artifact.store import current_build_id
+from retrieval.artifact.store import open_current, open_pinned
 from retrieval.search.ranking import SIDES
 from retrieval.search.reranking.fields import pick_fields
-from retrieval.search.reranking.limits import ProductValues
-from retrieval.search.reranking.lists import ListOptions, Ranked
-from retrieval.search.reranking.options import read_count, read_field_names, read_ids, read_max_per, read_number
+from retrieval.search.reranking.lists import Ranked
+from retrieval.search.reranking.options import read_count, read_field_names, read_id_set, read_max_per, read_number
+from retrieval.search.reranking.request import ListOptions
 
 _MAX_COUNT = 2**31
 
@@ -72,14 +72,14 @@ class Recommendations:
 
 def open_local(artifacts: Path, build_id: str | None = None) -> "LocalRecommender":
     """Verify and open a build, the current one by default. Raises BadArtifact naming the file at fault."""
-    return LocalRecommender(open_build(artifacts, build_id or current_build_id(artifacts)))
+    return LocalRecommender(open_pinned(artifacts, build_id) if build_id else open_current(artifacts))
 
 
 class LocalRecommender:
     """Recommends the products of an open build, on the calling thread. Safe to use from many threads."""
 
     def __init__(self, build: Build):
-        self.build, self._values = build, ProductValues(build.products.__getitem__)
+        self.build, self._lists = build, ListMaker(build)
 
     def recommend(
         self,
@@ -99,24 +99,22 @@ class LocalRecommender:
         `vectors` are those of all users (n, d), that of one (d,), or a pandas DataFrame with a column `vector` and
         perhaps `name`. Raises BadOption, a ValueError, naming each option and each vector at fault.
         """
-        given = Arguments(self.build.manifest.dimension, self.build.filters.vocabulary)
+        build, given = self.build, Arguments(self.build.manifest.dimension, self.build.filters.vocabulary)
         users, read_vectors = given.users(vectors)
         options = ListOptions(
-            given.read("k", partial(read_count, _MAX_COUNT), k),
-            () if max_per is None else given.read("max_per", given.by_fields(read_max_per), max_per),
-            given.read("diversity", partial(read_number, 0, 1), diversity),
+            k=min(given.read("k", partial(read_count, _MAX_COUNT), k), max(1, build.manifest.products)),
+            exclude=given.read("exclude", read_id_set, exclude),
+            filter=None if filter is None else given.read("filter", build.filters.parse, filter),
+            min_score=None if min_score is None else given.read("min_score", partial(read_number, -1, 1), min_score),
+            max_score=None if max_score is None else given.read("max_score", partial(read_number, -1, 1), max_score),
+            max_per=() if max_per is None else given.read("max_per", given.by_fields(read_max_per), max_per),
+            diversity=given.read("diversity", partial(read_number, 0, 1), diversity),
         )
-        bounds = {
-            side: None if value is None else given.read(name, partial(read_number, -1, 1), value)
-            for side, name, value in (("best", "min_score", min_score), ("worst", "max_score", max_score))
-        }
-        tree = None if filter is None else given.read("filter", self.build.filters.parse, filter)
-        excluded = given.read("exclude", read_ids, exclude)
-        shown = given.read("fields", given.by_fields(read_field_names), fields) if fields is not None else ()
+        shown = () if fields is None else given.read("fields", given.by_fields(read_field_names), fields)
         given.check()
-        maker = ListMaker(self.build, options, bounds, tree, excluded, self._values.of)
-        best, worst = (self._matches(lists, shown) for lists in maker.lists_of(read_vectors))
-        return Recommendations(users, best, worst, maker.matched)
+        matched = build.manifest.products if options.filter is None else build.filters.mask(options.filter).matched
+        best, worst = (self._matches(lists, shown) for lists in self._lists.lists_of(options, read_vectors))
+        return Recommendations(users, best, worst, matched)
 
     def _matches(self, lists: list[Ranked], shown: Sequence[str]) -> Matches:
         shape = len(lists), max((len(each.positions) for each in lists), default=0)

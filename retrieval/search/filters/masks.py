@@ -52,12 +52,14 @@ class ProductMask:
 class Mask(ProductMask):
     """The mask of an index: `rows` is the bitmap of the rows that any of the products has, `row_count` of them.
 
-    `row_ids` (row_count,) are these rows in rising order where they are few, or None.
+    `row_ids` (row_count,) are these rows in rising order where they are few, or None. `parent` is a mask that holds
+    all its rows, if it was made of one.
     """
 
     row_count: int
     rows: Bitmap
     row_ids: NDArray[np.int64] | None
+    parent: "Mask | None" = None
 
     @property
     def size_bytes(self) -> int:
@@ -81,10 +83,9 @@ class MaskMaker:
 
     def __init__(self, groups: RowGroups, row_of_product: NDArray[np.integer]):
         self._groups, self._row_of_product, self._row_sizes = groups, row_of_product, np.diff(groups.starts)
-        self.product_count = groups.product_count
 
-    def mask_of(self, products: Bitmap) -> Mask:
-        """Return the mask that holds the products of a bitmap."""
+    def mask_of(self, products: Bitmap, parent: Mask | None = None) -> Mask:
+        """Return the mask that holds the products of a bitmap, all of which the `parent` holds, if there is one."""
         rows = (
             products
             if self._groups.is_one_to_one
@@ -92,7 +93,7 @@ class MaskMaker:
         )
         row_count = count_of(rows)
         row_ids = members_of(rows) if row_count <= MAX_LISTED_ROWS else None
-        return Mask(count_of(products), products, row_count, rows, row_ids)
+        return Mask(count_of(products), products, row_count, rows, row_ids, parent)
 
     def without(self, mask: Mask, positions: NDArray[np.integer]) -> Mask:
         """Return a mask that does not hold the products at these positions; it takes little time where they are few."""
@@ -108,7 +109,7 @@ class MaskMaker:
         row_ids = mask.row_ids
         if row_ids is not None and row_count < mask.row_count:
             row_ids = row_ids[holds(rows, row_ids)]
-        return Mask(matched, products, row_count, rows, row_ids)
+        return Mask(matched, products, row_count, rows, row_ids, mask)
 
 
 class Lists(Protocol):
@@ -124,8 +125,8 @@ class Lists(Protocol):
 class MaskMakes(Protocol[M]):
     """Makes masks of some kind."""
 
-    def mask_of(self, products: Bitmap) -> M:
-        """Return the mask that holds the products of a bitmap."""
+    def mask_of(self, products: Bitmap, parent: M | None = None) -> M:
+        """Return the mask that holds the products of a bitmap, all of which the `parent` holds, if there is one."""
 
     def without(self, mask: M, positions: NDArray[np.integer]) -> M:
         """Return a mask that does not hold the products at these positions; it takes little time where they are few."""
@@ -162,7 +163,7 @@ class FilterIndex(Generic[M]):
 
     def but(self, mask: M, tree: Filter) -> M:
         """Return a mask without the products that a filter lets through. It is not kept: each user has another one."""
-        return self.maker.mask_of(mask.products & ~self.evaluate(tree))
+        return self.maker.mask_of(mask.products & ~self.evaluate(tree), mask)
 
     def values(self, name: str, shown: Shown, text: str, limit: int) -> FieldValues:
         """Return what `list_values` does of a filterable field, over the products that are shown."""

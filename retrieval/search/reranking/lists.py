@@ -1,7 +1,6 @@
 """Makes the list of a side that is shown of the products that qualify: limits by value, then diversity, then k."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -9,30 +8,10 @@ from numpy.typing import NDArray
 
 from retrieval.search.filters.tree import Filter
 from retrieval.search.reranking.diversity import pick_diverse
-from retrieval.search.reranking.limits import MaxPer, ValueCounts, Values
+from retrieval.search.reranking.limits import ValueCounts, Values
+from retrieval.search.reranking.request import ListOptions
 
-_POOL_PER_MATCH, _MAX_POOL = 10, 2000  # of the products that diversity picks from
-_SPARE_PER_MATCH, _MAX_SPARE = 3, 64  # Most lists are full with so many more products than are wanted.
 _GROWTH = 4
-
-
-@dataclass(frozen=True, slots=True)
-class ListOptions:
-    """What a list is to be: `k` products, few of a value (`max_per`), unlike each other (`diversity`, from 0 to 1)."""
-
-    k: int
-    max_per: MaxPer = ()
-    diversity: float = 0.0
-
-    @property
-    def wanted(self) -> int:
-        """How many products have to be found: k, or as many as diversity picks from."""
-        return max(self.k, min(_POOL_PER_MATCH * self.k, _MAX_POOL)) if self.diversity else self.k
-
-    @property
-    def depth(self) -> int:
-        """How many products to look for at first; with `max_per`, some of them are left out."""
-        return self.wanted + (min(_SPARE_PER_MATCH * self.wanted, _MAX_SPARE) if self.max_per else 0)
 
 
 class Ranked(NamedTuple):

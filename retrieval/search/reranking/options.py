@@ -15,11 +15,17 @@ _MAX_SHOWN_INTEGER = 10**18
 
 
 class BadOption(ValueError):
-    """An option that does not fit, with every fault found, up to twenty of them; paths lead from the option on."""
+    """An option that does not fit, with every fault found, up to twenty of them; paths lead from the option on.
 
-    def __init__(self, faults: list[FilterFault]):
-        super().__init__("; ".join(f"{spoken(fault.path)} {fault.detail}" for fault in faults))
-        self.faults = faults
+    `further` ones are not listed.
+    """
+
+    def __init__(self, faults: list[FilterFault], further: int = 0):
+        self.faults, self.further = faults[:MAX_FAULTS], further + max(0, len(faults) - MAX_FAULTS)
+        sentences = [f"{spoken(fault.path)} {fault.detail}" for fault in self.faults]
+        if self.further:
+            sentences.append(f"{self.further} further fault{'s are' if self.further > 1 else ' is'} not listed")
+        super().__init__("; ".join(sentences))
 
 
 def spoken(path: tuple[str | int, ...]) -> str:
@@ -50,11 +56,15 @@ def read_count(maximum: int, value: Any) -> int:
 def read_ids(value: Any) -> list[str]:
     if type(value) is not list:
         raise wrong_type("a list of product ids", value)
-    others = [i for i, member in enumerate(value) if not isinstance(member, str)][:MAX_FAULTS]
+    others = [i for i, member in enumerate(value) if not isinstance(member, str)]
     if others:
-        details = [(i, f"must be a string, not {json_type(value[i])}") for i in others]
-        raise BadOption([FilterFault("type", detail, (i,)) for i, detail in details])
+        details = [(i, f"must be a string, not {json_type(value[i])}") for i in others[:MAX_FAULTS]]
+        raise BadOption([FilterFault("type", detail, (i,)) for i, detail in details], len(others) - len(details))
     return value
+
+
+def read_id_set(value: Any) -> frozenset[str]:
+    return frozenset(read_ids(value))
 
 
 def read_number(minimum: int, maximum: int, value: Any) -> float:
@@ -75,7 +85,7 @@ def read_max_per(value: Any, vocabulary: Vocabulary) -> MaxPer:
         raise bad(code, f"must have from 1 to {MAX_LIMITS} fields, not {len(value)}")
     faults = [fault for name, limit in value.items() for fault in _limit_faults(vocabulary, name, limit)]
     if faults:
-        raise BadOption(faults[:MAX_FAULTS])
+        raise BadOption(faults)
     return tuple(sorted((name, int(min(limit, _MAX_LIMIT))) for name, limit in value.items()))
 
 
@@ -88,7 +98,7 @@ def read_field_names(value: Any, vocabulary: Vocabulary) -> tuple[str, ...]:
         raise bad(code, f"must have from 1 to {MAX_NAMES} names of fields, not {len(value)}")
     faults = [fault for i, name in enumerate(value) for fault in _name_faults(vocabulary, name, i)]
     if faults:
-        raise BadOption(faults[:MAX_FAULTS])
+        raise BadOption(faults)
     return tuple(dict.fromkeys(value))
 
 

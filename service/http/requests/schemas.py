@@ -19,6 +19,7 @@ from retrieval.search.reranking.options import (
     BadOption,
     read_count,
     read_field_names,
+    read_id_set,
     read_ids,
     read_max_per,
     read_number,
@@ -189,10 +190,6 @@ def _decode_vector(dimension: int, text: str) -> NDArray[np.float64]:
         details = [f.detail if f.element is None else f"element {f.element} {f.detail}" for f in error.faults]
         faults = [Fault(fault.code, detail, "") for fault, detail in zip(error.faults, details, strict=True)]
         raise ValidationError(faults) from error
-
-
-def read_id_set(value: Any) -> frozenset[str]:
-    return frozenset(read_ids(value))
 
 
 def read_by_fields(

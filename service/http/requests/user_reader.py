@@ -48,8 +48,9 @@ class UserReader:
 
     def read_user(self, body: bytes) -> UserRow:
         """Return the one user of a body. Raises BadBody, or BadRequest with every fault."""
-        [user], vectors = self.parse_fast([body])
-        return (user, vectors[0]) if user else self.read(read_json(body))
+        value = read_json(body)
+        [user], vectors = self._parse_fast([value])
+        return (user, vectors[0]) if user else self.read(value)
 
     def parse_fast(self, bodies: Sequence[bytes]) -> tuple[list[User | None], NDArray[np.float64]]:
         """Return the user of each body, None for one that `read_user` must look at, and the vectors of the others."""
@@ -168,7 +169,7 @@ class UserReader:
             return None
         if exclude is not _EMPTY and (type(exclude) is not list or not set(map(type, exclude)) <= {str}):
             return None
-        return User(name, k, frozenset(exclude)), packed
+        return User(k, frozenset(exclude), name=name), packed
 
     def _pack(self, vector: Any) -> bytes | None:
         """Return the doubles of a list of numbers, among which booleans count, or of base64; None for anything else."""

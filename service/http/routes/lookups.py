@@ -4,6 +4,7 @@ from typing import Any
 
 from flask import Response, request
 
+from retrieval.search.reranking.request import ListOptions
 from service.engines.shown_fields import ShownFields
 from service.errors import UnknownProduct
 from service.http import encoding, lookups, metrics
@@ -11,7 +12,7 @@ from service.http.requests.misspelt import find_misspelt
 from service.http.requests.schemas import load, read_digits
 from service.http.requests.text import read_json
 from service.http.routes.base import USERS, Routes, View, respond, respond_json
-from service.http.routes.recommendations import name_ignored
+from service.http.routes.recommendations import check_work, name_ignored
 from service.recommender import Recommender
 
 
@@ -48,6 +49,7 @@ class Lookups(Routes):
         body = read_json(self.read_body())
         query = self._load(recommender, "SimilarRequest", body, "the body")
         request.environ[USERS] = 1
+        check_work(ListOptions(query["k"], diversity=query.get("diversity", 0.0)), self.settings.limits)
         answer = lookups.similar(recommender, **query)
         metrics.observe_answers([answer.outcome._replace(best_score=None)], recommender)  # It is no user's.
         written = encoding.write_similar(recommender.prefixes, query["ids"], answer, self.reserve_answer())

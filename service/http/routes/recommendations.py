@@ -5,6 +5,7 @@ from functools import partial
 
 from flask import Response, request
 
+from retrieval.search.reranking.request import ListOptions
 from service.errors import FailedUser, TooLarge
 from service.http import encoding, metrics
 from service.http.requests.misspelt import MAX_NAMES
@@ -20,6 +21,7 @@ class Recommendations(Routes):
 
     def infer(self, recommender: Recommender) -> Response:
         user, vector = self._reader(recommender).read_user(self.read_body())
+        check_work(user, self.settings.limits)
         found = [recommender.recommend_one(user, vector)]
         [answer] = encoding.encode_answers(recommender.prefixes, found, self.reserve_answer())
         request.environ[USERS] = 1
@@ -54,13 +56,22 @@ class Recommendations(Routes):
 
 
 def limit_matches(blocks: Iterable[UserBlock], limits: Limits) -> Iterator[UserBlock]:
-    """Yield the users of a batch. Raises TooLarge when they come to ask for more matches than are allowed."""
-    matches = 0
+    """Yield the users of a batch. Raises TooLarge when they come to ask for more matches, or work, than is allowed."""
+    matches = work = 0
     for block in blocks:
-        matches += sum(item.k for item in block.items if isinstance(item, User))
-        if matches > limits.users_times_k:
-            raise TooLarge(f"the batch asks for more than {limits.users_times_k} matches a side (users x k)")
+        users = [item for item in block.items if isinstance(item, User)]
+        matches += sum(user.k for user in users)
+        work += sum(user.work for user in users)
+        if work > limits.users_times_k:
+            counted = "users x k" if work == matches else "users x k, where k counts ten times and more with diversity"
+            raise TooLarge(f"the batch asks for more than {limits.users_times_k} matches a side ({counted})")
         yield block
+
+
+def check_work(options: ListOptions, limits: Limits) -> None:
+    """Raise TooLarge where one user's diversity takes more work than all of a batch may."""
+    if options.diversity and options.work > limits.users_times_k:
+        raise TooLarge(f"k = {options.k} with diversity takes more work than {limits.users_times_k} matches")
 
 
 def note_ignored(blocks: Iterable[UserBlock], ignored: dict[str, None]) -> Iterator[UserBlock]:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from client.jetmlett_client import Answer, Client, Fault, Match, NoAnswer, Refused, User, UserError
+from retrieval.search.reranking.request import ListOptions
 
 ANN = User("ann", [1.0, 2.0])
 BODY = {"name": "ann", "best": [{"id": "p", "name": "Pho", "score": 0.5}], "worst": []}
@@ -346,6 +347,16 @@ def test_batches_are_split_to_the_limits(limits: dict[str, Any], k: int | None, 
     assert sizes(server) == expected
     most = limits.get("max_body_bytes", 2**20)
     assert max(len(body) for _, _, body in server.requests) <= most
+
+
+@pytest.mark.parametrize("k", [None, 1, 3, 40, 199, 200, 1000, 5000])
+def test_a_user_with_diversity_counts_as_the_service_counts_one(k: int | None) -> None:
+    work = ListOptions(k or 10, diversity=0.3).work
+    users = [User("ann", [0.1, 0.2], k, diversity=0.3)] * 4
+    for most, expected in ((2 * work, [2, 2]), (2 * work - 1, [1] * 4)):
+        with stub(*results(*expected)) as server, Client(server.url, max_matches=most) as client:
+            assert list(client.batch(users)) == [ANSWER] * 4
+        assert sizes(server) == expected
 
 
 def test_an_empty_batch_asks_nothing() -> None:

@@ -133,3 +133,31 @@ def test_a_core_is_taken_only_while_one_is_idle_by_who_does_not_wait() -> None:
         assert not has_any
     with first.one(), first.one():
         pass
+
+
+def test_work_within_work_goes_on_with_the_core_that_its_thread_holds() -> None:
+    alone = Cores(shared_cores(), 1)
+    for _ in range(2):
+        with alone.work():
+            with alone.work():
+                assert waits(alone)
+            assert waits(alone)
+        with alone.one():
+            pass
+    with pytest.raises(RuntimeError), alone.work(), alone.work():
+        raise RuntimeError
+    with alone.one():
+        assert waits(alone)
+
+
+def test_work_of_another_thread_waits_for_a_core() -> None:
+    alone, done = Cores(shared_cores(), 1), threading.Event()
+
+    def work() -> None:
+        with alone.work():
+            done.set()
+
+    with alone.work():
+        threading.Thread(target=work, daemon=True).start()
+        assert not done.wait(0.2)
+    assert done.wait(SECONDS)

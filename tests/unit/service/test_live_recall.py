@@ -15,10 +15,10 @@ import pytest
 from retrieval.search.exact_scan import Pace
 from retrieval.search.filters.tree import Filter
 from retrieval.search.ranking import Neighbours, SearchPath
+from retrieval.search.reranking.request import Request
 from service.cores import Cores, shared_cores
 from service.recommender import live_recall
 from service.recommender.live_recall import LiveRecall, recall_of
-from service.recommender.users import Request
 
 SECONDS = 20
 USERS = np.eye(4, dtype=np.float32)

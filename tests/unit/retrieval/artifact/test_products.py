@@ -23,7 +23,7 @@ def test_every_product_is_found_by_its_id_and_nothing_else_is(tmp_path: Path, co
     table, requested = table_of(tmp_path, ids), [str(number) for number in range(-1, 3 * count + 1)]
     expected = [ids.index(each) if each in ids else -1 for each in requested]
     assert table.positions(requested).tolist() == expected
-    assert [table.position(each) for each in requested] == [None if each < 0 else each for each in expected]
+    assert [table.positions([each]).tolist() for each in requested] == [[each] for each in expected]
     assert table.positions([]).tolist() == []
 
 

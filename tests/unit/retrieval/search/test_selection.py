@@ -7,9 +7,10 @@ import faiss
 import numpy as np
 import pytest
 
+from retrieval.search import selection
 from retrieval.search.candidates import Candidates, CodeScan
 from retrieval.search.filters.masks import Mask
-from retrieval.search.filters.postings import complement_of
+from retrieval.search.filters.postings import complement_of, count_by_group, count_of
 from retrieval.search.kinds import scanned_index
 from retrieval.search.selection import Selector, unevenness_of
 from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings
@@ -110,6 +111,48 @@ def test_what_is_kept_for_a_mask_ends_with_it(index: faiss.Index) -> None:
     del mask
     gc.collect()
     assert len(selector._selections) == 0
+
+
+@pytest.mark.parametrize("removed", [0, 1, 60, 500, 700])
+def test_a_mask_made_of_another_has_the_lists_and_unevenness_of_its_rows(index: faiss.Index, removed: int) -> None:
+    selector, maker = Selector(scanned_index(index)), maker_of(GROUPS)
+    parent = mask_over(GROUPS, np.flatnonzero(lists_of(index)[GROUPS.row_of(np.arange(COUNT))] < 0.7 * LISTS))
+    positions = np.random.default_rng(6).permutation(parent.positions())[:removed]
+    left = maker.without(parent, positions)
+    for mask in (left, maker.mask_of(left.products, parent), maker.without(left, left.positions()[:5])):
+        alone = maker.mask_of(mask.products)
+        assert selector.unevenness(mask) == selector.unevenness(alone)
+        for nprobe in (1, LISTS):
+            found = [
+                Candidates(index, SideSettings(*[SearchSettings(20, nprobe=nprobe)] * 2)).find(USERS, 10, each).tolist()
+                for each in (mask, alone)
+            ]
+            assert found[0] == found[1]
+
+
+def test_a_mask_made_of_another_is_not_counted_anew(index: faiss.Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+
+    def noting(rows: np.ndarray, group_of: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        counted.append(count_of(rows))
+        return count_by_group(rows, group_of, sizes)
+
+    monkeypatch.setattr(selection, "count_by_group", noting)
+    selector, maker, parent = Selector(scanned_index(index)), maker_of(GROUPS), mask_over(GROUPS, np.arange(900))
+    left = maker.without(parent, np.arange(0, 900, 50))
+    for mask in (parent, left, maker.without(left, np.arange(3)), maker.mask_of(left.products, parent)):
+        selector.unevenness(mask)
+    chooses_lists = scanned_index(index).nlist > 1
+    assert len(counted) == (4 if chooses_lists else 0)
+    assert all(count < 20 for count in counted[1:])
+
+
+def test_a_warm_index_knows_the_list_of_each_row(index: faiss.Index) -> None:
+    candidates = Candidates(index, ONE_LIST)
+    candidates.warm()
+    selector = candidates._scan._selector
+    assert selector
+    assert ("_list_sizes" in vars(selector)) == (scanned_index(index).nlist > 1)
 
 
 @pytest.mark.parametrize("kind", ["HNSW16", "PQ8x4fs", "SQ8"])

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.search.filters.tree import Filter, OneOf, Some
-from retrieval.search.reranking import lists
+from retrieval.search.reranking import request
 from retrieval.search.reranking.diversity import pick_diverse
 from retrieval.search.reranking.limits import ProductValues, ValueCounts, Values
-from retrieval.search.reranking.lists import ListOptions, Ranked, make_list
+from retrieval.search.reranking.lists import Ranked, make_list
+from retrieval.search.reranking.request import ListOptions
 from tests.support.list_oracle import ListOracle
 from tests.support.oracle import unit
 
@@ -70,7 +71,7 @@ def test_a_limited_list_is_what_a_walk_through_all_products_picks(
 ) -> None:
     shelf = Shelf(fields, sign)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lists, "_SPARE_PER_MATCH", spare)
+        patch.setattr(request, "_SPARE_PER_MATCH", spare)
         found = shelf.list_of(k=k, max_per=max_per)
     assert found == ListOracle(np.empty((0, 2)), fields).limited([*range(len(fields))], dict(max_per))[:k]
     assert len(shelf.depths) <= 2 + np.log2(40) / 2
@@ -92,9 +93,11 @@ def test_a_search_that_goes_deeper_leaves_out_what_is_full_and_looks_further_eac
 def test_a_product_that_an_approximate_search_finds_late_stands_where_its_score_puts_it() -> None:
     shelf = Shelf([{"x": "a"}, {"x": "b"}, {"x": "a"}, {"x": "c"}])
     first = Ranked(np.array([0, 2]), shelf.scores[[0, 2]])
-    made = make_list(first, 1, ListOptions(3, (("x", 1),)), shelf, shelf.search)
+    made = make_list(first, 1, ListOptions(3, max_per=(("x", 1),)), shelf, shelf.search)
     assert made.positions.tolist() == [0, 1, 3]
-    late = make_list(Ranked(np.array([3]), shelf.scores[[3]]), 1, ListOptions(2, (("x", 1),)), shelf, shelf.search)
+    late = make_list(
+        Ranked(np.array([3]), shelf.scores[[3]]), 1, ListOptions(2, max_per=(("x", 1),)), shelf, shelf.search
+    )
     assert late.positions.tolist() == [0, 3]
 
 
@@ -137,8 +140,8 @@ def test_the_values_of_a_product_are_read_once() -> None:
         (ListOptions(10, diversity=0.1), 100, 100),
         (ListOptions(300, diversity=0.1), 2000, 2000),
         (ListOptions(2500, diversity=0.1), 2500, 2500),
-        (ListOptions(10, (("x", 1),)), 10, 40),
-        (ListOptions(1000, (("x", 1),)), 1000, 1064),
+        (ListOptions(10, max_per=(("x", 1),)), 10, 40),
+        (ListOptions(1000, max_per=(("x", 1),)), 1000, 1064),
     ],
     ids=str,
 )
@@ -146,6 +149,14 @@ def test_as_many_products_are_looked_for_as_a_list_is_likely_to_take(
     options: ListOptions, wanted: int, depth: int
 ) -> None:
     assert (options.wanted, options.depth) == (wanted, depth)
+
+
+@pytest.mark.parametrize(
+    ("k", "diversity", "work"),
+    [(10, 0.0, 10), (1000, 0.0, 1000), (1, 0.1, 10), (10, 0.1, 100), (100, 0.1, 2000), (1000, 0.1, 40_000)],
+)
+def test_diversity_counts_as_the_matches_that_take_its_time(k: int, diversity: float, work: int) -> None:
+    assert ListOptions(k, max_per=(("x", 1),), diversity=diversity).work == work
 
 
 @given(st.integers(0, 2**32), st.integers(1, 50), st.integers(1, 60), st.sampled_from([0.05, 0.3, 0.9, 1.0]))

@@ -93,7 +93,7 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         write_sample_users(directory, request.queries)
     (directory / VECTORS).unlink()
     return Manifest(
-        source=_source_of(request.products),
+        source=source_of(request.products),
         products=len(catalogue),
         distinct_vectors=vectors.rows,
         dimension=vectors.dimension,
@@ -142,7 +142,7 @@ def write_index_files(directory: Path, catalogue: Catalogue, tuner: Tuner, tuned
     return IndexFiles(tuned, recall, report.quality, golden_queries)
 
 
-def _source_of(path: Path) -> Source:
+def source_of(path: Path) -> Source:
     """Return the name of a file and its hash; of a directory, the hash of those of its parts."""
     hashes = [file_facts(part).sha256 for part in (part_files(path) if path.is_dir() else [path])]
     return Source(readable(path.name), hashes[0] if path.is_file() else sha256("".join(hashes).encode()).hexdigest())

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from index_builder.pipelines.build import BuildRequest, build
-from index_builder.pipelines.changes.update import FileCounts, UpdateRequest, update
+from index_builder.pipelines.changes.update import FileCounts
 from retrieval.artifact import golden
 from retrieval.artifact.manifest import DeltaFacts, GoldenQuery, read_checksum
 from retrieval.artifact.store import open_current
@@ -154,40 +154,6 @@ def test_golden_queries_are_what_the_pair_answers(tmp_path: Path) -> None:
                 standing = getattr(recorded[tuple(query.vector)], side).keys() - gone
                 assert len(found) >= len(standing) > 0
                 assert [*found.items()] == [*known.items()][: len(found)]
-
-
-def test_a_file_of_columns_changes_what_one_of_lines_does(tmp_path: Path, small: ChangedProducts) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    vector = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
-    columns = {
-        "id": ["p1", "p2", "p3", "new"],
-        "name": ["other", None, None, "new"],
-        "vector": [vector, None, None, vector],
-        "price": [None, None, None, 7],
-        "delete": [None, True, False, False],
-        "set": [None, None, '{"price": null, "name": "set"}', None],
-    }
-    parquet.write_table(pyarrow.table(columns), tmp_path / "columns")
-    update(UpdateRequest(update=tmp_path / "columns", out=tmp_path / "artifacts"))
-    small.apply(
-        [
-            {"id": "p1", "name": "other", "vector": vector},
-            {"id": "p2", "delete": True},
-            {"id": "p3", "set": {"price": None, "name": "set"}},
-            {"id": "new", "name": "new", "vector": vector, "price": 7},
-        ]
-    )
-    whole = build_whole(tmp_path, small.products)
-    assert answers(open_current(tmp_path / "artifacts"), 30) == answers(whole, 30)
-
-
-def test_columns_without_vectors_delete_products(tmp_path: Path, small: ChangedProducts) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    parquet.write_table(pyarrow.table({"id": ["p1", "p2"], "delete": [True, True]}), tmp_path / "columns")
-    updated = update(UpdateRequest(update=tmp_path / "columns", out=tmp_path / "artifacts"))
-    assert updated.counts == FileCounts(0, 0, 0, 2)
 
 
 def start_update(changes: Path, root: Path) -> "subprocess.Popen[bytes]":

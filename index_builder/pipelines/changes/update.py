@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from index_builder.catalogue import list_faults
+from index_builder.pipelines.build import source_of
 from index_builder.pipelines.changes.advice import Finding, advise
 from index_builder.pipelines.changes.answers import golden_answers
 from index_builder.pipelines.changes.combining.facts import pair_facts
@@ -18,9 +19,8 @@ from index_builder.pipelines.changes.records import RecordFields, write_changed,
 from index_builder.pipelines.changes.rules import FieldRules
 from retrieval.artifact import golden, store
 from retrieval.artifact.build import open_build, open_pair
-from retrieval.artifact.manifest import DeltaFacts, GoldenQuery, Manifest, Source, file_facts
+from retrieval.artifact.manifest import DeltaFacts, GoldenQuery, Manifest, file_facts
 from retrieval.errors import BadCatalogue
-from retrieval.records.console import readable
 from retrieval.search.filters.facts import FieldFacts
 
 _CHANGED = "changed"  # A scratch directory, which is not published, for the table of what the file brings.
@@ -116,7 +116,7 @@ def _fill(directory: Path, request: UpdateRequest, current: CurrentProducts) -> 
         base,
         build_id="",
         created="",
-        source=Source(readable(path.name), file_facts(path).sha256),
+        source=source_of(path),
         products=base.products + added - deleted,
         distinct_vectors=base.distinct_vectors + vectors.groups.row_count,
         filterable=_facts(current, plan, fields),

@@ -100,6 +100,7 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         dropped_rows=catalogue.dropped_rows,
         embedding_model=request.embedding_model,
         filterable=catalogue.fields.filterable,
+        chosen_fields=None if request.filterable is None else [*request.filterable],
         index=IndexFacts(tuned.factory, request.storage, request.worst, tuned.settings, tuned.filtered, tuned.uneven),
         recall=files.recall,
         quality=files.quality,

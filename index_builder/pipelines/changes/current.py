@@ -65,9 +65,15 @@ class CurrentProducts:
         return {each.name: each.type for each in facts if each.values or each.name in self.base_lists.postings}
 
     @property
-    def takes_new_fields(self) -> bool:
-        """Whether fields that come new can be filtered by: not where the base was built with some chosen ones alone."""
-        return names_of(self.vocabulary) <= {*self.vocabulary.filterable, *self.vocabulary.reasons}
+    def chosen_fields(self) -> Collection[str] | None:
+        """The fields that alone are to be filterable, or None where all that can be are.
+
+        A base from before they were recorded left out others, and said no reason.
+        """
+        known = self.vocabulary
+        if self.base.chosen_fields is None and names_of(known) - {*known.filterable, *known.reasons}:
+            return known.filterable
+        return self.base.chosen_fields
 
 
 def names_of(vocabulary: Vocabulary) -> set[str]:

@@ -148,7 +148,7 @@ def _counts(file: ChangeFile, plan: Plan) -> FileCounts:
 def _write_fields(directory: Path, file: ChangeFile, plan: Plan, current: CurrentProducts) -> RecordFields:
     """Write the table and the lists of a delta's records. Raises BadCatalogue naming each line at fault."""
     rules = FieldRules(
-        current.types, current.vocabulary.reasons, current.postings, current.path_of, current.takes_new_fields
+        current.types, current.vocabulary.reasons, current.postings, current.path_of, current.chosen_fields
     )
     scratch = directory / _CHANGED
     scratch.mkdir()

@@ -1,7 +1,7 @@
 """The manifest of a build: what it was built from, how it is searched, what that finds, and which files it has."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,7 +113,7 @@ class DeltaFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All facts about a build. Publishing fills in `build_id`, `created` and `files`.
+    """All facts about a build. Publishing fills in `build_id`, `created`, `files` and their `checksum`.
 
     `chosen_fields` are those that alone are to be filterable, None where all that can be are.
     Where there is a `delta`, they are of the base and the delta together, but for `files`, which are the delta's alone;
@@ -138,6 +138,12 @@ class Manifest:
     golden_queries: list[GoldenQuery]
     delta: DeltaFacts | None = None
     files: dict[str, FileFacts] = field(default_factory=dict)
+    checksum: str = ""
+
+    @property
+    def base_id(self) -> str | None:
+        """The id of the build that this is a delta on, if it is one."""
+        return self.delta.base if self.delta else None
 
     @property
     def size_bytes(self) -> int:
@@ -145,16 +151,12 @@ class Manifest:
         return sum(file.bytes for file in self.files.values())
 
 
-def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write a manifest with its format and checksum into the directory of its build."""
+def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
+    """Write a manifest with its format and checksum into the directory of its build, and return it with that."""
     facts = {"format": FORMAT, **_SCHEMA.dump(manifest)}
     facts["checksum"] = _checksum(facts)
     (directory / MANIFEST).write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
-
-
-def read_checksum(directory: Path) -> str:
-    """Return the checksum in the manifest of a build. Raises BadArtifact where it is not that of the manifest."""
-    return str(_read_facts(directory / MANIFEST)["checksum"])
+    return replace(manifest, checksum=facts["checksum"])
 
 
 def read_manifest(directory: Path) -> Manifest:

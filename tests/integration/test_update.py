@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from index_builder.pipelines.build import BuildRequest, build
 from index_builder.pipelines.changes.update import FileCounts
 from retrieval.artifact import golden
-from retrieval.artifact.manifest import DeltaFacts, GoldenQuery, read_checksum
+from retrieval.artifact.manifest import DeltaFacts, GoldenQuery
 from retrieval.artifact.store import open_current
 from retrieval.search.filters.facts import FieldFacts
 from retrieval.search.ranking import SIDES
@@ -75,15 +75,15 @@ def test_an_update_counts_what_its_file_changed_and_what_has_changed_since_the_b
         {"id": "p2", "name": "other", "vector": vector},
         {"id": "p3", "name": "again", "vector": vector},
     ]
-    base = open_current(tmp_path / "artifacts").id
+    base = open_current(tmp_path / "artifacts").manifest
     updated = change(tmp_path, first)
     assert updated.counts == FileCounts(1, 1, 1, 1)
     # Products of the base had the prices 1, 2 and 3 alone, and one has 1 again.
     assert updated.manifest.filterable == [FieldFacts("price", "number", 18, 18 / 20)]
     updated = change(tmp_path, second)
     assert updated.counts == FileCounts(1, 1, 1, 1)
-    checksum = read_checksum(tmp_path / "artifacts" / base)
-    assert updated.manifest.delta == DeltaFacts(base, checksum, added=2, replaced=1, changed=0, deleted=2)
+    expected = DeltaFacts(base.build_id, base.checksum, added=2, replaced=1, changed=0, deleted=2)
+    assert updated.manifest.delta == expected
     assert updated.manifest.distinct_vectors == 20 + 1
 
 

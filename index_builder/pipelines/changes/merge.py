@@ -20,7 +20,7 @@ from index_builder.tuning.trials import TunedIndex
 from index_builder.tuning.tuner import Tuner
 from index_builder.tuning.users import user_pool
 from retrieval.artifact import sample_users, store
-from retrieval.artifact.build import BEST, base_of
+from retrieval.artifact.build import BEST
 from retrieval.artifact.fields.writer import FieldReport
 from retrieval.artifact.manifest import Manifest
 from retrieval.artifact.products import ROW_FILES, open_rows, write_rows
@@ -56,20 +56,20 @@ def merge(request: MergeRequest) -> Merged | None:
     Updates and other merges wait meanwhile. Where the index misses the recall that its build promises, a new one is
     trained and tuned. Raises a RetrievalError, and leaves the build in use alone, where anything is wrong.
     """
-    with store.updating(request.out) as build_id:
-        if base_of(request.out, build_id) is None:
+    with store.updating(request.out) as pair:
+        if pair.delta is None:
             return None
         with store.draft(request.out) as directory:
-            merged = _fill(directory, request, build_id)
-            manifest = store.publish(request.out, directory, merged.manifest, instead_of=build_id)
+            merged = _fill(directory, request, pair)
+            manifest = store.publish(request.out, directory, merged.manifest, instead_of=pair.build_id)
             with suppress(OSError):  # The build is published, even where older ones cannot be found or removed.
                 store.prune(request.out, request.keep)
             return replace(merged, manifest=manifest)
 
 
-def _fill(directory: Path, request: MergeRequest, build_id: str) -> Merged:
+def _fill(directory: Path, request: MergeRequest, pair: Manifest) -> Merged:
     """Write all files of a build into a directory, and return the facts for its manifest."""
-    current = open_current_products(request.out, build_id, also_read=(*ROW_FILES, BEST))
+    current = open_current_products(request.out, pair, also_read=(*ROW_FILES, BEST))
     base, base_directory = current.base, request.out / current.base.build_id
     standing = _standing(current)
     fields = _write_products(directory, current, standing)

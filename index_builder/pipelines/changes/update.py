@@ -71,10 +71,10 @@ def update(request: UpdateRequest) -> Updated:
     Other updates and merges wait meanwhile. Raises a RetrievalError, and leaves the build in use alone, where anything
     is wrong with a line, with the base, or with the size that the delta would have.
     """
-    with store.updating(request.out) as build_id, store.draft(request.out) as directory:
-        current = open_current_products(request.out, build_id)
+    with store.updating(request.out) as in_use, store.draft(request.out) as directory:
+        current = open_current_products(request.out, in_use)
         drafted = _fill(directory, request, current)
-        manifest = store.publish(request.out, directory, drafted.manifest, instead_of=build_id)
+        manifest = store.publish(request.out, directory, drafted.manifest, instead_of=in_use.build_id)
         with suppress(OSError):  # The delta is published, even where older builds cannot be found or removed.
             store.prune(request.out, request.keep)
         return replace(drafted, manifest=manifest)
@@ -83,7 +83,7 @@ def update(request: UpdateRequest) -> Updated:
 def advise_on(root: Path, updated: Updated) -> list[Finding]:
     """Return whether it is time to merge a delta that has been published. Raises BadArtifact where it is gone."""
     build_id = updated.manifest.build_id
-    with store.pin(root, build_id):
+    with store.pin(root, build_id, updated.manifest):
         findings = advise(open_build(root, build_id, verified=True), updated.delta)
     size = updated.manifest.size_bytes
     text = f"the delta has {size / 1e3:,.1f} kB of the {updated.max_bytes / 1e3:,.1f} kB that it may have"
@@ -111,7 +111,7 @@ def _fill(directory: Path, request: UpdateRequest, current: CurrentProducts) -> 
     replaced = plan.positions[vectors.groups.products]
     replaced = replaced[replaced < base.products]
     changed = len(plan.positions) - added - len(replaced)
-    delta = DeltaFacts(base.build_id, current.base_checksum, added, len(replaced), changed, deleted)
+    delta = DeltaFacts(base.build_id, base.checksum, added, len(replaced), changed, deleted)
     manifest = replace(
         base,
         build_id="",

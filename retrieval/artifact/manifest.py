@@ -117,7 +117,8 @@ class Manifest:
 
     `chosen_fields` are those that alone are to be filterable, None where all that can be are.
     Where there is a `delta`, they are of the base and the delta together, but for `files`, which are the delta's alone;
-    recall, quality, settings and map are those of the base.
+    recall, quality, settings and map are those of the base, and `distinct_vectors` counts what both store, vectors that
+    no product has any more and those that are in both included.
     """
 
     build_id: str = ""

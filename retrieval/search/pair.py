@@ -142,7 +142,7 @@ class PairIndex:
 
         `standing` is the mask of all products.
         """
-        self._base, self._delta, self._standing = base, delta, standing
+        self._base, self.delta, self._standing = base, delta, standing
         self.dimension = base.dimension
 
     @property
@@ -155,14 +155,14 @@ class PairIndex:
         of_base, first = rows < self._base.groups.row_count, self._base.groups.row_count
         vectors = np.empty((len(rows), self.dimension), np.float32)
         vectors[of_base] = self._base.vectors(rows[of_base])
-        if self._delta:
-            vectors[~of_base] = self._delta.vectors(rows[~of_base] - first)
+        if self.delta:
+            vectors[~of_base] = self.delta.vectors(rows[~of_base] - first)
         return vectors
 
     def warm(self) -> None:
         self._base.warm()
-        if self._delta:
-            self._delta.warm()
+        if self.delta:
+            self.delta.warm()
 
     def search(
         self, unit_vectors: NDArray[np.float32], k: int, mask: PairMask | None = None, pace: Pace | None = None
@@ -171,8 +171,8 @@ class PairIndex:
         mask = mask or self._standing
         path, of_delta = SearchPath("nothing matches"), SearchPath("")
         keys = self._base.keys(unit_vectors, k, mask.base, path, pace)
-        if self._delta and mask.delta.matched:
-            added = self._delta.keys(unit_vectors, k, mask.delta, of_delta, pace)
+        if self.delta and mask.delta.matched:
+            added = self.delta.keys(unit_vectors, k, mask.delta, of_delta, pace)
             keys = np.sort(np.concatenate((keys, added), axis=2), axis=2)[:, :, :k]
             path.join("delta", of_delta)
         return neighbours_of(keys, path)

@@ -37,7 +37,6 @@ class MergeRequest:
     """Which current build to merge, and the users to measure its recall with. Of old builds, `keep` stay."""
 
     out: Path
-    merge: bool = True
     queries: Path | None = None
     keep: int = 5
 

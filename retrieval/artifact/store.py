@@ -99,16 +99,18 @@ def open_current(root: Path) -> Build:
 def roll_back(root: Path, to: str | None = None) -> str:
     """Verify a build, make it the current one, and return its id: the one that was current before, or the one named.
 
-    What was current after a build that is gone back to is withdrawn; one that was not is current from now on. Raises
-    BadArtifact.
+    What was current after a build that is gone back to is withdrawn; one that was not is current from now on. A build
+    that is named need not follow a current one, which may be missing. Raises BadArtifact.
     """
-    current = current_build_id(root)
+    current = named_build_id(root) if to is None else _text_of(root / CURRENT).strip()
     with locked(root):
-        older = _history(root)[:-1]
+        present = build_ids(root)
+        history = [build_id for build_id in _history(root) if build_id in present]
+        older = [build_id for build_id in history if build_id != current]
         if to is not None:
-            if to not in build_ids(root) or to == current:
-                raise BadArtifact(f"{root}: {to} is {'the current build' if to == current else 'no build there'}")
-            older = [*older[: older.index(to)], to] if to in older else [*older, current, to]
+            if to not in present or to == current:
+                raise BadArtifact(f"{root}: {to} is {'the current build' if to in present else 'no build there'}")
+            older = [*(older[: older.index(to)] if to in older else history), to]
         if not older:
             raise BadArtifact(f"{root}: has no build older than the current one, {current}")
         with pin(root, older[-1]):

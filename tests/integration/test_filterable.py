@@ -1,5 +1,6 @@
 """What the builder says of the fields to filter by: manifest, report, summary, and its option."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from retrieval.artifact.fields.lists import FIELD_FILES
 from retrieval.artifact.store import open_current
 from retrieval.errors import BadArtifact
 from retrieval.search.filters.facts import FieldFacts
+from tests.structure.source import ROOT
 from tests.support.catalogues import products_of, write_lines
 from tests.support.changes import change
 from tests.support.filters import faults_of
@@ -42,6 +44,14 @@ def test_the_fields_stand_in_manifest_report_and_summary(tmp_path: Path, capsys:
         "not_filterable": {"mixed": "mixes number and keyword, first in product 'p7'"},
         "further": 0,
     }
+
+
+def test_the_readme_shows_all_lines_of_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, fields=FIELDS)
+    printed = capsys.readouterr().out.splitlines()
+    block = re.search(r"\$ make build-index PRODUCTS=.*\n((?:.+\n)+?)```", (ROOT / "README.md").read_text())
+    assert block is not None
+    assert [line[:12] for line in block[1].splitlines()] == [line[:12] for line in printed]
 
 
 def test_a_catalogue_without_further_fields_pays_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,6 @@ from retrieval.records.console import readable
 from retrieval.records.rows import part_files
 from retrieval.search.files import open_index, read_index, write_index
 from retrieval.search.kinds import FAISS_VERSION, candidate_index
-from retrieval.search.ranking import SIDES
 
 _GOLDEN_QUERIES, _GOLDEN_SEED = 8, 2
 _SCRATCH = "scratch.faiss"
@@ -172,14 +171,10 @@ def _check_label(label: str | None) -> None:
 def _check_recall(tuned: TunedIndex, request: BuildRequest) -> None:
     if tuned.meets_target or request.allow_low_recall:
         return
-    found = ", ".join(
-        f"{side} {each.mean:.4f} (at least {each.lower_bound:.4f}) of {each.k}"
-        for side in SIDES
-        for each in tuned.recall[side]
-    )
     # Nothing but its precision makes an exact scan miss.
     instead = "leave out --storage fp16" if tuned.factory == FLAT else "choose another index"
     raise LowRecall(
-        f"--index {request.index} misses the recall of {request.recall} asked for: {found} with 95 % confidence,"
-        f" measured on {tuned.users_from}; {instead}, lower --recall, or publish it anyway with --allow-low-recall"
+        f"--index {request.index} misses the recall of {request.recall} asked for: {tuned.recall_text} with"
+        f" 95 % confidence, measured on {tuned.users_from}; {instead}, lower --recall, or publish it anyway with"
+        " --allow-low-recall"
     )

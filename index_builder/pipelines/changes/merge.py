@@ -29,7 +29,7 @@ from retrieval.records.vector_file import VectorFile
 from retrieval.search.files import open_index, read_index
 from retrieval.search.index import ProductIndex
 from retrieval.search.kinds import FAISS_VERSION
-from retrieval.search.ranking import SIDES, RowGroups
+from retrieval.search.ranking import RowGroups
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _fill(directory: Path, request: MergeRequest, pair: Manifest) -> Merged:
     """Write all files of a build into a directory, and return the facts for its manifest."""
     current = open_current_products(request.out, pair, also_read=(*ROW_FILES, BEST))
     base, base_directory = current.base, request.out / current.base.build_id
-    standing = _standing(current)
+    standing = current.table.standing()
     fields = _write_products(directory, current, standing)
     vectors, groups = _write_vectors(directory, current, base_directory, standing)
     with closing(vectors):
@@ -100,11 +100,6 @@ def _fill(directory: Path, request: MergeRequest, pair: Manifest) -> Merged:
         files={},
     )
     return Merged(manifest, reason)
-
-
-def _standing(current: CurrentProducts) -> NDArray[np.int64]:
-    """Return the position of each product in the pair, in catalogue order."""
-    return np.setdiff1d(np.arange(current.layout.count), current.layout.deleted, assume_unique=True)
 
 
 def _write_products(directory: Path, current: CurrentProducts, standing: NDArray[np.int64]) -> FieldReport:
@@ -151,9 +146,5 @@ def _tuned(tuner: Tuner, base: Manifest, path: Path, vectors: VectorFile) -> tup
     tuned = tuner.measured(refill(read_index(path), vectors, tuner.store), base.index)
     if tuned.meets_target or not base.recall.kept:
         return tuned, ""
-    found = ", ".join(
-        f"{side} {each.mean:.4f} (at least {each.lower_bound:.4f}) of {each.k}"
-        for side in SIDES
-        for each in tuned.recall[side]
-    )
-    return tuner.choose("auto"), f"with the base's codes and settings it misses the recall of {tuner.target}: {found}"
+    missed = f"with the base's codes and settings it misses the recall of {tuner.target}: {tuned.recall_text}"
+    return tuner.choose("auto"), missed

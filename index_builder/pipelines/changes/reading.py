@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from index_builder.catalogue import BadRow, parse_product
+from index_builder.catalogue import BadRow, parse_identifier, parse_product
 from retrieval.records import lenient_json
 from retrieval.records.lenient_json import BadJson
 from retrieval.records.rows import ColumnRow, read_rows
@@ -103,7 +103,9 @@ def _parse_edit(row: dict[str, Any]) -> Delete | SetFields:
     kind = _DELETE if _DELETE in row else _SET
     if further := [name for name in row if name not in ("id", kind)]:
         raise BadRow(f"{kind} takes an id and nothing else, not {', '.join(map(repr, further))}")
-    identifier = _identifier(row)
+    identifier = parse_identifier(row.get("id"))
+    if identifier is None:
+        raise BadRow("missing id")
     if kind == _DELETE:
         if row[kind] is not True:
             raise BadRow("delete must be true")
@@ -119,14 +121,3 @@ def _parse_edit(row: dict[str, Any]) -> Delete | SetFields:
     if "name" in members and not isinstance(members["name"], str):
         raise BadRow(f"name must be a string, not {json_type(members['name'])}")
     return SetFields(identifier, members)
-
-
-def _identifier(row: dict[str, Any]) -> str:
-    identifier = row.get("id")
-    if type(identifier) is int:
-        identifier = str(identifier)
-    if identifier is None or identifier == "":
-        raise BadRow("missing id")
-    if not isinstance(identifier, str):
-        raise BadRow(f"id must be a string or an integer, not {json_type(identifier)}")
-    return identifier

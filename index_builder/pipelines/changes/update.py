@@ -22,6 +22,7 @@ from retrieval.artifact.build import open_build, open_pair
 from retrieval.artifact.manifest import DeltaFacts, GoldenQuery, Manifest, file_facts
 from retrieval.errors import BadCatalogue
 from retrieval.search.filters.facts import FieldFacts
+from retrieval.search.pair import left_in_base
 
 _CHANGED = "changed"  # A scratch directory, which is not published, for the table of what the file brings.
 _SHARE_OF_BASE = 5  # A delta takes at most this part of the bytes of its base,
@@ -174,9 +175,7 @@ def _check_size(directory: Path, base: Manifest, root: Path) -> int:
 
 def _facts(current: CurrentProducts, plan: Plan, fields: RecordFields) -> list[FieldFacts]:
     """Return the facts of all fields that can be filtered by, of the base's products that stand and the records."""
-    stand = np.ones(current.base.products, np.bool_)
-    stand[plan.positions[plan.positions < len(stand)]] = False
-    stand[plan.deleted] = False
+    stand = left_in_base(current.base.products, plan.positions, plan.deleted)
     lists, count = current.base_lists.postings, len(plan.positions)
     return [
         pair_facts(name, field_type, lists.get(name), stand, fields.columns.get(name), count)

@@ -1,10 +1,11 @@
 #!/bin/sh
 # Publishes files of changes as they arrive, in the order of their names: apply-changes.sh CHANGES ARTIFACTS
 #
-# A file comes whole into CHANGES, by a rename, as *.jsonl, *.jsonl.gz or *.parquet. It goes to applied/ once it is
-# published, or, where it is at fault, to refused/ with the reason beside it; the products then stay as they were. Where
-# anything else is at fault, this ends with status 1, and goes on with the same file when it is started again. What an
-# update says to merge is merged. ONCE=1 looks for files once, as a cron job does.
+# A file comes whole into CHANGES, by a rename, as *.jsonl, *.jsonl.gz, *.csv, *.tsv or *.parquet. It goes to applied/
+# once it is published, or, where it is at fault, to refused/ with the reason beside it; the products then stay as they
+# were. Where anything else is at fault, this ends with status 1, and goes on with the same file when it is started
+# again. What an update says to merge is merged; where it says so instead of publishing, the file is applied after that,
+# before the next one. ONCE=1 looks for files once, as a cron job does.
 set -u
 changes=$1 artifacts=$2
 mkdir -p "$changes/applied" "$changes/refused" || exit 1
@@ -37,7 +38,14 @@ apply() {
   case $?,$said in
     0,*"merge       due"*) mv "$1" "$changes/applied/" && merge ;;
     0,*) mv "$1" "$changes/applied/" ;;
-    *"merge first"*) if current | grep -q '"delta": {'; then merge; else refuse "$1"; fi ;;
+    *"merge first"*)
+      if current | grep -q '"delta": {'; then
+        printf '%s\n' "$said"
+        merge && apply "$1"
+        return
+      fi
+      refuse "$1"
+      ;;
     1,"error: $1: "*) refuse "$1" ;;
     *) false ;;
   esac
@@ -47,9 +55,9 @@ apply() {
 }
 
 while :; do
-  for file in "$changes"/*.jsonl "$changes"/*.jsonl.gz "$changes"/*.parquet; do
+  for file in "$changes"/*.jsonl "$changes"/*.jsonl.gz "$changes"/*.csv "$changes"/*.tsv "$changes"/*.parquet; do
     echo "$file"
-  done | sort | while read -r file; do
+  done | LC_ALL=C sort | while read -r file; do
     [ ! -e "$file" ] || apply "$file" || exit 1
   done || exit 1
   [ -z "${ONCE:-}" ] || exit 0

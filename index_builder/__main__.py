@@ -48,6 +48,8 @@ def _publish(parser: argparse.ArgumentParser, options: dict[str, Any]) -> int:
     }
     name = next(name for name in commands if name in options)
     request_type, run = commands[name]
+    if name == "merge":
+        del options[name]  # It has no value that a request would take.
     if foreign := options.keys() - {field.name for field in fields(request_type)}:
         parser.error(f"--{min(foreign).replace('_', '-')} does not go with --{name}")
     try:

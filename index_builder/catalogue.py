@@ -150,17 +150,21 @@ def parse_product(row: Any) -> tuple[str, str, dict[str, Any]]:
     identifier, name = fields.pop("id", None), fields.pop("name", None)
     if name is not None and not isinstance(name, str):
         raise BadRow(f"name must be a string, not {json_type(name)}")
+    identifier = parse_identifier(name if identifier is None else identifier)
     if identifier is None:
-        identifier = name
-    if type(identifier) is int:
-        identifier = str(identifier)
-    if identifier is None or identifier == "":
         raise _Missing("id", "missing id (and no name to take for one)")
-    if not isinstance(identifier, str):
-        raise BadRow(f"id must be a string or an integer, not {json_type(identifier)}")
     if name is None:
         raise _Missing("name", "missing name")
     return identifier, name, fields
+
+
+def parse_identifier(value: Any) -> str | None:
+    """Return an id, which an integer becomes as text, or None where there is none. Raises BadRow."""
+    if value is None or value == "":
+        return None
+    if type(value) is not int and not isinstance(value, str):
+        raise BadRow(f"id must be a string or an integer, not {json_type(value)}")
+    return str(value)
 
 
 def list_faults(path: Path, faults: list[str]) -> str:

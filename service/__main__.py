@@ -1,8 +1,9 @@
-"""Command line: `python -m service serve | check | rollback | batch | publish`, with settings from the environment."""
+"""Command line: `python -m service serve | check | builds | rollback | batch | publish`, set by the environment."""
 
 import argparse
 import logging
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from queue import SimpleQueue
 
 from retrieval.artifact.build import Build
 from retrieval.artifact.manifest import read_manifest
-from retrieval.artifact.store import build_ids, current_build_id, open_current, roll_back
+from retrieval.artifact.store import build_ids, current_build_id, named_build_id, open_current, roll_back
 from retrieval.errors import BadArtifact
 from retrieval.records.console import print_message, print_result, standard_streams
 from service.engines.base import check_label
@@ -77,14 +78,23 @@ def _delta_lines(build: Build) -> list[str]:
 
 def _roll_back(options: argparse.Namespace) -> None:
     artifacts = read_settings(options.environment).artifacts
-    before = current_build_id(artifacts)
-    print_result(f"rolled back from build {before} to {roll_back(artifacts, options.to)}")
+    before = ""
+    with suppress(BadArtifact):  # CURRENT may be lost, and a build that is named becomes the current one all the same.
+        before = f" from build {named_build_id(artifacts)}"
+    print_result(f"rolled back{before} to {roll_back(artifacts, options.to)}")
 
 
 def _list_builds(options: argparse.Namespace) -> None:
     artifacts = read_settings(options.environment).artifacts
-    current = current_build_id(artifacts)
-    print_result("\n".join(_build_line(artifacts, build_id, build_id == current) for build_id in build_ids(artifacts)))
+    present = build_ids(artifacts) if artifacts.is_dir() else []
+    try:
+        current = current_build_id(artifacts)
+    except BadArtifact as error:
+        if not present:
+            raise
+        current = ""
+        print_message(f"warning: {error}")
+    print_result("\n".join(_build_line(artifacts, build_id, build_id == current) for build_id in present))
 
 
 def _build_line(artifacts: Path, build_id: str, is_current: bool) -> str:

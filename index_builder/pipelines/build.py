@@ -31,7 +31,6 @@ from retrieval.records.console import readable
 from retrieval.records.rows import part_files
 from retrieval.search.files import open_index, read_index, write_index
 from retrieval.search.kinds import FAISS_VERSION, candidate_index
-from retrieval.search.ranking import SIDES
 
 _GOLDEN_QUERIES, _GOLDEN_SEED = 8, 2
 _SCRATCH = "scratch.faiss"
@@ -93,13 +92,14 @@ def _fill(directory: Path, request: BuildRequest) -> Manifest:
         write_sample_users(directory, request.queries)
     (directory / VECTORS).unlink()
     return Manifest(
-        source=_source_of(request.products),
+        source=source_of(request.products),
         products=len(catalogue),
         distinct_vectors=vectors.rows,
         dimension=vectors.dimension,
         dropped_rows=catalogue.dropped_rows,
         embedding_model=request.embedding_model,
         filterable=catalogue.fields.filterable,
+        chosen_fields=None if request.filterable is None else [*request.filterable],
         index=IndexFacts(tuned.factory, request.storage, request.worst, tuned.settings, tuned.filtered, tuned.uneven),
         recall=files.recall,
         quality=files.quality,
@@ -142,7 +142,7 @@ def write_index_files(directory: Path, catalogue: Catalogue, tuner: Tuner, tuned
     return IndexFiles(tuned, recall, report.quality, golden_queries)
 
 
-def _source_of(path: Path) -> Source:
+def source_of(path: Path) -> Source:
     """Return the name of a file and its hash; of a directory, the hash of those of its parts."""
     hashes = [file_facts(part).sha256 for part in (part_files(path) if path.is_dir() else [path])]
     return Source(readable(path.name), hashes[0] if path.is_file() else sha256("".join(hashes).encode()).hexdigest())
@@ -171,14 +171,10 @@ def _check_label(label: str | None) -> None:
 def _check_recall(tuned: TunedIndex, request: BuildRequest) -> None:
     if tuned.meets_target or request.allow_low_recall:
         return
-    found = ", ".join(
-        f"{side} {each.mean:.4f} (at least {each.lower_bound:.4f}) of {each.k}"
-        for side in SIDES
-        for each in tuned.recall[side]
-    )
     # Nothing but its precision makes an exact scan miss.
     instead = "leave out --storage fp16" if tuned.factory == FLAT else "choose another index"
     raise LowRecall(
-        f"--index {request.index} misses the recall of {request.recall} asked for: {found} with 95 % confidence,"
-        f" measured on {tuned.users_from}; {instead}, lower --recall, or publish it anyway with --allow-low-recall"
+        f"--index {request.index} misses the recall of {request.recall} asked for: {tuned.recall_text} with"
+        f" 95 % confidence, measured on {tuned.users_from}; {instead}, lower --recall, or publish it anyway with"
+        " --allow-low-recall"
     )

@@ -6,6 +6,7 @@ import faiss
 
 from index_builder.tuning.effort import Effort
 from retrieval.artifact.manifest import RecallAtK
+from retrieval.search.ranking import SIDES
 from retrieval.search.settings import FilteredSettings, SideSettings
 
 
@@ -57,3 +58,12 @@ class TunedIndex:
     @property
     def meets_target(self) -> bool:
         return self.chosen.meets_target
+
+    @property
+    def recall_text(self) -> str:
+        """The recall of each side in words."""
+        return ", ".join(
+            f"{side} {each.mean:.4f} (at least {each.lower_bound:.4f}) of {each.k}"
+            for side in SIDES
+            for each in self.recall[side]
+        )

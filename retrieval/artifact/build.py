@@ -18,7 +18,6 @@ from retrieval.artifact.manifest import (
     Manifest,
     check_contents,
     check_size,
-    read_checksum,
     read_manifest,
 )
 from retrieval.artifact.products import ROW_FILES, TABLE_FILES, ProductTable, RowTable, open_products, open_rows
@@ -127,14 +126,32 @@ def open_build(root: Path, build_id: str, verified: bool = False, reuse: Build |
     The base of a delta is that of the build to `reuse`, if it is the one. The golden queries of a delta are replayed in
     any case: it takes no time once its base is open. Raises BadArtifact naming the file at fault.
     """
+    return _open_build(root / build_id, read_checked_manifest(root / build_id), verified, reuse)
+
+
+def check_build(root: Path, build_id: str, verified_base: str | None = None) -> str:
+    """Verify a build as `open_build` does, and return the id of its base, or its own.
+
+    Of a delta on a base that was verified before, only its own files are looked at: who opens it replays the golden
+    queries. Raises BadArtifact naming the file at fault.
+    """
     directory = root / build_id
-    manifest = _read_checked_manifest(directory)
-    base = None
-    _check_base(directory, manifest)
+    manifest = read_checked_manifest(directory)
+    if not manifest.delta or manifest.delta.base != verified_base:
+        return _open_build(directory, manifest).base.id
+    read_base(directory, manifest)
+    _check_files(directory, manifest, verified=False)
+    return verified_base
+
+
+def _open_build(directory: Path, manifest: Manifest, verified: bool = False, reuse: Build | None = None) -> Build:
+    of_base = read_base(directory, manifest)
     _check_files(directory, manifest, verified)
-    if manifest.delta:
-        is_open = reuse is not None and reuse.base.id == manifest.delta.base
-        base = reuse.base if reuse and is_open else open_build(root, manifest.delta.base, verified)
+    base = None
+    if of_base:
+        is_open = reuse is not None and reuse.base.id == of_base.build_id
+        path = directory.with_name(of_base.build_id)
+        base = reuse.base if reuse and is_open else _open_build(path, of_base, verified)
     try:
         build = _open_whole(directory, manifest) if base is None else open_pair(directory, manifest, base)
         for subject, count, found in (
@@ -154,25 +171,9 @@ def open_build(root: Path, build_id: str, verified: bool = False, reuse: Build |
     return build
 
 
-def check_build(root: Path, build_id: str, verified_base: str | None = None) -> str:
-    """Verify a build as `open_build` does, and return the id of its base, or its own.
-
-    Of a delta on a base that was verified before, only its own files are looked at: who opens it replays the golden
-    queries. Raises BadArtifact naming the file at fault.
-    """
-    directory = root / build_id
-    manifest = _read_checked_manifest(directory)
-    if not manifest.delta or manifest.delta.base != verified_base:
-        return open_build(root, build_id).base.id
-    _check_base(directory, manifest)
-    _check_files(directory, manifest, verified=False)
-    return verified_base
-
-
 def base_of(root: Path, build_id: str) -> str | None:
     """Return the id of the build that a delta is on, and None for a whole build. Raises BadArtifact."""
-    delta = read_manifest(root / build_id).delta
-    return delta.base if delta else None
+    return read_manifest(root / build_id).base_id
 
 
 def _open_whole(directory: Path, manifest: Manifest) -> WholeBuild:
@@ -251,9 +252,12 @@ def _check_negated(directory: Path, build: WholeBuild) -> None:
     golden.replay(manifest.golden_queries, lambda units, k: negated.search(-units, k), build.products.prefixes, WORST)
 
 
-def _read_checked_manifest(directory: Path) -> Manifest:
+def read_checked_manifest(directory: Path) -> Manifest:
     """Read a manifest. Raises BadArtifact where it is that of another build, or does not list all files of one."""
-    manifest = read_manifest(directory)
+    return _checked(directory, read_manifest(directory))
+
+
+def _checked(directory: Path, manifest: Manifest) -> Manifest:
     if manifest.build_id != directory.name:
         raise BadArtifact(f"{directory / MANIFEST}: is of build {manifest.build_id}")
     if manifest.delta:
@@ -266,18 +270,22 @@ def _read_checked_manifest(directory: Path) -> Manifest:
     return manifest
 
 
-def _check_base(directory: Path, manifest: Manifest) -> None:
-    """Raise BadArtifact where the base of a delta is missing, or another one than it was."""
+def read_base(directory: Path, manifest: Manifest) -> Manifest | None:
+    """Read the manifest of the build that one is a delta on, if it is one.
+
+    Raises BadArtifact where that is missing, or another one than it was.
+    """
     delta = manifest.delta
     if delta is None:
-        return
-    base = directory.with_name(delta.base)
+        return None
+    path = directory.with_name(delta.base)
     try:
-        checksum = read_checksum(base)
+        base = read_manifest(path)
     except BadArtifact as error:
         raise BadArtifact(f"{directory}: is a delta on {delta.base}: {error}") from error
-    if checksum != delta.base_checksum:
-        raise BadArtifact(f"{directory / MANIFEST}: is of a delta on another build {delta.base} than {base}")
+    if base.checksum != delta.base_checksum:
+        raise BadArtifact(f"{directory / MANIFEST}: is of a delta on another build {delta.base} than {path}")
+    return _checked(path, base)
 
 
 def _check_files(directory: Path, manifest: Manifest, verified: bool) -> None:

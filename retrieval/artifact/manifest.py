@@ -1,23 +1,21 @@
 """The manifest of a build: what it was built from, how it is searched, what that finds, and which files it has."""
 
 import hashlib
-from dataclasses import dataclass, field, is_dataclass
-from functools import partial
-from pathlib import Path, PurePath
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import marshmallow as ma
 import orjson
 
 from retrieval.artifact.quality import Quality
+from retrieval.artifact.schema import first_fault, schema_of
 from retrieval.errors import BadArtifact
 from retrieval.search.filters.facts import FieldFacts
-from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings
+from retrieval.search.settings import FilteredSettings, SideSettings
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-_MAX_NUMBER = 2**53
-_NOT_KEYS = ("_schema", "key", "value")  # Marshmallow puts these levels between the keys.
 
 
 @dataclass(frozen=True)
@@ -115,10 +113,12 @@ class DeltaFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All facts about a build. Publishing fills in `build_id`, `created` and `files`.
+    """All facts about a build. Publishing fills in `build_id`, `created`, `files` and their `checksum`.
 
+    `chosen_fields` are those that alone are to be filterable, None where all that can be are.
     Where there is a `delta`, they are of the base and the delta together, but for `files`, which are the delta's alone;
-    recall, quality, settings and map are those of the base.
+    recall, quality, settings and map are those of the base, and `distinct_vectors` counts what both store, vectors that
+    no product has any more and those that are in both included.
     """
 
     build_id: str = ""
@@ -131,6 +131,7 @@ class Manifest:
     metric: str = "cosine"
     embedding_model: str | None = None
     filterable: list[FieldFacts] = field(default_factory=list)
+    chosen_fields: list[str] | None = None
     index: IndexFacts
     recall: Recall
     quality: Quality | None = None
@@ -138,6 +139,12 @@ class Manifest:
     golden_queries: list[GoldenQuery]
     delta: DeltaFacts | None = None
     files: dict[str, FileFacts] = field(default_factory=dict)
+    checksum: str = ""
+
+    @property
+    def base_id(self) -> str | None:
+        """The id of the build that this is a delta on, if it is one."""
+        return self.delta.base if self.delta else None
 
     @property
     def size_bytes(self) -> int:
@@ -145,20 +152,12 @@ class Manifest:
         return sum(file.bytes for file in self.files.values())
 
 
-# Builds that have none, and those of earlier versions, do not say anything of these.
-_OPTIONAL = (list[FieldFacts], list[FilteredRecall], list[FilteredSettings], DeltaFacts | None, Quality | None)
-
-
-def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write a manifest with its format and checksum into the directory of its build."""
+def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
+    """Write a manifest with its format and checksum into the directory of its build, and return it with that."""
     facts = {"format": FORMAT, **_SCHEMA.dump(manifest)}
     facts["checksum"] = _checksum(facts)
     (directory / MANIFEST).write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
-
-
-def read_checksum(directory: Path) -> str:
-    """Return the checksum in the manifest of a build. Raises BadArtifact where it is not that of the manifest."""
-    return str(_read_facts(directory / MANIFEST)["checksum"])
+    return replace(manifest, checksum=facts["checksum"])
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -171,7 +170,7 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         return _SCHEMA.load(facts)
     except ma.ValidationError as error:
-        raise BadArtifact(f"{path}: {_first_fault(error.messages)}") from error
+        raise BadArtifact(f"{path}: {first_fault(error.messages)}") from error
 
 
 def file_facts(path: Path) -> FileFacts:
@@ -221,73 +220,4 @@ def _checksum(facts: dict[str, Any]) -> str:
     return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _first_fault(messages: Any) -> str:
-    """Return the first of marshmallow's messages, behind the path of the fact at fault."""
-    path: list[str] = []
-    while isinstance(messages, dict):
-        key, messages = next(iter(messages.items()))
-        path += [] if key in _NOT_KEYS else [str(key)]
-    if messages[0] == ma.fields.Field.default_error_messages["required"]:
-        return f"{'/'.join(path[:-1])} has no {path[-1]}".lstrip()
-    return f"{'/'.join(path)}: {messages[0]}"
-
-
-def _check_type(types: tuple[type, ...], value: Any) -> None:
-    """Take no text for a number and no number for a truth, as marshmallow's own fields do."""
-    if type(value) not in types:
-        raise ma.ValidationError(f"Not a valid {types[0].__name__}.")
-
-
-def _check_numbers(kind: Any, values: Any) -> None:
-    """Check many numbers at once: a marshmallow field for each of a golden query's would take too long."""
-    if type(values) is not kind or not values:
-        raise ma.ValidationError(f"Not a {kind.__name__} of numbers.")
-    for key, value in values.items() if kind is dict else enumerate(values):
-        if type(value) not in (float, int) or abs(value) > _MAX_NUMBER:
-            raise ma.ValidationError(f"Not a valid number at {key}.")
-
-
-def _check_bare_name(name: str) -> None:
-    if name in ("", "..") or name != PurePath(name).name:
-        raise ma.ValidationError("Not a file's bare name.")
-
-
-def _field(hint: Any) -> ma.fields.Field:
-    """Return the marshmallow field for a field of a dataclass, by its type."""
-    kind, inner = get_origin(hint), get_args(hint)
-    if is_dataclass(hint):
-        return ma.fields.Nested(_schema(hint), required=True)
-    if hint in (list[float], dict[str, float]):
-        return ma.fields.Raw(required=True, validate=partial(_check_numbers, kind))
-    if hint in _OPTIONAL:
-        return ma.fields.Nested(_schema(inner[0]), many=kind is list)
-    if kind is list:
-        return ma.fields.Nested(_schema(inner[0]), many=True, required=True, validate=ma.validate.Length(min=1))
-    if kind is dict:
-        return ma.fields.Dict(ma.fields.String(validate=_check_bare_name), _field(inner[1]), required=True)
-    if kind is Literal:
-        return ma.fields.Raw(required=True, validate=ma.validate.OneOf(inner))
-    types = (float, int) if hint is float else get_args(hint) or (hint,)
-    return ma.fields.Raw(
-        required=hint != str | None, allow_none=type(None) in types, validate=partial(_check_type, types)
-    )
-
-
-def _schema(cls: Any) -> ma.Schema:
-    """Return the marshmallow schema that reads a dataclass from a JSON object, and writes it to one."""
-    optional = [name for name, hint in get_type_hints(cls).items() if hint in _OPTIONAL]
-
-    class FactsSchema(ma.Schema.from_dict({name: _field(hint) for name, hint in get_type_hints(cls).items()})):  # type: ignore[misc]
-        @ma.post_load
-        def make(self, facts: dict[str, Any], **_: Any) -> Any:
-            return cls(**facts)
-
-        @ma.post_dump
-        def leave_out_empty(self, facts: dict[str, Any], **_: Any) -> dict[str, Any]:
-            return {name: value for name, value in facts.items() if value or name not in optional}
-
-    # A search without a setting that it does not know would find something else.
-    return FactsSchema(unknown=ma.RAISE if cls is SearchSettings else ma.EXCLUDE)
-
-
-_SCHEMA = _schema(Manifest)
+_SCHEMA = schema_of(Manifest)

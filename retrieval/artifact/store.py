@@ -12,7 +12,7 @@ from pathlib import Path
 
 import orjson
 
-from retrieval.artifact.build import Build, base_of, open_build
+from retrieval.artifact.build import Build, base_of, open_build, read_checked_manifest
 from retrieval.artifact.durable import AT_ONCE, EXCLUSIVE, SHARED, fsync, locked, replace_text
 from retrieval.artifact.manifest import Manifest, file_facts, write_manifest
 from retrieval.errors import BadArtifact
@@ -43,17 +43,17 @@ def draft(root: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def updating(root: Path) -> Iterator[str]:
-    """Wait until no other process changes the current build, and yield its id; it is not pruned meanwhile.
+def updating(root: Path) -> Iterator[Manifest]:
+    """Wait until no other process changes the current build, and yield its manifest; it is not pruned meanwhile.
 
     Raises BadArtifact where there is none, and OSError.
     """
     current_build_id(root)  # A root that is none says so, rather than this file.
     (root / _UPDATING).touch()
     with locked(root / _UPDATING):
-        build_id = current_build_id(root)
-        with pin(root, build_id):
-            yield build_id
+        manifest = read_checked_manifest(root / current_build_id(root))
+        with pin(root, manifest.build_id, manifest):
+            yield manifest
 
 
 def publish(root: Path, directory: Path, manifest: Manifest, instead_of: str | None = None) -> Manifest:
@@ -68,7 +68,7 @@ def publish(root: Path, directory: Path, manifest: Manifest, instead_of: str | N
     content = hashlib.sha256(orjson.dumps(files)).hexdigest()[:8]
     build_id = f"{now.strftime(_TIME)}-{content}"
     manifest = replace(manifest, build_id=build_id, created=now.isoformat(), files=files)
-    write_manifest(directory, manifest)
+    manifest = write_manifest(directory, manifest)
     for path in directory.iterdir():
         fsync(path)
     fsync(directory)
@@ -109,16 +109,18 @@ def open_pinned(root: Path, build_id: str, verified: bool = False, reuse: Build 
 def roll_back(root: Path, to: str | None = None) -> str:
     """Verify a build, make it the current one, and return its id: the one that was current before, or the one named.
 
-    What was current after a build that is gone back to is withdrawn; one that was not is current from now on. Raises
-    BadArtifact.
+    What was current after a build that is gone back to is withdrawn; one that was not is current from now on. A build
+    that is named need not follow a current one, which may be missing. Raises BadArtifact.
     """
-    current = current_build_id(root)
+    current = named_build_id(root) if to is None else _text_of(root / CURRENT).strip()
     with locked(root):
-        older = _history(root)[:-1]
+        present = build_ids(root)
+        history = [build_id for build_id in _history(root) if build_id in present]
+        older = [build_id for build_id in history if build_id != current]
         if to is not None:
-            if to not in build_ids(root) or to == current:
-                raise BadArtifact(f"{root}: {to} is {'the current build' if to == current else 'no build there'}")
-            older = [*older[: older.index(to)], to] if to in older else [*older, current, to]
+            if to not in present or to == current:
+                raise BadArtifact(f"{root}: {to} is {'the current build' if to in present else 'no build there'}")
+            older = [*(older[: older.index(to)] if to in older else history), to]
         if not older:
             raise BadArtifact(f"{root}: has no build older than the current one, {current}")
         with pin(root, older[-1]):
@@ -133,7 +135,8 @@ def prune(root: Path, keep: int) -> list[str]:
     The base of a delta is in use. Returns the ids of the removed ones, the oldest first.
     """
     removed: list[str] = []
-    bases = {build_id: _base_of(root, build_id) for build_id in build_ids(root)}
+    present = build_ids(root)
+    bases = {build_id: _base_of(root, build_id) for build_id in (present if len(present) > keep else ())}
     old = [
         *[build_id for build_id, base in bases.items() if not base][:-keep],
         *[build_id for build_id, base in bases.items() if base][:-keep],
@@ -154,15 +157,15 @@ def prune(root: Path, keep: int) -> list[str]:
     return removed[::-1]
 
 
-def pin(root: Path, build_id: str) -> ExitStack:
+def pin(root: Path, build_id: str, manifest: Manifest | None = None) -> ExitStack:
     """Keep a build, and the one that it is a delta on, from being pruned, by any process on this machine.
 
-    Raises BadArtifact where there is none.
+    `manifest` is that of the build, if it has been read. Raises BadArtifact where there is no such build.
     """
     try:
         with ExitStack() as pinned:
             pinned.enter_context(locked(root / build_id, SHARED))
-            if base := _base_of(root, build_id):
+            if base := manifest.base_id if manifest else _base_of(root, build_id):
                 pinned.enter_context(locked(root / base, SHARED))
             return pinned.pop_all()
     except OSError as error:

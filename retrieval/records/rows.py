@@ -22,7 +22,6 @@ from retrieval.records.parquet_file import parquet_rows
 from retrieval.records.roles import INSTEAD, ROLES, take_roles
 from retrieval.records.separated import separated_rows, separator_of
 
-COLUMNS_UNIT = "row"  # Locations in files that hold columns begin with it.
 _GZIP, _ZIP, _NPY, PARQUET = b"\x1f\x8b", b"PK", b"\x93NUMPY", b"PAR1"
 _OTHER_FORMATS = {
     b"ARROW1": "a Feather or Arrow IPC file",
@@ -45,12 +44,16 @@ AS_NAMED: Mapping[str, str] = MappingProxyType({})
 Row = tuple[str, Any]
 
 
+class ColumnRow(dict[str, Any]):
+    """A row of a file of columns, in which a column without a value is null, or left out."""
+
+
 def read_rows(path: Path, needs_vectors: bool = True, source_of: Mapping[str, str] = AS_NAMED) -> Iterator[Row]:
     """Yield (location, value) for each row: "line 3" and what the line held, or the `lenient_json.BadJson` met there.
 
-    Blank lines are skipped. Rows of files that hold columns are objects whose vectors are arrays (d,); a file of
-    columns that `needs_vectors` has some for them. `source_of` says by which names ids, names and vectors go there.
-    Raises BadRows where the file as a whole cannot be read.
+    Blank lines are skipped. Rows of CSV, TSV, NumPy's files and Parquet are `ColumnRow`s; a file of columns that
+    `needs_vectors` has some for them. `source_of` says by which names ids, names and vectors go there. Raises BadRows
+    where the file as a whole cannot be read.
     """
     if path.is_dir():
         for part in part_files(path):
@@ -84,18 +87,22 @@ def _rows_of(path: Path, stream: BinaryIO, needs_vectors: bool, source_of: Mappi
     if other := name_format(start):
         raise BadRows(f"{path}: is {other}; {INSTEAD}")
     if start.startswith(_ZIP):
-        yield from _numbered(COLUMNS_UNIT, npz_rows(path, stream, source_of))
+        yield from _of_columns(_numbered("row", npz_rows(path, stream, source_of)))
     elif start.startswith(_NPY):
-        yield from _numbered(COLUMNS_UNIT, npy_rows(path, stream))
+        yield from _of_columns(_numbered("row", npy_rows(path, stream)))
     elif start.startswith(PARQUET):
         with closing(_seekable(stream)) as plain:
-            yield from _numbered(COLUMNS_UNIT, parquet_rows(path, plain, source_of, needs_vectors))
+            yield from _of_columns(_numbered("row", parquet_rows(path, plain, source_of, needs_vectors)))
     elif first_character(stream) == b"[":
         yield from _numbered("item", (_named(row, source_of) for row in _array(path, stream)))
     elif separator := separator_of(stream):
-        yield from separated_rows(path, stream, separator, source_of, needs_vectors)
+        yield from _of_columns(separated_rows(path, stream, separator, source_of, needs_vectors))
     else:
         yield from ((location, _named(row, source_of)) for location, row in _lines(stream))
+
+
+def _of_columns(rows: Iterable[Row]) -> Iterator[Row]:
+    return ((location, ColumnRow(row) if isinstance(row, dict) else row) for location, row in rows)
 
 
 def _named(row: Any, source_of: Mapping[str, str]) -> Any:

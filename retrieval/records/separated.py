@@ -70,11 +70,12 @@ def _row(
     texts = dict(zip(header, values, strict=True))
     try:
         row = {name: readers[name](text) for name, text in texts.items() if text and name not in number_columns}
-        numbers = [_number(texts[name]) for name in number_columns]
+        # A line that changes fields, or deletes, has a vector beside it in others of its file, and none of its own.
+        numbers = [_number(texts[name]) for name in number_columns] if any(map(texts.get, number_columns)) else []
     except lenient_json.BadJson as error:
         return error
     row = take_roles(row, source_of)
-    return {**row, "vector": numbers} if number_columns else row
+    return {**row, "vector": numbers} if numbers else row
 
 
 def _check_header(path: Path, header: list[str], source_of: Mapping[str, str], has_vectors: bool) -> None:

@@ -55,17 +55,29 @@ class PairLayout:
 
     def standing(self) -> Bitmap:
         """Return the products of the base that no record stands in for."""
-        return self._in_base(self.positions)
+        return pack(left_in_base(self.base_count, self.positions, self.deleted))
 
     def with_base_vectors(self) -> Bitmap:
         """Return the products of the base whose vectors hold."""
-        return self._in_base(self.positions[self.own_vectors])
+        return pack(left_in_base(self.base_count, self.positions[self.own_vectors], self.deleted))
 
-    def _in_base(self, records: NDArray[np.int64]) -> Bitmap:
-        chosen = np.ones(self.base_count, np.bool_)
-        chosen[records[records < self.base_count]] = False
-        chosen[self.deleted] = False
-        return pack(chosen)
+
+def left_in_base(count: int, positions: NDArray[np.int64], deleted: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which products of a base of so many (n,) are neither at the positions of records nor deleted."""
+    is_left = np.ones(count, np.bool_)
+    is_left[positions[positions < count]] = False
+    is_left[deleted] = False
+    return is_left
+
+
+def pair_vectors(base: ProductIndex, delta: ProductIndex | None, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the unit vectors (m, d) of rows (m,) of a base, or, counted on behind these, of a delta."""
+    of_base, first = rows < base.groups.row_count, base.groups.row_count
+    vectors = np.empty((len(rows), base.dimension), np.float32)
+    vectors[of_base] = base.vectors(rows[of_base])
+    if delta:
+        vectors[~of_base] = delta.vectors(rows[~of_base] - first)
+    return vectors
 
 
 class PairLists:
@@ -142,7 +154,7 @@ class PairIndex:
 
         `standing` is the mask of all products.
         """
-        self._base, self._delta, self._standing = base, delta, standing
+        self._base, self.delta, self._standing = base, delta, standing
         self.dimension = base.dimension
 
     @property
@@ -152,17 +164,12 @@ class PairIndex:
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the unit vectors (m, d) of the pair's rows (m,)."""
-        of_base, first = rows < self._base.groups.row_count, self._base.groups.row_count
-        vectors = np.empty((len(rows), self.dimension), np.float32)
-        vectors[of_base] = self._base.vectors(rows[of_base])
-        if self._delta:
-            vectors[~of_base] = self._delta.vectors(rows[~of_base] - first)
-        return vectors
+        return pair_vectors(self._base, self.delta, rows)
 
     def warm(self) -> None:
         self._base.warm()
-        if self._delta:
-            self._delta.warm()
+        if self.delta:
+            self.delta.warm()
 
     def search(
         self, unit_vectors: NDArray[np.float32], k: int, mask: PairMask | None = None, pace: Pace | None = None
@@ -171,8 +178,8 @@ class PairIndex:
         mask = mask or self._standing
         path, of_delta = SearchPath("nothing matches"), SearchPath("")
         keys = self._base.keys(unit_vectors, k, mask.base, path, pace)
-        if self._delta and mask.delta.matched:
-            added = self._delta.keys(unit_vectors, k, mask.delta, of_delta, pace)
+        if self.delta and mask.delta.matched:
+            added = self.delta.keys(unit_vectors, k, mask.delta, of_delta, pace)
             keys = np.sort(np.concatenate((keys, added), axis=2), axis=2)[:, :, :k]
             path.join("delta", of_delta)
         return neighbours_of(keys, path)

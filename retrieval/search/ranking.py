@@ -68,6 +68,12 @@ class RowGroups:
     starts: NDArray[np.integer]
     products: NDArray[np.integer]
 
+    @classmethod
+    def of_rows(cls, row_of_product: NDArray[np.int64], row_count: int) -> "RowGroups":
+        """Return the groups of products (n,) whose rows these are."""
+        products = np.argsort(row_of_product, kind="stable")
+        return cls(np.searchsorted(row_of_product[products], np.arange(row_count + 1)), products)
+
     @property
     def row_count(self) -> int:
         return len(self.starts) - 1
@@ -124,10 +130,7 @@ class RowAssigner:
         return np.diff(np.maximum.accumulate(np.append(before - 1, rows))) > 0
 
     def groups(self) -> RowGroups:
-        row_of_product = np.concatenate([np.empty(0, np.int64), *self._row_of_product])
-        products = np.argsort(row_of_product, kind="stable")
-        starts = np.searchsorted(row_of_product[products], np.arange(len(self._rows) + 1))
-        return RowGroups(starts, products)
+        return RowGroups.of_rows(np.concatenate([np.empty(0, np.int64), *self._row_of_product]), len(self._rows))
 
 
 def order_rows(rows: NDArray[np.int64], scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:

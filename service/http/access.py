@@ -16,7 +16,10 @@ _CORS = [
         "Access-Control-Allow-Headers",
         "Authorization, Content-Encoding, Content-Type, Traceparent, X-API-Key, X-Embedding-Model, X-Request-ID",
     ),
-    ("Access-Control-Expose-Headers", "Retry-After, X-Batch-Errors, X-Embedding-Model, X-Index-Version, X-Request-ID"),
+    (
+        "Access-Control-Expose-Headers",
+        "Retry-After, X-Batch-Errors, X-Embedding-Model, X-Ignored-Fields, X-Index-Version, X-Request-ID",
+    ),
     ("Access-Control-Max-Age", "600"),
 ]
 _MAX_CACHED_NAMES = 256

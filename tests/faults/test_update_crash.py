@@ -97,6 +97,21 @@ def test_an_update_killed_at_any_change_to_files_while_it_is_published(harnesses
     check_killed(harnesses, operations, [at for at in changes_among(operations) if at >= published])
 
 
+@pytest.mark.parametrize("harnesses", ["merge"], indirect=True)
+def test_a_merge_killed_around_the_moment_at_which_it_is_published(harnesses: CrashHarnesses) -> None:
+    operations = operations_of(harnesses.first)
+    published = last_rename(operations)
+    check_killed(harnesses, operations, [published - 1, published, published + 1])
+
+
+def test_a_disk_that_is_full_as_a_delta_is_written_and_as_it_is_published(harnesses: CrashHarnesses) -> None:
+    operations = operations_of(harnesses.first)
+    writes = [at for at, name in enumerate(operations) if name == "write"]
+    chosen = [writes[0], writes[-1], operations.index("os.rename"), last_rename(operations)]
+    assert {*chosen}.isdisjoint(tolerated_of(operations))
+    settle("disk full at some file operations, update", harnesses.try_all(chosen, partial(fail, set())))
+
+
 @pytest.mark.slow
 @either
 @pytest.mark.parametrize("kill", [kill, lose_power])

@@ -267,6 +267,8 @@ def test_changes_of_a_base_that_is_gone_or_another_are_refused(tmp_path: Path) -
     update(UpdateRequest(update=write_lines(tmp_path / "g", [{"id": "p1", "delete": True}]), out=root))
     path = write_lines(tmp_path / "h", [{"id": "p2", "delete": True}])
     edit_manifest(base, lambda manifest: manifest.update(dropped_rows=5))
-    assert refusal(path, root) == f"{current(root)}: is a delta on another build {base.name} than {base}"
+    assert refusal(path, root) == (
+        f"{current(root) / 'manifest.json'}: is of a delta on another build {base.name} than {base}"
+    )
     base.rename(tmp_path / "elsewhere")
     assert str(base) in refusal(path, root)

@@ -1,13 +1,16 @@
 """The builder's command line for changes: what it says, and what it refuses."""
 
+import io
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from index_builder.__main__ import main
 from index_builder.pipelines.build import BuildRequest, build
+from index_builder.pipelines.changes.update import UpdateRequest, advise_on, update
 from retrieval.artifact.store import open_current
 from tests.support.catalogues import products_of, write_lines
 
@@ -56,6 +59,29 @@ def test_a_merge_is_summed_up_as_a_build_is(tmp_path: Path, root: Path, capsys: 
         "products    49 x 6 dimensions from products.jsonl",
         "index       Flat, fp32, worst side negated, 49 distinct vectors",
     ]
+
+
+def test_an_update_and_its_advice_read_each_manifest_once(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = open_current(root).id
+    pair = update(UpdateRequest(write_lines(tmp_path / "f", [{"id": "p1", "delete": True}]), root)).manifest.build_id
+    changes = write_lines(tmp_path / "g", [{"id": "p2", "delete": True}])
+    read, opened = list[str](), io.open
+
+    def counting(file: Any, *arguments: Any, **options: Any) -> Any:
+        if Path(file).name == "manifest.json":
+            read.append(Path(file).parent.name)
+        return opened(file, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(io, "open", counting)
+        updated = update(UpdateRequest(changes, root))
+        new = updated.manifest.build_id
+        assert [each for each in read if not each.startswith(".draft-")] == [pair, base]
+        read.clear()
+        advise_on(root, updated)
+        assert read == [new, base]
 
 
 def test_what_cannot_be_changed_is_said_and_nothing_is_published(

@@ -115,6 +115,23 @@ def test_histograms_count_what_is_measured(builds: Builds) -> None:
         assert [sum(found["histograms"][f"scores_{side}"][name]) for name in "ab"] == [10 * USERS] * 2
 
 
+def test_distinct_vectors_are_those_that_products_have(tmp_path: Path) -> None:
+    catalogue = ChangingCatalogue(tmp_path / "artifacts", random_rows(np.random.default_rng(4), 0, 12, DIMENSION))
+    base, rows = current(catalogue.root), catalogue.products
+    catalogue.update(
+        [
+            {"id": "p1", "delete": True},
+            {**rows[3], "vector": rows[2]["vector"]},
+            {**rows[4], "vector": rows[1]["vector"]},
+            {**rows[5], "id": "new", "vector": [*range(1, DIMENSION + 1)]},
+            {"id": "p6", "set": {"price": 1}},
+        ]
+    )
+    found = compare(CompareRequest(base, catalogue.root))
+    distinct = {tuple(row["vector"]) for row in catalogue.products}
+    assert (found["a"]["distinct_vectors"], found["b"]["distinct_vectors"]) == (12, len(distinct))
+
+
 def labels(rows: list[Row]) -> list[Row]:
     return [{"id": row["id"], "name": row["name"]} for row in rows]
 

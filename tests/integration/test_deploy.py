@@ -274,20 +274,67 @@ def test_changes_that_were_published_before_a_crash_are_not_published_again(inbo
     assert [path.name for path in (inbox / "applied").iterdir()] == ["1.jsonl"]
 
 
+BUILDER = """#!/bin/sh
+# Takes two files on each base, and then says to merge first; a file that is called large is always too large.
+echo "${3##*/} ${4##*/}" >> log
+case $3 in
+  --merge) echo 0 > count; echo '{}' > artifacts/build/manifest.json; exit 0 ;;
+esac
+count=$(cat count)
+case $count,$4 in
+  2,* | *large*) echo "error: artifacts: too large; merge first: python -m index_builder --merge" >&2; exit 1 ;;
+esac
+echo $((count + 1)) > count
+echo '{"delta": {}}' > artifacts/build/manifest.json
+"""
+
+
+def test_a_file_that_a_merge_makes_room_for_is_applied_before_the_next_one(tmp_path: Path) -> None:
+    for name in ("changes", "artifacts/build", "bin"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("1.jsonl", "2.csv", "3.jsonl.gz", "4 large.tsv", "5.parquet"):
+        (tmp_path / "changes" / name).write_text(name)
+    for name, text in (("artifacts/CURRENT", "build"), ("artifacts/build/manifest.json", "{}"), ("count", "0")):
+        (tmp_path / name).write_text(f"{text}\n")
+    (tmp_path / "bin" / "python").write_text(BUILDER)
+    (tmp_path / "bin" / "python").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "ONCE": "1"}
+    command = ["sh", str(DEPLOY / "apply-changes.sh"), "changes", "artifacts"]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True)
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert (tmp_path / "log").read_text().splitlines() == [
+        "--update 1.jsonl",
+        "--update 2.csv",
+        "--update 3.jsonl.gz",
+        "--merge --out",
+        "--update 3.jsonl.gz",
+        "--update 4 large.tsv",
+        "--merge --out",
+        "--update 4 large.tsv",
+        "--update 5.parquet",
+    ]
+    assert sorted(path.name for path in (tmp_path / "changes" / "refused").iterdir()) == [
+        "4 large.tsv",
+        "4 large.tsv.txt",
+    ]
+    assert len([*(tmp_path / "changes" / "applied").iterdir()]) == 4
+
+
 @pytest.mark.slow
 def test_changes_wait_where_the_artifacts_are_at_fault_and_a_merge_makes_room_for_more(inbox: Path) -> None:
     root = inbox.with_name("artifacts")
     base = current_build_id(root)
     rows = random_rows(np.random.default_rng(1), 100, 400, 5)
     write_lines(inbox / "1.jsonl", rows[:200])
-    write_lines(inbox / "2.jsonl", rows[200:])
+    write_lines(inbox / "2.jsonl", [*rows[200:], {"id": "p1", "set": {"season": 7}}])
+    write_lines(inbox / "3.jsonl", [{"id": "p1", "set": {"season": 8}}])
     (root / base).rename(root / "away")
     assert apply_changes(inbox) == 1
-    assert {path.name for path in inbox.iterdir()} == {"1.jsonl", "2.jsonl", "applied", "refused"}
+    assert {path.name for path in inbox.iterdir()} == {"1.jsonl", "2.jsonl", "3.jsonl", "applied", "refused"}
     (root / "away").rename(root / base)
-    while list(inbox.glob("*.jsonl")):
-        assert apply_changes(inbox) == 0
-    assert len(list((inbox / "applied").iterdir())) == 2
+    assert apply_changes(inbox) == 0
+    assert len(list((inbox / "applied").iterdir())) == 3
+    assert open_current(root).products[1]["season"] == 8
     assert base_of(root, current_build_id(root)) != base
     assert len(open_current(root).products) == 430
 

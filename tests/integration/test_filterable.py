@@ -1,5 +1,6 @@
 """What the builder says of the fields to filter by: manifest, report, summary, and its option."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from retrieval.artifact.fields.lists import FIELD_FILES
 from retrieval.artifact.store import open_current
 from retrieval.errors import BadArtifact
 from retrieval.search.filters.facts import FieldFacts
+from tests.structure.source import ROOT
 from tests.support.catalogues import products_of, write_lines
+from tests.support.changes import change
 from tests.support.filters import faults_of
 from tests.support.published import current, edit_manifest
 
@@ -41,6 +44,14 @@ def test_the_fields_stand_in_manifest_report_and_summary(tmp_path: Path, capsys:
         "not_filterable": {"mixed": "mixes number and keyword, first in product 'p7'"},
         "further": 0,
     }
+
+
+def test_the_readme_shows_all_lines_of_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, fields=FIELDS)
+    printed = capsys.readouterr().out.splitlines()
+    block = re.search(r"\$ make build-index PRODUCTS=.*\n((?:.+\n)+?)```", (ROOT / "README.md").read_text())
+    assert block is not None
+    assert [line[:12] for line in block[1].splitlines()] == [line[:12] for line in printed]
 
 
 def test_a_catalogue_without_further_fields_pays_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,6 +89,54 @@ def test_only_the_fields_named_are_filterable(tmp_path: Path, option: str, facts
     build = open_current(root)
     assert (code, build.manifest.filterable) == (0, facts)
     assert "mixed" in build.filters.vocabulary.names
+
+
+def names(root: Path) -> list[str]:
+    return [field.name for field in open_current(root).manifest.filterable]
+
+
+@pytest.mark.parametrize(
+    ("option", "fields", "chosen"),
+    [("none", {}, []), ("price,brand", {name: FIELDS[name] for name in ("price", "brand")}, ["price", "brand"])],
+    ids=["none", "all there are"],
+)
+def test_updates_and_merges_keep_to_the_fields_named(
+    tmp_path: Path, option: str, fields: dict[str, list[Any]], chosen: list[str]
+) -> None:
+    _, root = run(tmp_path, "--filterable", option, fields=fields)
+    for field in ("new", "newer"):
+        change(tmp_path, [{"id": "p1", "set": {field: 5}}])
+        pair = open_current(root)
+        assert (pair.manifest.chosen_fields, names(root)) == (chosen, chosen)
+        assert faults_of(pair.filters, {field: 5}) == [
+            ("not_filterable", f"/{field}", "is not filterable: the build leaves it out; name it in --filterable")
+        ]
+        assert main(["--merge", "--out", str(root)]) == 0
+        assert (open_current(root).manifest.chosen_fields, names(root)) == (chosen, chosen)
+
+
+def test_a_field_named_that_was_gone_is_filterable_as_it_comes_again(tmp_path: Path) -> None:
+    _, root = run(tmp_path, "--filterable", "price,brand", fields=FIELDS)
+    change(tmp_path, [{"id": f"p{i}", "set": {"brand": None}} for i in range(8)])
+    assert main(["--merge", "--out", str(root)]) == 0
+    assert names(root) == ["price"]
+    change(tmp_path, [{"id": "p1", "set": {"brand": 5, "other": "x"}}])
+    assert open_current(root).manifest.filterable == [PRICE, FieldFacts("brand", "number", 1, 1 / 8)]
+
+
+def test_a_build_from_before_the_fields_named_were_recorded_keeps_to_them(tmp_path: Path) -> None:
+    _, root = run(tmp_path, "--filterable", "brand", fields=FIELDS)
+    edit_manifest(current(root), lambda manifest: manifest.pop("chosen_fields"))
+    change(tmp_path, [{"id": "p1", "set": {"other": "x"}}])
+    assert (open_current(root).manifest.chosen_fields, names(root)) == (None, ["brand"])
+
+
+def test_a_manifest_with_fields_named_that_are_no_texts_is_refused(tmp_path: Path) -> None:
+    _, root = run(tmp_path, "--filterable", "brand", fields=FIELDS)
+    edit_manifest(current(root), lambda manifest: manifest.update(chosen_fields=["brand", 5]))
+    with pytest.raises(BadArtifact) as caught:
+        open_current(root)
+    assert str(caught.value) == f"{current(root) / 'manifest.json'}: chosen_fields/1: Not a valid str."
 
 
 @pytest.mark.parametrize(

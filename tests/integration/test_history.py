@@ -1,5 +1,7 @@
 """A rollback follows what was current, not the names of builds, and pruning leaves it something to go back to."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -114,6 +116,55 @@ def test_a_rollback_may_go_to_any_build_that_is_there(root: Path) -> None:
     assert roll_back(root, builds[3]) == builds[3]  # It was withdrawn, and is current again.
     assert recorded(root) == [*builds[:2], builds[3]]
     assert roll_back(root) == current_build_id(root) == builds[1]
+
+
+def lose_file(root: Path) -> str:
+    (root / "CURRENT").unlink()
+    return "cannot be read ("
+
+
+def lose_build(root: Path) -> str:
+    gone = current_build_id(root)
+    shutil.rmtree(root / gone)
+    return f"names {gone}, and there is no such build"
+
+
+@pytest.mark.parametrize("lose", [lose_file, lose_build])
+def test_without_a_current_build_builds_are_listed_and_one_is_gone_back_to(
+    root: Path, lose: Callable[[Path], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    builds = [publish_id(root, seed) for seed in range(4)]
+    reason = lose(root)
+    capsys.readouterr()
+    assert main(["builds", "--artifact", str(root)]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()] == build_ids(root)
+    assert err.startswith(f"warning: {root / 'CURRENT'}: {reason}")
+    assert main(["rollback", "--artifact", str(root), "--to", builds[1]]) == 0
+    before = f" from build {builds[3]}" if lose is lose_build else ""
+    assert capsys.readouterr().out == f"rolled back{before} to {builds[1]}\n"
+    # Without CURRENT, what was recorded last may never have been current.
+    assert (open_current(root).id, recorded(root)) == (builds[1], builds[:2] if lose is lose_build else [builds[1]])
+
+
+def test_without_the_current_build_a_rollback_goes_to_the_one_before(root: Path) -> None:
+    builds = [publish_id(root, seed) for seed in range(3)]
+    lose_build(root)
+    assert roll_back(root) == builds[1]
+    assert recorded(root) == builds[:2]
+
+
+def test_without_current_a_rollback_wants_a_name(root: Path) -> None:
+    builds = [publish_id(root, seed) for seed in range(2)]
+    lose_file(root)
+    with pytest.raises(BadArtifact, match="cannot be read"):
+        roll_back(root)
+    assert recorded(root) == builds
+
+
+def test_a_root_without_builds_has_none_to_list(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["builds", "--artifact", str(root)]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {root / 'CURRENT'}: cannot be read (")
 
 
 def test_a_rollback_to_what_is_no_build_changes_nothing(root: Path) -> None:

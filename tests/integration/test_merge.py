@@ -22,7 +22,7 @@ from tests.support.filter_oracle import RandomFilters
 from tests.support.filtered import DIMENSION, FilteredProducts
 
 FIRST = 10  # products, which have every field between them: fields are written in the order in which they first come
-OF_A_BUILD = {"build_id", "created", "source", "files"}
+OF_A_BUILD = {"build_id", "created", "source", "files", "checksum"}
 
 
 def changed_build(directory: Path, seed: int, untouched: int = 0, **options: Any) -> ChangedProducts:

@@ -19,6 +19,7 @@ from service.http.routes import views_of
 from service.recommender import Recommender, Serving
 from service.settings import Limits, Settings
 from tests.integration.conftest import ApiOver
+from tests.structure.source import ROOT
 from tests.support.api import JSON, NDJSON, Api
 from tests.support.fake_engine import compass
 
@@ -207,6 +208,14 @@ def test_with_keys_the_document_asks_for_one_where_the_service_does(
 
 def test_without_keys_the_document_asks_for_none(sample_document: dict[str, Any]) -> None:
     assert [path for path, _, operation in operations(sample_document) if "401" in operation["responses"]] == []
+
+
+def test_the_readme_names_every_status_of_an_error(recommender: Recommender) -> None:
+    api = document(recommender, Settings(api_keys=("key",)))
+    statuses = {status for _, _, operation in operations(api) for status in operation["responses"] if status >= "400"}
+    paragraph = re.search(r"Errors are \[RFC 9457\].*?:\n\n", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert paragraph is not None
+    assert statuses - {*re.findall(r"\b\d{3}\b", paragraph[0])} == set()
 
 
 def test_the_files_of_pages_are_not_in_the_document(sample_document: dict[str, Any]) -> None:

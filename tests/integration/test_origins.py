@@ -54,8 +54,12 @@ def test_pages_of_an_allowed_origin_may_ask_and_see_the_answer(named: Api) -> No
     assert preflight.status == 200
     assert preflight.headers["Access-Control-Allow-Origin"] == SHOP
     assert "X-API-Key" in preflight.headers["Access-Control-Allow-Headers"]
-    answer = named.request("POST", "/infer", user_json(), {**headers, "X-API-Key": "key"})
+    answer = named.request("POST", "/infer", user_json(exlude=[]), {**headers, "X-API-Key": "key"})
     assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (200, SHOP)
     assert answer.headers["Vary"] == "Origin"
+    own = {name for name in map(str.lower, answer.headers.keys()) if name.startswith("x-")} - {"x-content-type-options"}
+    assert "x-ignored-fields" in own
+    for each in (preflight, answer):
+        assert own - {*each.headers["Access-Control-Expose-Headers"].lower().split(", ")} == set()
     refused = named.request("POST", "/infer", user_json(), headers)
     assert (refused.status, refused.headers["Access-Control-Allow-Origin"]) == (401, SHOP)

@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from index_builder.pipelines.build import BuildRequest, build
-from index_builder.pipelines.changes.update import FileCounts, UpdateRequest, update
+from index_builder.pipelines.changes.update import FileCounts
 from retrieval.artifact import golden
-from retrieval.artifact.manifest import DeltaFacts, GoldenQuery, read_checksum
+from retrieval.artifact.manifest import DeltaFacts, GoldenQuery
 from retrieval.artifact.store import open_current
 from retrieval.search.filters.facts import FieldFacts
 from retrieval.search.ranking import SIDES
@@ -75,15 +75,15 @@ def test_an_update_counts_what_its_file_changed_and_what_has_changed_since_the_b
         {"id": "p2", "name": "other", "vector": vector},
         {"id": "p3", "name": "again", "vector": vector},
     ]
-    base = open_current(tmp_path / "artifacts").id
+    base = open_current(tmp_path / "artifacts").manifest
     updated = change(tmp_path, first)
     assert updated.counts == FileCounts(1, 1, 1, 1)
     # Products of the base had the prices 1, 2 and 3 alone, and one has 1 again.
     assert updated.manifest.filterable == [FieldFacts("price", "number", 18, 18 / 20)]
     updated = change(tmp_path, second)
     assert updated.counts == FileCounts(1, 1, 1, 1)
-    checksum = read_checksum(tmp_path / "artifacts" / base)
-    assert updated.manifest.delta == DeltaFacts(base, checksum, added=2, replaced=1, changed=0, deleted=2)
+    expected = DeltaFacts(base.build_id, base.checksum, added=2, replaced=1, changed=0, deleted=2)
+    assert updated.manifest.delta == expected
     assert updated.manifest.distinct_vectors == 20 + 1
 
 
@@ -154,40 +154,6 @@ def test_golden_queries_are_what_the_pair_answers(tmp_path: Path) -> None:
                 standing = getattr(recorded[tuple(query.vector)], side).keys() - gone
                 assert len(found) >= len(standing) > 0
                 assert [*found.items()] == [*known.items()][: len(found)]
-
-
-def test_a_file_of_columns_changes_what_one_of_lines_does(tmp_path: Path, small: ChangedProducts) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    vector = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
-    columns = {
-        "id": ["p1", "p2", "p3", "new"],
-        "name": ["other", None, None, "new"],
-        "vector": [vector, None, None, vector],
-        "price": [None, None, None, 7],
-        "delete": [None, True, False, False],
-        "set": [None, None, '{"price": null, "name": "set"}', None],
-    }
-    parquet.write_table(pyarrow.table(columns), tmp_path / "columns")
-    update(UpdateRequest(update=tmp_path / "columns", out=tmp_path / "artifacts"))
-    small.apply(
-        [
-            {"id": "p1", "name": "other", "vector": vector},
-            {"id": "p2", "delete": True},
-            {"id": "p3", "set": {"price": None, "name": "set"}},
-            {"id": "new", "name": "new", "vector": vector, "price": 7},
-        ]
-    )
-    whole = build_whole(tmp_path, small.products)
-    assert answers(open_current(tmp_path / "artifacts"), 30) == answers(whole, 30)
-
-
-def test_columns_without_vectors_delete_products(tmp_path: Path, small: ChangedProducts) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    parquet.write_table(pyarrow.table({"id": ["p1", "p2"], "delete": [True, True]}), tmp_path / "columns")
-    updated = update(UpdateRequest(update=tmp_path / "columns", out=tmp_path / "artifacts"))
-    assert updated.counts == FileCounts(0, 0, 0, 2)
 
 
 def start_update(changes: Path, root: Path) -> "subprocess.Popen[bytes]":

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from retrieval.artifact.build import read_base
 from retrieval.artifact.delta.files import Delta, open_delta
 from retrieval.artifact.delta.table import PairTable
 from retrieval.artifact.fields.lists import FIELD_FILES, open_fields
 from retrieval.artifact.fields.writer import members
-from retrieval.artifact.manifest import Manifest, check_contents, check_size, read_checksum, read_manifest
+from retrieval.artifact.manifest import Manifest, check_contents, check_size
 from retrieval.artifact.products import TABLE_FILES, ProductTable, open_products
-from retrieval.errors import BadArtifact
 from retrieval.search.filters.facts import FieldType
 from retrieval.search.filters.language import Vocabulary
 from retrieval.search.filters.lists import InvertedLists
@@ -29,7 +29,6 @@ class CurrentProducts:
 
     manifest: Manifest
     base: Manifest
-    base_checksum: str
     base_table: ProductTable
     base_lists: InvertedLists
     delta: Delta | None
@@ -65,9 +64,15 @@ class CurrentProducts:
         return {each.name: each.type for each in facts if each.values or each.name in self.base_lists.postings}
 
     @property
-    def takes_new_fields(self) -> bool:
-        """Whether fields that come new can be filtered by: not where the base was built with some chosen ones alone."""
-        return names_of(self.vocabulary) <= {*self.vocabulary.filterable, *self.vocabulary.reasons}
+    def chosen_fields(self) -> Collection[str] | None:
+        """The fields that alone are to be filterable, or None where all that can be are.
+
+        A base from before they were recorded left out others, and said no reason.
+        """
+        known = self.vocabulary
+        if self.base.chosen_fields is None and names_of(known) - {*known.filterable, *known.reasons}:
+            return known.filterable
+        return self.base.chosen_fields
 
 
 def names_of(vocabulary: Vocabulary) -> set[str]:
@@ -76,26 +81,23 @@ def names_of(vocabulary: Vocabulary) -> set[str]:
     return {names[i].decode() for i in range(len(names))} if isinstance(names, Texts) else set()
 
 
-def open_current_products(root: Path, build_id: str, also_read: Collection[str] = ()) -> CurrentProducts:
-    """Verify and open what a build has but its index. Raises BadArtifact naming the file at fault.
+def open_current_products(root: Path, manifest: Manifest, also_read: Collection[str] = ()) -> CurrentProducts:
+    """Verify and open what the build of a manifest has but its index. Raises BadArtifact naming the file at fault.
 
     The sizes of all files are checked, and the contents of those that are read, here or, of the base's, later.
     """
-    manifest = read_manifest(root / build_id)
-    base_id = manifest.delta.base if manifest.delta else build_id
-    directory = root / base_id
-    base, checksum = read_manifest(directory), read_checksum(directory)
-    if manifest.delta and checksum != manifest.delta.base_checksum:
-        raise BadArtifact(f"{root / build_id}: is a delta on another build {base_id} than {directory}")
+    own_directory = root / manifest.build_id
+    base = read_base(own_directory, manifest) or manifest
+    directory = root / base.build_id
     _check_files(directory, base, [name for name in (*TABLE_FILES, *FIELD_FILES, *also_read) if name in base.files])
     table = open_products(directory)
     vocabulary, lists = open_fields(directory, base.filterable, len(table))
     delta, layout = None, PairLayout(len(table), *(np.empty(0, np.int64) for _ in range(3)))
     if manifest.delta:
-        _check_files(root / build_id, manifest, manifest.files)
-        delta = open_delta(root / build_id, manifest, len(table))
+        _check_files(own_directory, manifest, manifest.files)
+        delta = open_delta(own_directory, manifest, len(table))
         layout, vocabulary = delta.layout, delta.vocabulary
-    return CurrentProducts(manifest, base, checksum, table, lists, delta, layout, vocabulary)
+    return CurrentProducts(manifest, base, table, lists, delta, layout, vocabulary)
 
 
 def _check_files(directory: Path, manifest: Manifest, read: Iterable[str]) -> None:

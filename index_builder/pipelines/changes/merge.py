@@ -20,7 +20,7 @@ from index_builder.tuning.trials import TunedIndex
 from index_builder.tuning.tuner import Tuner
 from index_builder.tuning.users import user_pool
 from retrieval.artifact import sample_users, store
-from retrieval.artifact.build import BEST, base_of
+from retrieval.artifact.build import BEST
 from retrieval.artifact.fields.writer import FieldReport
 from retrieval.artifact.manifest import Manifest
 from retrieval.artifact.products import ROW_FILES, open_rows, write_rows
@@ -29,7 +29,7 @@ from retrieval.records.vector_file import VectorFile
 from retrieval.search.files import open_index, read_index
 from retrieval.search.index import ProductIndex
 from retrieval.search.kinds import FAISS_VERSION
-from retrieval.search.ranking import SIDES, RowGroups
+from retrieval.search.ranking import RowGroups
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,6 @@ class MergeRequest:
     """Which current build to merge, and the users to measure its recall with. Of old builds, `keep` stay."""
 
     out: Path
-    merge: bool = True
     queries: Path | None = None
     keep: int = 5
 
@@ -56,22 +55,22 @@ def merge(request: MergeRequest) -> Merged | None:
     Updates and other merges wait meanwhile. Where the index misses the recall that its build promises, a new one is
     trained and tuned. Raises a RetrievalError, and leaves the build in use alone, where anything is wrong.
     """
-    with store.updating(request.out) as build_id:
-        if base_of(request.out, build_id) is None:
+    with store.updating(request.out) as pair:
+        if pair.delta is None:
             return None
         with store.draft(request.out) as directory:
-            merged = _fill(directory, request, build_id)
-            manifest = store.publish(request.out, directory, merged.manifest, instead_of=build_id)
+            merged = _fill(directory, request, pair)
+            manifest = store.publish(request.out, directory, merged.manifest, instead_of=pair.build_id)
             with suppress(OSError):  # The build is published, even where older ones cannot be found or removed.
                 store.prune(request.out, request.keep)
             return replace(merged, manifest=manifest)
 
 
-def _fill(directory: Path, request: MergeRequest, build_id: str) -> Merged:
+def _fill(directory: Path, request: MergeRequest, pair: Manifest) -> Merged:
     """Write all files of a build into a directory, and return the facts for its manifest."""
-    current = open_current_products(request.out, build_id, also_read=(*ROW_FILES, BEST))
+    current = open_current_products(request.out, pair, also_read=(*ROW_FILES, BEST))
     base, base_directory = current.base, request.out / current.base.build_id
-    standing = _standing(current)
+    standing = current.table.standing()
     fields = _write_products(directory, current, standing)
     vectors, groups = _write_vectors(directory, current, base_directory, standing)
     with closing(vectors):
@@ -101,11 +100,6 @@ def _fill(directory: Path, request: MergeRequest, build_id: str) -> Merged:
         files={},
     )
     return Merged(manifest, reason)
-
-
-def _standing(current: CurrentProducts) -> NDArray[np.int64]:
-    """Return the position of each product in the pair, in catalogue order."""
-    return np.setdiff1d(np.arange(current.layout.count), current.layout.deleted, assume_unique=True)
 
 
 def _write_products(directory: Path, current: CurrentProducts, standing: NDArray[np.int64]) -> FieldReport:
@@ -152,9 +146,5 @@ def _tuned(tuner: Tuner, base: Manifest, path: Path, vectors: VectorFile) -> tup
     tuned = tuner.measured(refill(read_index(path), vectors, tuner.store), base.index)
     if tuned.meets_target or not base.recall.kept:
         return tuned, ""
-    found = ", ".join(
-        f"{side} {each.mean:.4f} (at least {each.lower_bound:.4f}) of {each.k}"
-        for side in SIDES
-        for each in tuned.recall[side]
-    )
-    return tuner.choose("auto"), f"with the base's codes and settings it misses the recall of {tuner.target}: {found}"
+    missed = f"with the base's codes and settings it misses the recall of {tuner.target}: {tuned.recall_text}"
+    return tuner.choose("auto"), missed

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from index_builder.catalogue import BadRow, parse_product
+from index_builder.catalogue import BadRow, parse_identifier, parse_product
 from retrieval.records import lenient_json
 from retrieval.records.lenient_json import BadJson
-from retrieval.records.rows import COLUMNS_UNIT, read_rows
+from retrieval.records.rows import ColumnRow, read_rows
 from retrieval.vectors import BadVector, json_type, read_vector, unit_vectors
 
 _DELETE, _SET = "delete", "set"  # the members that say what a line does; no product is added with such a field
@@ -62,7 +62,7 @@ class ChangeFile:
             number = len(self.locations)
             self.locations.append(location)
             try:
-                change = _parse(row, dimension, location.startswith(COLUMNS_UNIT))
+                change = _parse(row, dimension)
                 first = number_of.setdefault(change.identifier, number)
                 if first != number:
                     raise BadRow(f"duplicate id {change.identifier!r}, first used at {self.locations[first]}")
@@ -75,9 +75,9 @@ class ChangeFile:
         return [f"{self.locations[number]}: {fault}" for number, fault in sorted(self.faults.items())]
 
 
-def _parse(row: Any, dimension: int, from_columns: bool) -> Change:
+def _parse(row: Any, dimension: int) -> Change:
     """Return the change in a row. Raises BadRow, BadVector or BadJson."""
-    if from_columns and isinstance(row, dict):
+    if isinstance(row, ColumnRow):
         row = _without_empty_columns(row)
     if isinstance(row, dict) and (_DELETE in row or _SET in row):
         return _parse_edit(row)
@@ -89,7 +89,7 @@ def _parse(row: Any, dimension: int, from_columns: bool) -> Change:
     return Upsert(identifier, name, fields, vector)
 
 
-def _without_empty_columns(row: dict[str, Any]) -> dict[str, Any]:
+def _without_empty_columns(row: ColumnRow) -> dict[str, Any]:
     """Return a row without the columns that are null in it, `delete` where it is false, and `set` parsed."""
     present = {name: value for name, value in row.items() if value is not None}
     if present.get(_DELETE) is False:
@@ -103,7 +103,9 @@ def _parse_edit(row: dict[str, Any]) -> Delete | SetFields:
     kind = _DELETE if _DELETE in row else _SET
     if further := [name for name in row if name not in ("id", kind)]:
         raise BadRow(f"{kind} takes an id and nothing else, not {', '.join(map(repr, further))}")
-    identifier = _identifier(row)
+    identifier = parse_identifier(row.get("id"))
+    if identifier is None:
+        raise BadRow("missing id")
     if kind == _DELETE:
         if row[kind] is not True:
             raise BadRow("delete must be true")
@@ -119,14 +121,3 @@ def _parse_edit(row: dict[str, Any]) -> Delete | SetFields:
     if "name" in members and not isinstance(members["name"], str):
         raise BadRow(f"name must be a string, not {json_type(members['name'])}")
     return SetFields(identifier, members)
-
-
-def _identifier(row: dict[str, Any]) -> str:
-    identifier = row.get("id")
-    if type(identifier) is int:
-        identifier = str(identifier)
-    if identifier is None or identifier == "":
-        raise BadRow("missing id")
-    if not isinstance(identifier, str):
-        raise BadRow(f"id must be a string or an integer, not {json_type(identifier)}")
-    return identifier

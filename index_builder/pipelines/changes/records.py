@@ -105,7 +105,7 @@ def write_records(
         parts.insert(0, Part(current.delta.table, current.delta.lists, plan.kept_targets))
     write_table(directory, *parts)
     known = current.vocabulary.reasons
-    found = report.not_filterable if current.takes_new_fields else {}
+    found = {name: reason for name, reason in report.not_filterable.items() if rules.takes(name)}
     vanished = dict.fromkeys(current.vocabulary.filterable, NO_VALUE)
     reasons = {name: reason for name, reason in {**vanished, **found, **known}.items() if name not in rules.types}
     names = names_of(current.vocabulary) | names_of(vocabulary)

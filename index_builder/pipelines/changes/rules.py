@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,14 +30,15 @@ class FieldRules:
         reasons: Mapping[str, str],
         postings: Callable[[str], list[Postings]],
         path_of: Callable[[str], KeyPath | None],
-        takes_new_fields: bool,
+        chosen: Collection[str] | None,
     ):
         """`reasons` say why fields are not filterable; `postings` returns the lists there are of a field so far.
 
-        `path_of` returns the keys that lead to a filterable field of a dotted name, where a product has it.
+        `path_of` returns the keys that lead to a filterable field of a dotted name, where a product has it. Of new
+        fields only the `chosen` ones become filterable, or, where it is None, all that can be.
         """
         self.types = dict(types)
-        self._postings, self._path_of, self._takes_new_fields = postings, path_of, takes_new_fields
+        self._postings, self._path_of, self._chosen = postings, path_of, chosen
         self._free = {name for name, reason in reasons.items() if reason != NO_VALUE}
         self._paths: dict[str, KeyPath] = {}
         self._numbers: dict[str, _NumberRule] = {}
@@ -48,8 +49,12 @@ class FieldRules:
             name = ".".join(path)
             if name in self.types:
                 self._check_value(name, path, value)
-            elif name not in self._free and self._takes_new_fields:
+            elif name not in self._free and self.takes(name):
                 self._add_field(name, path, value)
+
+    def takes(self, name: str) -> bool:
+        """Return whether a field that comes new may become filterable."""
+        return self._chosen is None or name in self._chosen
 
     def _check_value(self, name: str, path: KeyPath, value: Any) -> None:
         if "." in name and self._paths.setdefault(name, self._path_of(name) or path) != path:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from index_builder.catalogue import list_faults
+from index_builder.pipelines.build import source_of
 from index_builder.pipelines.changes.advice import Finding, advise
 from index_builder.pipelines.changes.answers import golden_answers
 from index_builder.pipelines.changes.combining.facts import pair_facts
@@ -18,10 +19,10 @@ from index_builder.pipelines.changes.records import RecordFields, write_changed,
 from index_builder.pipelines.changes.rules import FieldRules
 from retrieval.artifact import golden, store
 from retrieval.artifact.build import open_build, open_pair
-from retrieval.artifact.manifest import DeltaFacts, GoldenQuery, Manifest, Source, file_facts
+from retrieval.artifact.manifest import DeltaFacts, GoldenQuery, Manifest, file_facts
 from retrieval.errors import BadCatalogue
-from retrieval.records.console import readable
 from retrieval.search.filters.facts import FieldFacts
+from retrieval.search.pair import left_in_base
 
 _CHANGED = "changed"  # A scratch directory, which is not published, for the table of what the file brings.
 _SHARE_OF_BASE = 5  # A delta takes at most this part of the bytes of its base,
@@ -71,10 +72,10 @@ def update(request: UpdateRequest) -> Updated:
     Other updates and merges wait meanwhile. Raises a RetrievalError, and leaves the build in use alone, where anything
     is wrong with a line, with the base, or with the size that the delta would have.
     """
-    with store.updating(request.out) as build_id, store.draft(request.out) as directory:
-        current = open_current_products(request.out, build_id)
+    with store.updating(request.out) as in_use, store.draft(request.out) as directory:
+        current = open_current_products(request.out, in_use)
         drafted = _fill(directory, request, current)
-        manifest = store.publish(request.out, directory, drafted.manifest, instead_of=build_id)
+        manifest = store.publish(request.out, directory, drafted.manifest, instead_of=in_use.build_id)
         with suppress(OSError):  # The delta is published, even where older builds cannot be found or removed.
             store.prune(request.out, request.keep)
         return replace(drafted, manifest=manifest)
@@ -110,12 +111,12 @@ def _fill(directory: Path, request: UpdateRequest, current: CurrentProducts) -> 
     replaced = plan.positions[vectors.groups.products]
     replaced = replaced[replaced < base.products]
     changed = len(plan.positions) - added - len(replaced)
-    delta = DeltaFacts(base.build_id, current.base_checksum, added, len(replaced), changed, deleted)
+    delta = DeltaFacts(base.build_id, base.checksum, added, len(replaced), changed, deleted)
     manifest = replace(
         base,
         build_id="",
         created="",
-        source=Source(readable(path.name), file_facts(path).sha256),
+        source=source_of(path),
         products=base.products + added - deleted,
         distinct_vectors=base.distinct_vectors + vectors.groups.row_count,
         filterable=_facts(current, plan, fields),
@@ -147,7 +148,7 @@ def _counts(file: ChangeFile, plan: Plan) -> FileCounts:
 def _write_fields(directory: Path, file: ChangeFile, plan: Plan, current: CurrentProducts) -> RecordFields:
     """Write the table and the lists of a delta's records. Raises BadCatalogue naming each line at fault."""
     rules = FieldRules(
-        current.types, current.vocabulary.reasons, current.postings, current.path_of, current.takes_new_fields
+        current.types, current.vocabulary.reasons, current.postings, current.path_of, current.chosen_fields
     )
     scratch = directory / _CHANGED
     scratch.mkdir()
@@ -173,9 +174,7 @@ def _check_size(directory: Path, base: Manifest, root: Path) -> int:
 
 def _facts(current: CurrentProducts, plan: Plan, fields: RecordFields) -> list[FieldFacts]:
     """Return the facts of all fields that can be filtered by, of the base's products that stand and the records."""
-    stand = np.ones(current.base.products, np.bool_)
-    stand[plan.positions[plan.positions < len(stand)]] = False
-    stand[plan.deleted] = False
+    stand = left_in_base(current.base.products, plan.positions, plan.deleted)
     lists, count = current.base_lists.postings, len(plan.positions)
     return [
         pair_facts(name, field_type, lists.get(name), stand, fields.columns.get(name), count)

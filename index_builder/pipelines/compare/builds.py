@@ -9,8 +9,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from index_builder.pipelines.changes.combining.rows import merge_rows
 from index_builder.report.files import FACTS
-from retrieval.artifact.build import Build, open_build
+from retrieval.artifact.build import Build, PairBuild, open_build
 from retrieval.artifact.manifest import MANIFEST
 from retrieval.artifact.products import parse_prefixes
 from retrieval.artifact.store import CURRENT, current_build_id, pin
@@ -103,7 +104,7 @@ def describe(opened: OpenBuild) -> dict[str, Any]:
         "source": manifest.source.file,
         "base": manifest.delta.base if manifest.delta else None,
         "products": manifest.products,
-        "distinct_vectors": manifest.distinct_vectors,
+        "distinct_vectors": _distinct_vectors(opened.build),
         "dropped_rows": manifest.dropped_rows,
         "dimension": manifest.dimension,
         "embedding_model": manifest.embedding_model,
@@ -120,6 +121,14 @@ def first_products(build: Build, positions: NDArray[np.int64]) -> dict[str, Any]
     """Return how many products these are, and the first of them by id and name."""
     first = parse_prefixes(build.products.prefixes(positions[:_FIRST_PRODUCTS]))
     return {"count": len(positions), "first": first}
+
+
+def _distinct_vectors(build: Build) -> int:
+    """Count the distinct vectors of a build's products; the manifest of a delta counts what is stored instead."""
+    if not isinstance(build, PairBuild):
+        return build.manifest.distinct_vectors
+    rows = build.rows.of(build.products.standing())
+    return merge_rows(rows, build.base.index, build.index.delta).groups.row_count
 
 
 def _ids(build: Build, positions: NDArray[np.int64]) -> list[str]:

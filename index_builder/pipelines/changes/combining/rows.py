@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from retrieval.records.vector_file import BLOCK_ROWS
 from retrieval.search.index import ProductIndex
 from retrieval.search.kinds import exact_rows
+from retrieval.search.pair import pair_vectors
 from retrieval.search.ranking import RowGroups
 
 _KEY_BYTES = 8  # of a stored vector, by which most that are different are told apart
@@ -38,22 +39,13 @@ def merge_rows(sources: NDArray[np.int64], base: ProductIndex, delta: ProductInd
     order = np.argsort(first)
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    row_of_product = rank[number]
-    products = np.argsort(row_of_product, kind="stable")
-    starts = np.searchsorted(row_of_product[products], np.arange(len(order) + 1))
-    return MergedRows(RowGroups(starts, products), distinct[order])
+    return MergedRows(RowGroups.of_rows(rank[number], len(order)), distinct[order])
 
 
 def vectors_of(rows: MergedRows, base: ProductIndex, delta: ProductIndex | None) -> Iterator[NDArray[np.float32]]:
     """Yield the unit vectors of the rows, in blocks."""
-    base_count = base.groups.row_count
     for start in range(0, len(rows.sources), BLOCK_ROWS):
-        sources = rows.sources[start : start + BLOCK_ROWS]
-        of_base = sources < base_count
-        block = base.vectors(np.where(of_base, sources, 0))
-        if delta and not of_base.all():
-            block[~of_base] = delta.vectors(sources[~of_base] - base_count)
-        yield block
+        yield pair_vectors(base, delta, rows.sources[start : start + BLOCK_ROWS])
 
 
 def _twins(base: faiss.Index, delta: faiss.Index) -> NDArray[np.int64]:

@@ -100,9 +100,11 @@ def open_current(root: Path) -> Build:
         return open_current(root)  # Another was published, and it was pruned, before it was pinned.
 
 
-def open_pinned(root: Path, build_id: str, verified: bool = False, reuse: Build | None = None) -> Build:
-    """Do what `open_build` does, and keep the build from being pruned meanwhile."""
-    with pin(root, build_id):  # Verifying a large base takes longer than many deltas on it stay.
+def open_pinned(
+    root: Path, build_id: str, verified: bool = False, reuse: Build | None = None, manifest: Manifest | None = None
+) -> Build:
+    """Do what `open_build` does, and keep the build from being pruned meanwhile. `manifest` is as `pin` takes it."""
+    with pin(root, build_id, manifest):  # Verifying a large base takes longer than many deltas on it stay.
         return open_build(root, build_id, verified, reuse)
 
 

@@ -83,9 +83,10 @@ def update(request: UpdateRequest) -> Updated:
 
 def advise_on(root: Path, updated: Updated) -> list[Finding]:
     """Return whether it is time to merge a delta that has been published. Raises BadArtifact where it is gone."""
-    build_id = updated.manifest.build_id
-    findings = advise(store.open_pinned(root, build_id, verified=True), updated.delta)
-    size = updated.manifest.size_bytes
+    manifest = updated.manifest
+    build = store.open_pinned(root, manifest.build_id, verified=True, manifest=manifest)
+    findings = advise(build, updated.delta)
+    size = manifest.size_bytes
     text = f"the delta has {size / 1e3:,.1f} kB of the {updated.max_bytes / 1e3:,.1f} kB that it may have"
     return [*findings, Finding(text, size > _MAX_SHARE_OF_LIMIT * updated.max_bytes)]
 

@@ -349,6 +349,22 @@ def test_a_tensor_that_does_not_fit_is_refused_saying_where(small: Api, members:
     refuse(changed(**members), small, 422, fault.detail, fault)
 
 
+def test_null_stands_for_a_member_that_is_not_there(small: Api) -> None:
+    rows = np.array([[1, 0], [0, 2]], np.float32)
+    plain = as_json(rows, outputs=[{"name": "best_ids"}]).to(small)
+    tensor = {**json.loads(as_json(rows).body)["inputs"][0], "parameters": None}
+    nulls = {"id": None, "parameters": None, "outputs": [{"name": "best_ids", "parameters": None}], "unknown": None}
+    assert small.post(INFER, json.dumps({"inputs": [tensor], **nulls}).encode()).body == plain.body
+    everything = as_json(rows).to(small).body
+    assert small.post(INFER, json.dumps({"inputs": [tensor], "outputs": None}).encode()).body == everything
+    binary = as_binary(rows)
+    head = json.loads(binary.body[: int(binary.header_length or 0)])
+    head["inputs"][0]["data"] = None
+    text = json.dumps(head).encode()
+    sent = Sent(text + binary.body[int(binary.header_length or 0) :], str(len(text)))
+    assert sent.to(small).body == everything
+
+
 @pytest.mark.parametrize(
     ("members", "fault"),
     [

@@ -142,7 +142,7 @@ def sized(shape: dict[str, Any], size: int) -> Any:
     """A number, or a list of as many numbers or strings."""
     if shape["type"] in ("integer", "number"):
         return size
-    return [1 if shape["items"]["type"] == "number" else "p"] * size
+    return [1 if shape["items"].get("type") == "number" else "p"] * size
 
 
 def test_a_new_build_gets_a_document_of_its_own(recommender: Recommender) -> None:

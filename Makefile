@@ -128,7 +128,7 @@ sample-data: ## make data/ again from its sources (installs spaCy and 40 MB of w
 	.venv-data/bin/python data/make_sample_data.py
 
 docker: ## build the image
-	docker build --tag $(IMAGE) .
+	docker build --tag $(IMAGE) --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) .
 
 docker-run: docker ## build and run the image (PORT=)
 	docker run --rm --publish $(PORT):5000 $(IMAGE)

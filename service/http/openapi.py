@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from retrieval import VERSION
 from service.engines.shown_fields import ShownFields
 from service.http import encoding, lookups, open_inference
 from service.http.requests import schemas
@@ -73,6 +74,11 @@ def open_routes(settings: Settings) -> frozenset[str]:
     return frozenset(operation.path for operation in OPERATIONS.values() if not operation.needs_key(settings))
 
 
+def describe_index(recommender: Recommender) -> dict[str, Any]:
+    """Return what is served, and the version of the code that serves it."""
+    return {**asdict(recommender.info), "version": VERSION}
+
+
 def document(recommender: Recommender, settings: Settings) -> dict[str, Any]:
     """Return the document of what is served; the examples are answered by the recommender."""
     filled: dict[str, Any] = _filled(_DOCUMENT, _values(recommender, settings.limits))
@@ -118,7 +124,7 @@ def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
         "answer": answer,
         "answers": [orjson.loads(answer) for answer in answers],
         "answer_lines": encoding.write_lines(answers).decode(),
-        "index": asdict(recommender.info),
+        "index": describe_index(recommender),
         "server": open_inference.SERVER,
         "model": open_inference.describe_model(dimension),
     }

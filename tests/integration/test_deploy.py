@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,19 @@ def test_changes_wait_where_the_artifacts_are_at_fault_and_a_merge_makes_room_fo
 
 def test_one_revision_of_the_image_runs_everywhere() -> None:
     assert {container["image"] for container in CONTAINERS.values()} == {f"jetmlett:{VERSION}"}
+
+
+def test_the_image_says_what_it_is() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', dockerfile))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert labels == {
+        "title": project["name"],
+        "description": project["description"],
+        "version": VERSION,
+        "revision": "${REVISION}",
+    }
+    assert dockerfile.index('ARG REVISION=""') < dockerfile.index("LABEL") < dockerfile.index("ENTRYPOINT")
 
 
 def test_the_example_secret_is_the_one_that_the_service_reads() -> None:

@@ -15,11 +15,13 @@ from retrieval.errors import BadArtifact
 from retrieval.records.console import print_message, print_result, standard_streams
 from service.engines.base import check_label
 from service.engines.shown_products import read_shown
-from service.errors import INSTALL_MILVUS, ServiceError
-from service.offline.job import PART_ROWS, run_batch
+from service.errors import INSTALL_MILVUS, ServiceError, TooManyErrors
+from service.offline.job import MAX_ERROR_SHARE, PART_ROWS, run_batch
 from service.settings import MILVUS_INDEXES, SCHEMA, environment_with, read_milvus, read_settings
 from service.workers.logs import set_up_logs
 from service.workers.supervisor import serve
+
+_EXIT_TOO_MANY_ERRORS = 3  # 2 is argparse's own, for words that it cannot read.
 
 
 @standard_streams()
@@ -33,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         for handler in logging.getLogger().handlers:
             handler.flush()
         print_message("\n".join([f"error: {error}", *options.after_an_error]))
-        return 1
+        return _EXIT_TOO_MANY_ERRORS if isinstance(error, TooManyErrors) else 1
     return 0
 
 
@@ -109,9 +111,9 @@ def _age_text(age: timedelta) -> str:
 def _batch(options: argparse.Namespace) -> None:
     settings = read_settings(options.environment)
     set_up_logs(settings)
-    print_result(
-        run_batch(options.input, options.output, settings, options.k, options.part_rows, options.embedding_model)
-    )
+    outcome = run_batch(options.input, options.output, settings, options.k, options.part_rows, options.embedding_model)
+    print_result(str(outcome))
+    outcome.check(options.max_error_share)
 
 
 def _publish(options: argparse.Namespace) -> None:
@@ -159,6 +161,8 @@ def _add_batch_options(command: argparse.ArgumentParser) -> None:
     add_count("--k", help="matches a side for users that do not say (default: RECO_DEFAULT_K)")
     text = f"users that a process answers at a time; fewer take less memory (default: {PART_ROWS})"
     add_count("--part-rows", default=PART_ROWS, help=text)
+    text = f"exit with {_EXIT_TOO_MANY_ERRORS} where more of the users have an error (default: {MAX_ERROR_SHARE})"
+    command.add_argument("--max-error-share", type=_share, default=MAX_ERROR_SHARE, metavar="SHARE", help=text)
 
 
 def _add_milvus_options(command: argparse.ArgumentParser) -> None:
@@ -172,6 +176,16 @@ def _add_milvus_options(command: argparse.ArgumentParser) -> None:
     for name, subject in (("shards", "insertion is"), ("replicas", "searches are")):
         text = f"{subject} spread over N (default: 1)"
         command.add_argument(f"--{name}", type=_count, default=1, metavar="N", help=text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share from 0 to 1")
+    return share
 
 
 def _count(text: str) -> int:

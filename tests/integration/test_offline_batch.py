@@ -153,7 +153,7 @@ def test_a_parquet_output_says_what_is_wrong_in_columns_of_its_own(tmp_path: Pat
         b'{"name": "\\ud800", "vector": []}',
     ]
     printed = run(artifacts, write_users(tmp_path / "users.jsonl", users), tmp_path / "m.parquet")
-    assert printed == f"{tmp_path / 'm.parquet'}: 4 users; 2 have an error"
+    assert printed == f"{tmp_path / 'm.parquet'}: 4 users; 2 have an error: 1 vector_dimension, 1 vector_zero"
     rows = pq.read_table(tmp_path / "m.parquet").to_pylist()
     assert [row["error_code"] for row in rows] == [None, None, "vector_zero", "vector_dimension"]
     assert rows[2:] == [
@@ -173,6 +173,58 @@ def test_a_parquet_output_says_what_is_wrong_in_columns_of_its_own(tmp_path: Pat
             ("\\ud800", "vector_dimension", "vector has 0 numbers, 6 are expected"),
         ]
     ]
+
+
+@pytest.mark.parametrize(
+    ("failed", "options", "exit_code"),
+    [
+        (0, ["--max-error-share", "0"], 0),
+        (2, [], 0),
+        (3, [], 3),
+        (1, ["--max-error-share", "0"], 3),
+        (29, ["--max-error-share", "0.145"], 0),
+        (30, ["--max-error-share", "0.145"], 3),
+        (200, ["--max-error-share", "1"], 0),
+    ],
+    ids=str,
+)
+def test_more_errors_than_allowed_end_a_complete_batch_with_a_code_of_their_own(
+    tmp_path: Path,
+    artifacts: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    failed: int,
+    options: list[str],
+    exit_code: int,
+) -> None:
+    users = small_users(200)
+    for user in users[:failed]:
+        user["vector"] = [0.0] * DIMENSION
+    if failed > 1:
+        users[1]["vector"] = []
+    source, output = write_users(tmp_path / "users.jsonl", users), tmp_path / "m.jsonl"
+    words = ["--artifact", str(artifacts), "--input", str(source), "--output", str(output), *options]
+    monkeypatch.setenv("RECO_WORKERS", "1")
+    assert main(["batch", *words]) == exit_code
+    printed, complaint = capsys.readouterr()
+    codes = {"vector_zero": failed - (failed > 1), "vector_dimension": int(failed > 1)}
+    listed = ", ".join(f"{count} {code}" for code, count in sorted(codes.items(), key=lambda each: -each[1]) if count)
+    if failed == 2:
+        listed = "1 vector_dimension, 1 vector_zero"
+    assert printed == f"{output}: 200 users; {failed} have an error{': ' if failed else ''}{listed}\n"
+    share = options[-1] if options else "0.01"
+    found = f"error: {failed} of 200 users have an error, more than --max-error-share {share} allows"
+    assert complaint == (f"{found}; {output} is complete\n" if exit_code else "")
+    assert sum('"error"' in line for line in output.read_text().splitlines()) == failed
+    assert left_beside(output) == []
+
+
+@pytest.mark.parametrize("share", ["-0.1", "1.5", "nan", "few"])
+def test_a_share_of_errors_is_from_0_to_1(share: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["batch", "--input", "a", "--output", "b", f"--max-error-share={share}"])
+    assert ended.value.code == 2
+    assert f"{share!r} is no share from 0 to 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "parquet"])

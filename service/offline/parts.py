@@ -23,7 +23,9 @@ _LOCK_TIMEOUT_SECONDS = 10.0
 class PartsDirectory:
     """The parts in a locked directory. The name of a part's file is its block's key.
 
-    Beside it, a file counts the users who have an error by its code, if there are any. Only the process that holds the lock names a draft a part. Drafts have names of their own in each run, so a worker
+    Beside it, a file counts the users who have an error by its code, if there are any.
+
+    Only the process that holds the lock names a draft a part. Drafts have names of their own in each run, so a worker
     that outlives a killed run for a moment writes to no file that another run uses.
     """
 

@@ -16,6 +16,7 @@ import orjson
 from numpy.typing import NDArray
 
 from retrieval import VERSION
+from retrieval.search.reranking.fields import ALL_FIELDS
 from service.engines.shown_fields import ShownFields
 from service.http import encoding, lookups, open_inference
 from service.http.requests import schemas
@@ -25,6 +26,7 @@ from service.settings import Limits, Settings
 
 _DOCUMENT = orjson.loads((resources.files("service.http") / "static" / "openapi.json").read_bytes())
 _COMMON_PROBLEMS = ("400", "413", "431", "500", "501")  # Any request may come to these by its head, size or our fault.
+_MAX_LISTED_NAMES = 100
 _COMMON_HEADERS = ("X-Index-Version", "X-Embedding-Model", "X-Request-Id")
 
 
@@ -113,7 +115,8 @@ def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
         **asdict(limits),
         "dimension": dimension,
         "default_completions": limit.load_default,
-        "base64_length": 4 * math.ceil(dimension * schemas.VECTOR_DTYPE.itemsize / 3),
+        **_base64_form(dimension),
+        "shown_field": _shown_field(recommender),
         "filters": _example_filters(recommender, found[0].best.positions[:1]),
         "limits": _example_limits(recommender),
         "field_name": next((field["name"] for field in recommender.info.filterable), "name"),
@@ -127,7 +130,29 @@ def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
         "index": describe_index(recommender),
         "server": open_inference.SERVER,
         "model": open_inference.describe_model(dimension),
+        "output_names": [*open_inference.OUTPUTS],
+        "tensor": {
+            "name": open_inference.INPUT,
+            "datatype": open_inference.FLOAT,
+            "shape": [1, dimension],
+            "data": vector,
+        },
     }
+
+
+def _base64_form(dimension: int) -> dict[str, Any]:
+    """Return the length and the pattern of a vector in base64."""
+    padding = -dimension * schemas.VECTOR_DTYPE.itemsize % 3
+    length = 4 * math.ceil(dimension * schemas.VECTOR_DTYPE.itemsize / 3)
+    pattern = f"^[A-Za-z0-9+/]{{{length - padding}}}{'=' * padding}$"
+    return {"base64_length": length, "base64_pattern": pattern}
+
+
+def _shown_field(recommender: Recommender) -> dict[str, Any]:
+    """Return the schema of the name of a field to show, with the names that there are, if they are not too many."""
+    names = [] if recommender.vocabulary is None else sorted(recommender.vocabulary.names)
+    is_listed = 0 < len(names) <= _MAX_LISTED_NAMES
+    return {"type": "string", **({"enum": [ALL_FIELDS, *names]} if is_listed else {})}
 
 
 def _example_filters(recommender: Recommender, positions: NDArray[np.int64]) -> list[dict[str, Any]]:

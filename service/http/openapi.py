@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from retrieval import VERSION
 from retrieval.search.reranking.fields import ALL_FIELDS
 from service.engines.shown_fields import ShownFields
-from service.http import encoding, lookups, open_inference
+from service.http import encoding, lookups, open_inference, tensors
 from service.http.requests import schemas
 from service.http.requests.user_reader import UserReader
 from service.recommender import Recommender
@@ -132,7 +132,7 @@ def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
         "model": open_inference.describe_model(dimension),
         "output_names": [*open_inference.OUTPUTS],
         "tensor": {
-            "name": open_inference.INPUT,
+            "name": tensors.INPUT,
             "datatype": open_inference.FLOAT,
             "shape": [1, dimension],
             "data": vector,

@@ -409,6 +409,15 @@ class TestPages:
         addresses = {name for path in files for name in re.findall(r"https?://[^\s\"']+", path.read_text())}
         assert addresses == {"http://www.w3.org/2000/svg"}  # a name, which nobody loads
 
+    def test_no_page_makes_html_from_texts(self) -> None:
+        """What a catalogue or a user says would be read as HTML there."""
+        makers = r"innerHTML|outerHTML|insertAdjacentHTML|setHTML\w*|document\.write|DOMParser|createContextualFragment"
+        for page in HTML.values():
+            for path in (STATIC / page).parent.iterdir():
+                assert re.findall(rf"{makers}|\beval\(|new Function|srcdoc|\bon[a-z]+=", path.read_text()) == [], (
+                    path.name
+                )
+
     def test_pages_and_scripts_name_everything_relative_to_the_page(self) -> None:
         """A proxy may serve them under a prefix."""
         for page in HTML.values():

@@ -1,4 +1,4 @@
-"""Command line: `python -m service serve | check | rollback | batch | publish`, with settings from the environment."""
+"""Command line: `python -m service serve | check | builds | rollback | batch | publish`; `RECO_*` are its settings."""
 
 import argparse
 import logging

@@ -153,7 +153,7 @@ def _add_override(command: argparse.ArgumentParser, option: str, name: str, mean
 def _add_batch_options(command: argparse.ArgumentParser) -> None:
     add_file = partial(command.add_argument, type=Path, required=True, metavar="FILE")
     add_count = partial(command.add_argument, type=int, metavar="COUNT")
-    add_file("--input", help="Parquet, or JSON lines; may be .gz")
+    add_file("--input", help="Parquet, or JSON lines, which may be .gz; or a directory of them")
     add_file("--output", help="name.parquet, or name.jsonl, .ndjson; and .gz of these")
     _add_override(command, "--filter", "RECO_FILTER", "only products that match, for all users, as JSON")
     text = "embedding model of the users' vectors, which must be the build's"

@@ -15,7 +15,7 @@ from service.engines.base import check_label
 from service.engines.shown_products import read_shown
 from service.errors import BadBatch, TooManyErrors
 from service.offline.answers import check_model
-from service.offline.inputs import Block, BlockKey, open_users
+from service.offline.inputs import Block, BlockKey, open_users, user_files
 from service.offline.outputs import find_format
 from service.offline.parts import PartsDirectory, open_parts
 from service.offline.pool import Task, start_pool
@@ -73,7 +73,7 @@ def run_batch(
     output_format, users = find_format(output), open_users(source)
     artifacts, build_id = settings.artifacts.absolute(), current_build_id(settings.artifacts)
     task = Task(artifacts, build_id, settings.filter, limits, users.parse_users, output_format.write_part)
-    version = _version(source)
+    versions = _versions(source)
     with pin(artifacts, build_id) as stack:
         _check(open_build(artifacts, build_id), settings, embedding_model)
         parts = stack.enter_context(open_parts(directory, _state(source, task, output_format.name, part_rows)))
@@ -82,7 +82,7 @@ def run_batch(
             output_format.join_parts(map(parts.path, keys), parts.joined)
         except KeyboardInterrupt as error:
             raise BadBatch(f"stopped; the same command goes on from the parts in {directory}") from error
-        if _version(source) != version:
+        if _versions(source) != versions:
             raise BadBatch(f"{source}: has changed while it was read; run the command again")
         fsync(parts.joined)
         parts.joined.rename(output)
@@ -95,7 +95,7 @@ def _state(source: Path, task: Task, answers: str, part_rows: int) -> dict[str, 
     """Return what has to be the same for parts of an earlier run to be used again."""
     return {
         "version": _PARTS_VERSION,
-        "input": _fingerprint(source),
+        "input": [*map(_fingerprint, user_files(source))],
         "build": task.build_id,
         "filter": task.shown,
         "k": task.limits.default_k,
@@ -149,6 +149,8 @@ def _parts_directory(source: Path, output: Path) -> Path:
         raise BadBatch(f"{output}: {'is a directory' if output.is_dir() else 'its directory does not exist'}")
     if output.exists() and source.exists() and output.samefile(source):
         raise BadBatch(f"{output}: is the input")
+    if source.is_dir() and output.absolute().parent.samefile(source):
+        raise BadBatch(f"{output}: lies in the input, where it would be taken for a part")
     return output.with_name(f"{output.name}.parts")
 
 
@@ -158,7 +160,7 @@ def _fingerprint(path: Path) -> dict[str, Any]:
     return {"path": str(path.absolute()), "bytes": facts.st_size, "modified_ns": facts.st_mtime_ns}
 
 
-def _version(path: Path) -> tuple[int, ...]:
-    """Return what differs between two states of a file, even where its time of change was set back."""
-    facts = path.stat()
-    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+def _versions(source: Path) -> list[tuple[int, ...]]:
+    """Return what differs between two states of the files of users, even where a time of change was set back."""
+    facts = [path.stat() for path in user_files(source)]
+    return [(each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for each in facts]

@@ -294,6 +294,33 @@ def test_a_gap_in_a_column_of_k_is_the_default(tmp_path: Path, artifacts: Path) 
     assert answers == expected
 
 
+@pytest.mark.parametrize("suffix", ["jsonl.gz", "parquet"])
+@pytest.mark.parametrize("sizes", [(0, 0), (PART_ROWS + 1, 0, 3), (0, 5, PART_ROWS)], ids=str)
+def test_a_directory_of_parts_is_read_as_one_file(
+    tmp_path: Path, artifacts: Path, suffix: str, sizes: tuple[int, ...]
+) -> None:
+    users: list[dict[str, Any]] = [*small_users(sum(sizes))]
+    if len(users) > PART_ROWS:
+        users[PART_ROWS]["vector"] = None
+    directory, start = tmp_path / "users", 0
+    directory.mkdir()
+    (directory / "_SUCCESS").touch()
+    kind = pa.schema([("name", pa.string()), ("vector", pa.list_(pa.float64()))])
+    for number, size in enumerate(sizes):
+        part, path = users[start : start + size], directory / f"part-{number:05}-7f.{suffix}"
+        start += size
+        if suffix == "parquet":
+            pq.write_table(pa.Table.from_pylist(part, kind), path)
+        else:
+            path.write_bytes(gzip.compress(b"".join(json.dumps(user).encode() + b"\n" for user in part)))
+    printed = run(artifacts, directory, tmp_path / "m.jsonl", 2, PART_ROWS)
+    failed = "1 have an error: 1 null" if len(users) > PART_ROWS else "0 have an error"
+    assert printed == f"{tmp_path / 'm.jsonl'}: {len(users)} users; {failed}"
+    whole = write_users(tmp_path / "whole.jsonl", users) if users else write_lines(tmp_path / "whole.jsonl", [])
+    run(artifacts, whole, tmp_path / "whole matches.jsonl", 2, PART_ROWS)
+    assert (tmp_path / "m.jsonl").read_bytes() == (tmp_path / "whole matches.jsonl").read_bytes()
+
+
 class Inputs:
     """Files that are no users, by name."""
 
@@ -309,6 +336,12 @@ class Inputs:
         pq.write_table(pa.table({"name": [7], "vector": [[1.0]]}), directory / "numbers.parquet")
         pq.write_table(pa.table({"name": ["a"], "vector": ["1 2"]}), directory / "texts.parquet")
         pq.write_table(pa.table({"name": ["a"], "vector": [[1.0]], "k": ["1"]}), directory / "k.parquet")
+        for name in ("empty", "mixed", "torn"):
+            (directory / name).mkdir()
+        (directory / "empty" / "_SUCCESS").touch()
+        pq.write_table(pa.Table.from_pylist(small_users(1)), directory / "mixed" / "part-0.parquet")
+        write_users(directory / "mixed" / "part-1", small_users(1))
+        (directory / "torn" / "part-1.parquet").write_bytes(b"PAR1 is how it begins")
         (directory / "zipped.parquet.gz").write_bytes(gzip.compress((directory / "k.parquet").read_bytes()))
 
 
@@ -316,7 +349,10 @@ class Inputs:
     ("source", "output", "complaint"),
     [
         ("missing.jsonl", "m.jsonl", "{in}: cannot be read: "),
-        (".", "m.jsonl", "{in}: cannot be read: "),
+        (".", "m.jsonl", "{out}: lies in the input, where it would be taken for a part\n"),
+        ("empty", "m.jsonl", "{in}: is a directory without parts, which are named as part-00000.parquet is\n"),
+        ("mixed", "m.jsonl", "{in}: has parts of JSON lines beside parts of Parquet\n"),
+        ("torn", "m.jsonl", "{in}/part-1.parquet: not a readable Parquet file: "),
         ("array.json", "m.jsonl", "{in}: a JSON array cannot be streamed; "),
         ("text.csv", "m.jsonl", "{in}: users must be JSON lines (which may be gzipped) or Parquet\n"),
         ("users.npz", "m.jsonl", "{in}: users must be JSON lines (which may be gzipped) or Parquet, not NPZ\n"),

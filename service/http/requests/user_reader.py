@@ -23,7 +23,7 @@ from service.recommender import MAX_USERS_PER_SEARCH, User, UserBlock
 from service.settings import Limits
 
 _COMMA = ord(",")
-_LINE_ENDS = (b"}\n{", b"}\r\n{")  # between users of JSON lines, and nowhere in a JSON value
+_LINE_ENDS = (b'}\n{"', b'}\r\n{"')  # between users of JSON lines, and nowhere in a JSON value
 _MAX_GROUP_BYTES = 2**20  # Texts that are parsed together take so many, which bounds their values.
 _MAX_BLANK_LINES = 1_000_000
 _EMPTY: frozenset[str] = frozenset()

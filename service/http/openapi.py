@@ -6,7 +6,7 @@ what all operations share is added to each by `_complete`.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
@@ -105,6 +105,7 @@ def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
     """Return limits, and examples that the recommender has answered, for the placeholders of the written document."""
     dimension, vocabulary = recommender.info.dimension, recommender.vocabulary
     limit = lookups.request_schemas(dimension, limits, vocabulary)["ProductsQuery"].fields["limit"]
+    limited = [field["name"] for field in recommender.info.filterable if field["type"].endswith("keyword")]
     vector = [round(math.sin(number), 1) for number in range(1, dimension + 1)]
     users = [{"name": "mike", "vector": vector, "k": 2}, {"name": "zoe", "vector": vector[:-1], "k": 2}]
     read = UserReader(dimension, limits, vocabulary).read_array(encoding.write_json(users))
@@ -116,9 +117,10 @@ def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
         "dimension": dimension,
         "default_completions": limit.load_default,
         **_base64_form(dimension),
-        "shown_field": _shown_field(recommender),
+        "shown_field": _field_name(vocabulary.names if vocabulary else (), ALL_FIELDS),
+        "limited_field": _field_name(limited),
         "filters": _example_filters(recommender, found[0].best.positions[:1]),
-        "limits": _example_limits(recommender),
+        "limits": [{name: 2} for name in limited[:1]],
         "field_name": next((field["name"] for field in recommender.info.filterable), "name"),
         "product_id": next((match["id"] for match in answer["best"]), "id"),
         "user": users[0],
@@ -148,11 +150,10 @@ def _base64_form(dimension: int) -> dict[str, Any]:
     return {"base64_length": length, "base64_pattern": pattern}
 
 
-def _shown_field(recommender: Recommender) -> dict[str, Any]:
-    """Return the schema of the name of a field to show, with the names that there are, if they are not too many."""
-    names = [] if recommender.vocabulary is None else sorted(recommender.vocabulary.names)
-    is_listed = 0 < len(names) <= _MAX_LISTED_NAMES
-    return {"type": "string", **({"enum": [ALL_FIELDS, *names]} if is_listed else {})}
+def _field_name(names: Iterable[str], *others: str) -> dict[str, Any]:
+    """Return the schema of the name of a field, or another one, with those that there are, if they are not too many."""
+    listed = sorted(names)
+    return {"type": "string", **({"enum": [*others, *listed]} if 0 < len(listed) <= _MAX_LISTED_NAMES else {})}
 
 
 def _example_filters(recommender: Recommender, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
@@ -162,12 +163,6 @@ def _example_filters(recommender: Recommender, positions: NDArray[np.int64]) -> 
     shown = ShownFields(recommender.field_engine, positions, names) if are_shown else ()
     values = [(name, value) for each in shown for name, value in each.items() if not isinstance(value, list)]
     return [{name: value} for name, value in values[:1]]
-
-
-def _example_limits(recommender: Recommender) -> list[dict[str, int]]:
-    """Return a limit by the value of a field, where one can be limited by."""
-    names = [field["name"] for field in recommender.info.filterable if field["type"].endswith("keyword")]
-    return [{name: 2} for name in names[:1]]
 
 
 def _filled(node: Any, values: Mapping[str, Any]) -> Any:

@@ -4,8 +4,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from marshmallow import ValidationError, missing
 from retrieval.search.filters.language import Vocabulary
 from service.http.app import add_routes, create_app
 from service.http.lookups import request_schemas
-from service.http.openapi import OPERATIONS, _base64_form, _shown_field, document
+from service.http.openapi import OPERATIONS, _base64_form, _field_name, document
 from service.http.requests.schemas import user_schema
 from service.http.routes import views_of
 from service.recommender import Recommender, Serving
@@ -113,9 +112,10 @@ def test_the_names_of_fields_to_show_are_listed_where_they_are_not_too_many(samp
         assert sample_document["components"]["schemas"][request]["properties"]["fields"]["items"] == names
     [_, _, of_map] = sample_document["paths"]["/map"]["get"]["parameters"]
     assert (of_map["name"], of_map["schema"]) == ("field", names)
-    assert _shown_field(Recommender(compass())) == {"type": "string"}
-    many = SimpleNamespace(vocabulary=Vocabulary({}, {}, {f"f{i}" for i in range(101)}))
-    assert _shown_field(cast(Any, many)) == {"type": "string"}
+    limited = sample_document["components"]["schemas"]["MaxPer"]["propertyNames"]
+    assert limited == {"type": "string", "enum": ["cuisine", "description", "foods", "section", "tags"]}
+    assert _field_name([]) == _field_name(f"f{i}" for i in range(101)) == {"type": "string"}
+    assert _field_name(("b", "a"), "*") == {"type": "string", "enum": ["*", "a", "b"]}
 
 
 @pytest.mark.parametrize("dimension", [2, 3, 4, 300, 301, 302])

@@ -20,10 +20,15 @@ WORKDIR /app
 COPY retrieval retrieval
 COPY index_builder index_builder
 COPY service service
-COPY pyproject.toml ./
 RUN python -m compileall -q /usr/local/lib/python3.11/site-packages retrieval index_builder service \
     && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin reco
 COPY --from=sample-index /app/artifacts artifacts
+# The commit that the image is built from, as `make docker` fills it in
+ARG REVISION=""
+LABEL org.opencontainers.image.title="jetmlett" \
+      org.opencontainers.image.description="A FAISS-backed service for a user's best and worst matching products" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="${REVISION}"
 USER 10001
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 EXPOSE 5000

@@ -11,14 +11,17 @@ PORT ?= 5000
 
 PRODUCTS ?= data/products.jsonl.gz
 CHANGES  ?= changes.jsonl
-QUERIES  ?= $(if $(filter data/products.jsonl.gz,$(PRODUCTS)),data/users_batch.json)
+QUERIES  ?= $(if $(subst data/products.jsonl.gz,,$(PRODUCTS)),,data/users_batch.json)
 OUT      ?= artifacts
 RECALL   ?= 0.99
 ARGS     ?=
 
 IMAGE ?= jetmlett
 
-BUILD_INDEX = $(BIN)/python -m index_builder --products $(PRODUCTS) --out $(OUT) --recall $(RECALL) $(if $(QUERIES),--queries $(QUERIES)) $(ARGS)
+# Quotes the name of a file for the shell, as it may hold spaces.
+quote = '$(subst ','\'',$(1))'
+
+BUILD_INDEX = $(BIN)/python -m index_builder --products $(call quote,$(PRODUCTS)) --out $(call quote,$(OUT)) --recall $(RECALL) $(if $(QUERIES),--queries $(call quote,$(QUERIES))) $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-parquet install-milvus serve build-index update-index merge-index test test-faults test-milvus coverage soak audit check format bench bench-serve bench-index bench-search bench-filter bench-lists bench-update bench-storage bench-offline bench-oip lock sample-data docker docker-run clean
@@ -41,10 +44,10 @@ build-index: $(VENV)/.runtime ## build and publish an index (PRODUCTS=, QUERIES=
 	$(BUILD_INDEX)
 
 update-index: $(VENV)/.runtime ## publish changes of products on the current index (CHANGES=, OUT=, ARGS=)
-	$(BIN)/python -m index_builder --update $(CHANGES) --out $(OUT) $(ARGS)
+	$(BIN)/python -m index_builder --update $(call quote,$(CHANGES)) --out $(call quote,$(OUT)) $(ARGS)
 
 merge-index: $(VENV)/.runtime ## publish the current index and its changes as one (OUT=, ARGS=)
-	$(BIN)/python -m index_builder --merge --out $(OUT) $(ARGS)
+	$(BIN)/python -m index_builder --merge --out $(call quote,$(OUT)) $(ARGS)
 
 # Some environments forbid compiled files, without which each of the suite's many processes compiles the code anew.
 test: export PYTHONDONTWRITEBYTECODE =
@@ -125,7 +128,7 @@ sample-data: ## make data/ again from its sources (installs spaCy and 40 MB of w
 	.venv-data/bin/python data/make_sample_data.py
 
 docker: ## build the image
-	docker build --tag $(IMAGE) .
+	docker build --tag $(IMAGE) --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) .
 
 docker-run: docker ## build and run the image (PORT=)
 	docker run --rm --publish $(PORT):5000 $(IMAGE)

@@ -16,7 +16,7 @@ from retrieval.artifact.quality import MIN_NEAR_COSINE, Quality, SideQuality
 from retrieval.cores import available_cores
 from retrieval.errors import RetrievalError
 from retrieval.records.console import print_message, print_result, standard_streams
-from retrieval.records.roles import ROLES
+from retrieval.records.roles import READABLE, ROLES
 from retrieval.search.settings import SearchSettings, fewest_for_scan
 
 _COMPARE = "compare"
@@ -126,9 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True).add_argument
-    what(
-        "--products", type=Path, metavar="FILE", help="build these: JSON lines, JSON array, NPZ or Parquet; may be .gz"
-    )
+    what("--products", type=Path, metavar="FILE", help=f"build these: {READABLE}")
     what("--update", type=Path, metavar="CHANGES", help="publish these changes as a delta on the current build")
     what("--merge", action="store_true", help="publish the current build's base and delta as one build")
     add("--out", type=Path, required=True, metavar="ARTIFACTS_ROOT", help="where builds and CURRENT live")

@@ -1,4 +1,4 @@
-"""Command line: `python -m service serve | check | builds | rollback | batch | publish`, set by the environment."""
+"""Command line: `python -m service serve | check | builds | rollback | batch | publish`; `RECO_*` are its settings."""
 
 import argparse
 import logging
@@ -16,11 +16,13 @@ from retrieval.errors import BadArtifact
 from retrieval.records.console import print_message, print_result, standard_streams
 from service.engines.base import check_label
 from service.engines.shown_products import read_shown
-from service.errors import INSTALL_MILVUS, ServiceError
-from service.offline.job import PART_ROWS, run_batch
+from service.errors import INSTALL_MILVUS, ServiceError, TooManyErrors
+from service.offline.job import MAX_ERROR_SHARE, PART_ROWS, run_batch
 from service.settings import MILVUS_INDEXES, SCHEMA, environment_with, read_milvus, read_settings
 from service.workers.logs import set_up_logs
 from service.workers.supervisor import serve
+
+_EXIT_TOO_MANY_ERRORS = 3  # 2 is argparse's own, for words that it cannot read.
 
 
 @standard_streams()
@@ -34,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         for handler in logging.getLogger().handlers:
             handler.flush()
         print_message("\n".join([f"error: {error}", *options.after_an_error]))
-        return 1
+        return _EXIT_TOO_MANY_ERRORS if isinstance(error, TooManyErrors) else 1
     return 0
 
 
@@ -119,9 +121,9 @@ def _age_text(age: timedelta) -> str:
 def _batch(options: argparse.Namespace) -> None:
     settings = read_settings(options.environment)
     set_up_logs(settings)
-    print_result(
-        run_batch(options.input, options.output, settings, options.k, options.part_rows, options.embedding_model)
-    )
+    outcome = run_batch(options.input, options.output, settings, options.k, options.part_rows, options.embedding_model)
+    print_result(str(outcome))
+    outcome.check(options.max_error_share)
 
 
 def _publish(options: argparse.Namespace) -> None:
@@ -161,7 +163,7 @@ def _add_override(command: argparse.ArgumentParser, option: str, name: str, mean
 def _add_batch_options(command: argparse.ArgumentParser) -> None:
     add_file = partial(command.add_argument, type=Path, required=True, metavar="FILE")
     add_count = partial(command.add_argument, type=int, metavar="COUNT")
-    add_file("--input", help="Parquet, or JSON lines; may be .gz")
+    add_file("--input", help="Parquet, or JSON lines, which may be .gz; or a directory of them")
     add_file("--output", help="name.parquet, or name.jsonl, .ndjson; and .gz of these")
     _add_override(command, "--filter", "RECO_FILTER", "only products that match, for all users, as JSON")
     text = "embedding model of the users' vectors, which must be the build's"
@@ -169,6 +171,8 @@ def _add_batch_options(command: argparse.ArgumentParser) -> None:
     add_count("--k", help="matches a side for users that do not say (default: RECO_DEFAULT_K)")
     text = f"users that a process answers at a time; fewer take less memory (default: {PART_ROWS})"
     add_count("--part-rows", default=PART_ROWS, help=text)
+    text = f"exit with {_EXIT_TOO_MANY_ERRORS} where more of the users have an error (default: {MAX_ERROR_SHARE})"
+    command.add_argument("--max-error-share", type=_share, default=MAX_ERROR_SHARE, metavar="SHARE", help=text)
 
 
 def _add_milvus_options(command: argparse.ArgumentParser) -> None:
@@ -182,6 +186,16 @@ def _add_milvus_options(command: argparse.ArgumentParser) -> None:
     for name, subject in (("shards", "insertion is"), ("replicas", "searches are")):
         text = f"{subject} spread over N (default: 1)"
         command.add_argument(f"--{name}", type=_count, default=1, metavar="N", help=text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share from 0 to 1")
+    return share
 
 
 def _count(text: str) -> int:

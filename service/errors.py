@@ -46,6 +46,10 @@ class BadBatch(ServiceError):
     """An offline batch that cannot be run: its input, its output or an option."""
 
 
+class TooManyErrors(ServiceError):
+    """An offline batch that is complete, and of whose users more have an error than may."""
+
+
 class BadBody(ServiceError):
     """A request body that is not JSON."""
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 ROLES = ("id", "name", "vector")
+READABLE = "JSON lines, a JSON array, CSV, TSV, NPZ, NPY or Parquet, which may be gzipped, or a directory of such files"
 INSTEAD = "JSON lines, CSV, Parquet and NPZ can be read"
 _USUAL_NAMES = {
     "id": ("sku", "uuid", "key", "product_id", "item_id", "ids", "asin"),

@@ -7,6 +7,7 @@ further column whose values are all numbers, or all true or false, is one of the
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -89,7 +90,16 @@ def _check_header(path: Path, header: list[str], source_of: Mapping[str, str], h
     ):
         if not is_there:
             needed = f"columns {of_role['vector']!r} and 'id' or 'name'"
-            raise BadRows(f"{path}: needs {needed}, has {', '.join(header)}{hint(role, header)}")
+            numbered = _numbered_hint(header) if role == "vector" else ""
+            raise BadRows(f"{path}: needs {needed}, has {', '.join(header)}{hint(role, header) or numbered}")
+
+
+def _numbered_hint(header: list[str]) -> str:
+    """Return how to say which columns hold a number of the vector each, where several begin alike; or else nothing."""
+    matches = [match for name in header if (match := re.fullmatch(r"(.*?)[_.\[ -]?\d+\]?", name)) and match[1]]
+    [(start, count)] = Counter(match[1] for match in matches).most_common(1) or [("", 0)]
+    first = next((match[0] for match in matches if match[1] == start), "")
+    return f"; if it is {first!r} and so on, say --columns vector={start}" if count > 1 else ""
 
 
 def _number_columns(header: list[str], source_of: Mapping[str, str]) -> list[str]:

@@ -10,16 +10,18 @@ from service.errors import ForeignHost, ForeignOrigin, Unauthorized
 from service.http.openapi import HEALTH_ROUTES, open_routes, route_of
 from service.settings import Settings
 
+_SENT = (
+    "Authorization, Content-Encoding, Content-Type, Inference-Header-Content-Length, Traceparent, X-API-Key, "
+    "X-Embedding-Model, X-Request-ID"
+)
+_READ = (
+    "Accept-Encoding, ETag, Inference-Header-Content-Length, Retry-After, WWW-Authenticate, X-Batch-Errors, "
+    "X-Embedding-Model, X-Ignored-Fields, X-Index-Version, X-Request-ID"
+)
 _CORS = [
     ("Access-Control-Allow-Methods", "GET, POST"),
-    (
-        "Access-Control-Allow-Headers",
-        "Authorization, Content-Encoding, Content-Type, Traceparent, X-API-Key, X-Embedding-Model, X-Request-ID",
-    ),
-    (
-        "Access-Control-Expose-Headers",
-        "Retry-After, X-Batch-Errors, X-Embedding-Model, X-Ignored-Fields, X-Index-Version, X-Request-ID",
-    ),
+    ("Access-Control-Allow-Headers", _SENT),
+    ("Access-Control-Expose-Headers", _READ),
     ("Access-Control-Max-Age", "600"),
 ]
 _MAX_CACHED_NAMES = 256

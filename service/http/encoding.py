@@ -14,6 +14,10 @@ from service.engines.shown_fields import ShownFields
 from service.recommender import Answer, Matches, Outcome, Recommendation
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
+# What clients call JSON lines, as no name of them is registered.
+LINES = frozenset(
+    (NDJSON, "application/ndjson", "application/jsonl", "application/jsonlines", "application/x-jsonlines")
+)
 _MAX_MATCHES_AT_ONCE = 20_000
 
 Reserve = Callable[

@@ -14,6 +14,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from retrieval import VERSION
 from retrieval.search.ranking import SIDES
 from service.engines.base import DeltaInfo, IndexInfo
 from service.recommender import Outcome, Recommender
@@ -119,13 +120,14 @@ def observe_recall(side: str, recall: float) -> None:
 
 
 class _Index(Collector):
-    """The build in use, as gauges."""
+    """The code, and the index in use, as gauges."""
 
     def __init__(self, info: IndexInfo):
         self._info = info
 
     def collect(self) -> Iterator[InfoMetricFamily | GaugeMetricFamily]:
         info = self._info
+        yield InfoMetricFamily("reco_build", "The code of the service.", {"version": VERSION})
         yield InfoMetricFamily("reco_index", "The build in use.", {"build_id": info.build_id, "kind": info.index})
         yield GaugeMetricFamily("reco_index_products", "Products in the build in use.", info.products)
         recall = GaugeMetricFamily("reco_index_recall", "Recall at 10 as the builder measured it.", labels=["side"])

@@ -11,6 +11,7 @@ from typing import Any
 
 from marshmallow import Schema, fields
 
+from retrieval import VERSION
 from retrieval.search.filters.language import Vocabulary
 from retrieval.search.ranking import SIDES
 from service.errors import BadBody
@@ -21,6 +22,7 @@ from service.http.requests.schemas import (
     Object,
     invalid,
     load,
+    nullable_schema,
     option_fields,
     read_digits,
     read_kind,
@@ -30,11 +32,10 @@ from service.http.requests.schemas import (
 )
 from service.http.requests.text import MAX_VALUE_BYTES, read_json_and_array
 from service.http.tensors import INPUT, Columns, read_vectors
-from service.http.version import version
 from service.recommender import Answer, Recommendation, Recommender, User, UserBlock
 from service.settings import Limits
 
-MODEL, VERSION = "reco", version()
+MODEL = "reco"
 HEADER_LENGTH = "Inference-Header-Content-Length"  # It says how many bytes of a body are JSON.
 SERVER = {"name": MODEL, "version": VERSION, "extensions": ["binary_tensor_data"]}
 FLOAT, TEXT = "FP32", "BYTES"
@@ -123,16 +124,19 @@ def _matched(answers: Sequence[Answer]) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _request_schema(dimension: int, limits: Limits, vocabulary: Vocabulary | None) -> Schema:
-    """Return what an inference request is, to the one model that is served."""
+    """Return what an inference request is, to the one model that is served.
+
+    Clients that write models of a request, such as KServe's and MLServer's, write null for what it does not have.
+    """
     flag = partial(read_kind, bool, "a boolean")
-    tensor = schema(
+    tensor = nullable_schema(
         name=Field(partial(_read_choice, [INPUT]), required=True),
         datatype=Field(partial(_read_choice, [FLOAT]), required=True),
         shape=Field(partial(_read_shape, dimension), required=True),
         data=Field(partial(read_kind, list, "a list")),  # Its length is checked together with the shape.
         parameters=Object(schema(binary_data_size=Field(_read_integer)), load_default=dict),
     )
-    output = schema(
+    output = nullable_schema(
         name=Field(partial(_read_choice, [*OUTPUTS]), required=True),
         parameters=Object(schema(binary_data=Field(flag)), load_default=dict),
     )
@@ -143,8 +147,8 @@ def _request_schema(dimension: int, limits: Limits, vocabulary: Vocabulary | Non
     for name in _UNFIT_OPTIONS:
         options[name] = Field(_refuse)
     parameters = schema(**options, binary_data_output=Field(flag, load_default=False))
-    return schema(
-        id=Field(read_text, load_default=None, allow_none=False),
+    return nullable_schema(
+        id=Field(read_text, load_default=None),
         parameters=Object(parameters, load_default=lambda: parameters.load({})),
         inputs=Array(tensor, required=True, validate=_check_single),
         outputs=Array(output, load_default=list, validate=_check_distinct),

@@ -6,7 +6,7 @@ what all operations share is added to each by `_complete`.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
@@ -15,8 +15,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from retrieval import VERSION
+from retrieval.search.reranking.fields import ALL_FIELDS
 from service.engines.shown_fields import ShownFields
-from service.http import encoding, lookups, open_inference
+from service.http import encoding, lookups, open_inference, tensors
 from service.http.requests import schemas
 from service.http.requests.user_reader import UserReader
 from service.recommender import Recommender
@@ -24,6 +26,7 @@ from service.settings import Limits, Settings
 
 _DOCUMENT = orjson.loads((resources.files("service.http") / "static" / "openapi.json").read_bytes())
 _COMMON_PROBLEMS = ("400", "413", "431", "500", "501")  # Any request may come to these by its head, size or our fault.
+_MAX_LISTED_NAMES = 100
 _COMMON_HEADERS = ("X-Index-Version", "X-Embedding-Model", "X-Request-Id")
 
 
@@ -73,6 +76,11 @@ def open_routes(settings: Settings) -> frozenset[str]:
     return frozenset(operation.path for operation in OPERATIONS.values() if not operation.needs_key(settings))
 
 
+def describe_index(recommender: Recommender) -> dict[str, Any]:
+    """Return what is served, and the version of the code that serves it."""
+    return {**asdict(recommender.info), "version": VERSION}
+
+
 def document(recommender: Recommender, settings: Settings) -> dict[str, Any]:
     """Return the document of what is served; the examples are answered by the recommender."""
     filled: dict[str, Any] = _filled(_DOCUMENT, _values(recommender, settings.limits))
@@ -97,6 +105,7 @@ def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
     """Return limits, and examples that the recommender has answered, for the placeholders of the written document."""
     dimension, vocabulary = recommender.info.dimension, recommender.vocabulary
     limit = lookups.request_schemas(dimension, limits, vocabulary)["ProductsQuery"].fields["limit"]
+    limited = [field["name"] for field in recommender.info.filterable if field["type"].endswith("keyword")]
     vector = [round(math.sin(number), 1) for number in range(1, dimension + 1)]
     users = [{"name": "mike", "vector": vector, "k": 2}, {"name": "zoe", "vector": vector[:-1], "k": 2}]
     read = UserReader(dimension, limits, vocabulary).read_array(encoding.write_json(users))
@@ -107,9 +116,11 @@ def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
         **asdict(limits),
         "dimension": dimension,
         "default_completions": limit.load_default,
-        "base64_length": 4 * math.ceil(dimension * schemas.VECTOR_DTYPE.itemsize / 3),
+        **_base64_form(dimension),
+        "shown_field": _field_name(vocabulary.names if vocabulary else (), ALL_FIELDS),
+        "limited_field": _field_name(limited),
         "filters": _example_filters(recommender, found[0].best.positions[:1]),
-        "limits": _example_limits(recommender),
+        "limits": [{name: 2} for name in limited[:1]],
         "field_name": next((field["name"] for field in recommender.info.filterable), "name"),
         "product_id": next((match["id"] for match in answer["best"]), "id"),
         "user": users[0],
@@ -118,10 +129,31 @@ def _values(recommender: Recommender, limits: Limits) -> dict[str, Any]:
         "answer": answer,
         "answers": [orjson.loads(answer) for answer in answers],
         "answer_lines": encoding.write_lines(answers).decode(),
-        "index": asdict(recommender.info),
+        "index": describe_index(recommender),
         "server": open_inference.SERVER,
         "model": open_inference.describe_model(dimension),
+        "output_names": [*open_inference.OUTPUTS],
+        "tensor": {
+            "name": tensors.INPUT,
+            "datatype": open_inference.FLOAT,
+            "shape": [1, dimension],
+            "data": vector,
+        },
     }
+
+
+def _base64_form(dimension: int) -> dict[str, Any]:
+    """Return the length and the pattern of a vector in base64."""
+    padding = -dimension * schemas.VECTOR_DTYPE.itemsize % 3
+    length = 4 * math.ceil(dimension * schemas.VECTOR_DTYPE.itemsize / 3)
+    pattern = f"^[A-Za-z0-9+/]{{{length - padding}}}{'=' * padding}$"
+    return {"base64_length": length, "base64_pattern": pattern}
+
+
+def _field_name(names: Iterable[str], *others: str) -> dict[str, Any]:
+    """Return the schema of the name of a field, or another one, with those that there are, if they are not too many."""
+    listed = sorted(names)
+    return {"type": "string", **({"enum": [*others, *listed]} if 0 < len(listed) <= _MAX_LISTED_NAMES else {})}
 
 
 def _example_filters(recommender: Recommender, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
@@ -131,12 +163,6 @@ def _example_filters(recommender: Recommender, positions: NDArray[np.int64]) -> 
     shown = ShownFields(recommender.field_engine, positions, names) if are_shown else ()
     values = [(name, value) for each in shown for name, value in each.items() if not isinstance(value, list)]
     return [{name: value} for name, value in values[:1]]
-
-
-def _example_limits(recommender: Recommender) -> list[dict[str, int]]:
-    """Return a limit by the value of a field, where one can be limited by."""
-    names = [field["name"] for field in recommender.info.filterable if field["type"].endswith("keyword")]
-    return [{name: 2} for name in names[:1]]
 
 
 def _filled(node: Any, values: Mapping[str, Any]) -> Any:

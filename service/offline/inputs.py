@@ -1,16 +1,25 @@
-"""Reads a users file, block by block, as bytes that worker processes turn into users."""
+"""Reads a file or a directory of users, block by block, as bytes that worker processes turn into users."""
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from retrieval.errors import BadRows
 from retrieval.records.parquet_file import NEEDS_PYARROW
-from retrieval.records.rows import MAX_START_BYTES, PARQUET, first_character, name_format, open_decompressed, peek
+from retrieval.records.rows import (
+    MAX_START_BYTES,
+    PARQUET,
+    first_character,
+    name_format,
+    open_decompressed,
+    part_files,
+    peek,
+)
 from service.errors import BadBatch
 from service.http.requests.user_reader import split_lines
 from service.offline.answers import Answerer
@@ -44,7 +53,7 @@ class Block:
 
 @dataclass(frozen=True)
 class UsersFile:
-    """A users file that has been found readable.
+    """A file or a directory of users that has been found readable.
 
     `read_blocks` yields all users in order, at most as many a block as it is told, in the same blocks every time and
     in one block at least; it raises BadBatch. `parse_users` reads the users of a block's content, whose first one is
@@ -55,8 +64,37 @@ class UsersFile:
     parse_users: Callable[[bytes, Answerer, int], Iterable[UserBlock]]
 
 
+def user_files(path: Path) -> list[Path]:
+    """Return the files of users: the path itself, or the parts in a directory. Raises BadBatch."""
+    try:
+        return part_files(path) if path.is_dir() else [path]
+    except BadRows as error:
+        raise BadBatch(str(error)) from error
+
+
 def open_users(path: Path) -> UsersFile:
-    """Tell the format of a file by its content: JSON lines, plain or gzipped, or Parquet. Raises BadBatch."""
+    """Tell the format of users by their content: JSON lines, plain or gzipped, or Parquet. Raises BadBatch."""
+    files = [*map(_open_file, user_files(path))]
+    if len({file.parse_users for file in files}) > 1:
+        raise BadBatch(f"{path}: has parts of JSON lines beside parts of Parquet")
+    return files[0] if len(files) == 1 else UsersFile(partial(_read_files, files), files[0].parse_users)
+
+
+def _read_files(files: Sequence[UsersFile], max_rows: int) -> Iterator[Block]:
+    """Yield the blocks of one file after the other; an empty one only where there are no users at all."""
+    first_row = 0
+    for number, file in enumerate(files):
+        rows = 0
+        for block in file.read_blocks(max_rows):
+            key = block.key._replace(first_row=first_row + rows)
+            rows += key.rows
+            is_last_chance = number == len(files) - 1 and not first_row
+            if key.rows or is_last_chance:
+                yield Block(key, block.content, (number + block.share) / len(files))
+        first_row += rows
+
+
+def _open_file(path: Path) -> UsersFile:
     try:
         with path.open("rb") as file, closing(open_decompressed(file)) as stream:
             start, first = peek(stream, MAX_START_BYTES), first_character(stream)

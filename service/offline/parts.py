@@ -4,6 +4,7 @@ import json
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,13 +15,15 @@ from retrieval.artifact.durable import AT_ONCE, EXCLUSIVE, locked, replace_text
 from service.errors import BadBatch
 from service.offline.inputs import BlockKey
 
-_STATE, _JOINED = "state.json", "joined"
-_FILE_NAMES = re.compile(r"(state\.json|joined|\d+(-\w+)?\.draft|\d+-\d+(-[0-9a-f]{64})?-\d+\.part)(\.new)?")
+_STATE, _JOINED, _ERRORS = "state.json", "joined", ".errors"
+_FILE_NAMES = re.compile(r"(state\.json|joined|\d+(-\w+)?\.draft|\d+-\d+(-\w+)*\.(part|errors))(\.new)?")
 _LOCK_TIMEOUT_SECONDS = 10.0
 
 
 class PartsDirectory:
-    """The parts in a locked directory. The name of a part's file is its block's key and its count of errors.
+    """The parts in a locked directory. The name of a part's file is its block's key.
+
+    Beside it, a file counts the users who have an error by its code, if there are any.
 
     Only the process that holds the lock names a draft a part. Drafts have names of their own in each run, so a worker
     that outlives a killed run for a moment writes to no file that another run uses.
@@ -29,28 +32,32 @@ class PartsDirectory:
     def __init__(self, directory: Path):
         self.joined = directory / _JOINED
         self._directory, self._run = directory, token_hex(4)
-        self._errors: dict[BlockKey, int] = {}
+        self._errors: dict[BlockKey, Counter[str]] = {}
         for path in directory.glob("*.part"):
-            first_row, rows, digest, errors = path.stem.split("-")
-            self._errors[BlockKey(int(first_row), int(rows), digest)] = int(errors)
+            first_row, rows, digest = path.stem.split("-")
+            counts = path.with_suffix(_ERRORS)
+            errors = Counter(json.loads(counts.read_text()) if counts.exists() else {})
+            self._errors[BlockKey(int(first_row), int(rows), digest)] = errors
 
     def __contains__(self, key: BlockKey) -> bool:
         return key in self._errors
 
-    def errors(self, key: BlockKey) -> int:
-        """Return how many users of a block have an error."""
+    def errors(self, key: BlockKey) -> Counter[str]:
+        """Return how many users of a block have an error of each code."""
         return self._errors[key]
 
     def path(self, key: BlockKey) -> Path:
-        return self._directory / f"{'-'.join(map(str, key))}-{self._errors[key]}.part"
+        return self._directory / f"{'-'.join(map(str, key))}.part"
 
     def draft(self, key: BlockKey) -> Path:
         """Return where to write a part that is not complete."""
         return self._directory / f"{key.first_row}-{self._run}.draft"
 
-    def add(self, key: BlockKey, errors: int) -> None:
+    def add(self, key: BlockKey, errors: Counter[str]) -> None:
         """Make the draft of a block a part."""
         self._errors[key] = errors
+        if errors:
+            replace_text(self.path(key).with_suffix(_ERRORS), json.dumps(errors))
         self.draft(key).rename(self.path(key))
 
     def remove(self) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -64,7 +65,7 @@ class Pool:
     def __init__(self, executor: Executor, task: Task, workers: int, parts: PartsDirectory):
         self._executor, self._task, self._parts = executor, task, parts
         self._max_in_flight = workers + 1  # One block waits for a worker, so that no worker waits for a block.
-        self._in_flight: dict[Future[int], BlockKey] = {}
+        self._in_flight: dict[Future[Counter[str]], BlockKey] = {}
 
     def submit(self, block: Block) -> int:
         """Queue a block once fewer wait for a worker; return how many users were answered meanwhile.
@@ -117,13 +118,13 @@ def _exit_on_close(watched: connection.Connection) -> None:
     Thread(target=watch, daemon=True).start()
 
 
-def _answer_block(task: Task, draft: Path, first_row: int, content: Path) -> int:
-    """Write the answers to a block's users; return how many of them have an error."""
+def _answer_block(task: Task, draft: Path, first_row: int, content: Path) -> Counter[str]:
+    """Write the answers to a block's users; return how many of them have an error of each code."""
     answerer = _open_answerer(task)
     blocks = [*task.parse_users(content.read_bytes(), answerer, first_row)]
     task.write_part(draft, answerer.answer(blocks), answerer.prefixes)
     fsync(draft)
-    return sum(isinstance(item, FailedUser) for block in blocks for item in block.items)
+    return Counter(item.error.code for block in blocks for item in block.items if isinstance(item, FailedUser))
 
 
 @cache

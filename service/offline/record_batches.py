@@ -108,12 +108,12 @@ def answer_batch(answers: Sequence[Answer], prefixes: Prefixes) -> pa.RecordBatc
     )
 
 
-def _fast_user(limits: Limits, name: str | None, k: int | None, exclude: list[str | None] | None) -> User | None:
+def _fast_user(limits: Limits, name: str | None, k: int | None, exclude: list[Any] | None) -> User | None:
     """Return a user whose fields have the types of a valid user's, or None."""
     fits = k is None or (type(k) is int and 1 <= k <= limits.max_k)
     if name is None or not fits or (exclude and None in exclude):
         return None
-    return User(k or limits.default_k, frozenset(exclude or ()), name=name)  # type: ignore[arg-type]
+    return User(k or limits.default_k, frozenset(map(str, exclude or ())), name=name)
 
 
 def _whole(k: float | None) -> float | None:
@@ -166,6 +166,10 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
+def _is_id(kind: pa.DataType) -> bool:
+    return _is_text(kind) or pa.types.is_integer(kind)
+
+
 def _is_number(kind: pa.DataType) -> bool:
     return pa.types.is_floating(kind) or pa.types.is_integer(kind)
 
@@ -178,7 +182,7 @@ USER_COLUMNS: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
     "name": ("strings", _is_text),
     "vector": ("lists of numbers", lambda kind: _is_list(kind, _is_number)),
     "k": ("integers", _is_number),  # Where some are missing, pandas writes them as fractions.
-    "exclude": ("lists of product ids (strings)", lambda kind: _is_list(kind, _is_text)),
+    "exclude": ("lists of product ids (strings or integers)", lambda kind: _is_list(kind, _is_id)),
     "filter": ("filters as JSON (strings)", _is_text),
     "min_score": ("numbers", _is_number),
     "max_score": ("numbers", _is_number),

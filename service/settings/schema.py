@@ -82,7 +82,7 @@ class Settings:
     recall_share: float = setting(
         "RECO_RECALL_SHARE", 0.001, "Share of users answered again, exactly, to measure recall; 0: none.", parse_share
     )
-    host: str = setting("RECO_HOST", "0.0.0.0", "Address to listen on.")
+    host: str = setting("RECO_HOST", "0.0.0.0", "Address to listen on; `::` takes IPv6 and IPv4.")
     port: int = setting("RECO_PORT", 5000, "Port to listen on; 0 takes a free one.", number(0, 65_535, hint=_PORT_HINT))
     workers: int = setting(
         "RECO_WORKERS",

@@ -55,14 +55,17 @@ def shared_counts(workers: int) -> int:
 
 @contextmanager
 def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
-    """Bind a socket that refuses connections until there is a build to serve. Raises BadSetting where it cannot."""
+    """Bind a socket that refuses connections until there is a build to serve. Raises BadSetting where it cannot.
+
+    On `::` it takes IPv4 as well.
+    """
     with ExitStack() as stack:
         try:
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             bound = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
-                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             bound.bind(address)
         except (OSError, UnicodeError) as error:  # UnicodeError: no host name at all
             where = f"RECO_PORT={port}" if getattr(error, "errno", None) == errno.EADDRINUSE else f"RECO_HOST={host!r}"

@@ -97,16 +97,22 @@ class StderrHandler(logging.handlers.QueueHandler):
 
 
 class RequestLog:
-    """One line a request; none where the level leaves requests out, or no logs are set up."""
+    """One line a request; none where the level leaves it out, or no logs are set up."""
 
     def __init__(self, settings: Settings):
-        is_on = logging.getLevelNamesMapping()[settings.log_level] <= logging.INFO
+        self._min_level = logging.getLevelNamesMapping()[settings.log_level]
         handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, StderrHandler)]
-        self._handler = handlers[0] if handlers and is_on else None
+        self._handler = handlers[0] if handlers else None
 
-    def add(self, **entry: Any) -> None:
-        if self._handler:
-            self._handler.enqueue({"time": time.time(), "level": "INFO", "message": "request", **entry})
+    def add(self, level: int, **entry: Any) -> None:
+        if self._handler and level >= self._min_level:
+            name = logging.getLevelName(level)
+            self._handler.enqueue({"time": time.time(), "level": name, "message": "request", **entry})
+
+
+class _ConsoleFormatter(logging.Formatter):
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
+        return _time_text(record.created)
 
 
 class _JsonFormatter(logging.Formatter):
@@ -121,9 +127,14 @@ def set_up_logs(settings: Settings, count_dropped: Callable[[int], object] = lam
     """Send what `logging` gets to stderr, and call `count_dropped` with the number of lines that it does not take."""
     as_json = settings.log_format == "json"
     handler = StderrHandler(_json_line if as_json else _console_line, count_dropped)
-    plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    plain = _ConsoleFormatter("%(asctime)s %(levelname)s %(message)s")
     handler.setFormatter(_JsonFormatter() if as_json else plain)
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things as sentences have it: 1 worker, 2 workers."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def request_id(headers: Mapping[str, str]) -> str:
@@ -145,13 +156,14 @@ def _escaped(text: str) -> str:
 
 
 def _json_line(entry: Entry) -> bytes:
-    return orjson.dumps({**entry, "time": _moment(entry["time"]).isoformat()}, option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps({**entry, "time": _time_text(entry["time"])}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _console_line(entry: Entry) -> bytes:
     facts = " ".join(f"{name}={value}" for name, value in entry.items() if name not in ("time", "level", "message"))
-    return f"{_moment(entry['time']):%Y-%m-%d %H:%M:%S} {entry['level']} {entry['message']} {facts}\n".encode()
+    return f"{_time_text(entry['time'])} {entry['level']} {entry['message']} {facts}\n".encode()
 
 
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+def _time_text(seconds: float) -> str:
+    """Return a time as every line has it: in ISO 8601 and UTC, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -20,6 +20,7 @@ from service.errors import CannotServe
 from service.settings import Settings
 from service.workers.handshake_filter import refuse_handshakes
 from service.workers.listener import bound_socket
+from service.workers.logs import counted
 from service.workers.worker_pool import MAX_OPENING_SECONDS, POLL_SECONDS, WorkerPool
 
 _VERIFYING_POLL_SECONDS = 0.01  # A delta is verified in less than the usual time between two polls.
@@ -64,11 +65,20 @@ def serve(settings: Settings, dropped_lines: SimpleQueue[int]) -> None:
                 workers.poll()
         if build and not signals.stops:
             workers.start_accepting()
+            log.info(_askers(settings))
             host, port = listener.getsockname()[:2]
             listener.setblocking(False)
             log.info("serving %s on http://%s:%d", build, f"[{host}]" if ":" in host else host, port)
             _follow_builds(settings, listener, workers, signals, build, dropped_lines)
         _drain(settings, listener, workers, signals)
+
+
+def _askers(settings: Settings) -> str:
+    """Say who gets answers."""
+    if not settings.api_keys:
+        return "everybody may ask, as RECO_API_KEYS has no keys"
+    others = "health, pages and metrics are" if settings.open_metrics else "health and pages are"
+    return f"holders of {counted(len(settings.api_keys), 'API key')} may ask; {others} open to everybody"
 
 
 def _first_build(settings: Settings, workers: WorkerPool, signals: "_Signals") -> PinnedBuild | None:
@@ -214,7 +224,8 @@ def _drain(settings: Settings, listener: socket.socket, workers: WorkerPool, sig
     if signals.stop_at_once:
         log.info("stopped at once, by a second signal")
     elif workers.are_running:
-        log.error("stopped %d workers that had not ended in %d s", workers.kill(), _ENDING_SECONDS)
+        killed = counted(workers.kill(), "worker")
+        log.error("stopped %s that had not ended in %d s", killed, _ENDING_SECONDS)
     else:
         log.info("stopped")
 

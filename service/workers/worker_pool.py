@@ -15,11 +15,13 @@ from pathlib import Path
 
 from prometheus_client.multiprocess import mark_process_dead
 
+from retrieval import VERSION
 from retrieval.cores import available_cores
 from service.cores import shared_cores
 from service.errors import CannotServe
 from service.settings import Settings
 from service.workers.listener import ConnectionCount, shared_counts
+from service.workers.logs import counted
 
 MAX_OPENING_SECONDS = 300.0  # for a worker to open a build
 _MAX_FIRST_TICK_SECONDS = 10.0  # then for its event loop to turn
@@ -92,7 +94,8 @@ class WorkerPool:
     def start_accepting(self) -> None:
         """Have the workers accept connections: once all can, so that the first does not get those of all."""
         self.broadcast("accept")
-        log.info("%d workers started; at most %d searches run at once", self._settings.workers, self._core_count)
+        workers, cores = counted(self._settings.workers, "worker"), counted(self._core_count, "core")
+        log.info("jetmlett %s: %s; searches use at most %s", VERSION, workers, cores)
 
     def prepare(self, build_id: str) -> None:
         """Have all workers open a build, beside the one that they serve."""

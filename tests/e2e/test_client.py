@@ -102,6 +102,7 @@ def test_a_key_is_sent_where_one_is_needed(sample_artifacts: Path) -> None:
         another = query(url, "--key", "k1", "--embedding-model", "words-200")
         assert f"the vectors are of 'words-200', and the products' are of '{SAMPLE_MODEL}'" in another.stderr
         assert "401" in query(url).stderr
+        assert any("holders of 2 API keys may ask" in line for line in server.log)
 
 
 def query(url: str, *options: str) -> subprocess.CompletedProcess[str]:

@@ -106,8 +106,12 @@ def test_a_body_without_an_example_gets_one_that_its_schema_allows(
     page = open_page(path="docs", shown_first=FIRST)
     path = "/v2/models/reco/infer"
     assert "example" not in document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
-    body = json.loads(operation(page, "POST", path).locator("textarea").input_value())
-    assert body == {"inputs": [{"name": "text", "datatype": "text", "shape": [1]}]}
+    form = operation(page, "POST", path)
+    assert json.loads(form.locator("textarea").input_value()) == {
+        "inputs": document["components"]["schemas"]["InputTensor"]["examples"]
+    }
+    form.get_by_role("button", name="Send").click()
+    playwright.expect(form.locator(".bar [role=status]")).to_contain_text("200 in")
     for each in page.locator("textarea").all():
         assert "undefined" not in each.input_value()
 

@@ -108,13 +108,13 @@ def test_an_address_shows_the_same_page_to_somebody_else(server: Server, open_pa
     query = {"cuisine": {"$in": ["thai", "wine"]}, "$not": {"tags": "fried"}}
     first = open_page()
     first.get_by_role("radio", name="Vector").check()
-    user = {**samples(server)[3], "k": 4, "exclude": ["thai-01", "wine-05"], "filter": query, "fields": ["cuisine"]}
+    user = {**samples(server)[3], "k": 4, "exclude": ["thai-01", "wine-05", 7], "filter": query, "fields": ["cuisine"]}
     first.locator("#vector").fill(json.dumps(user))
     first.get_by_role("button", name="Run").click()
     expected = answer_to(server, "/infer", **user)
     check_shown(first, expected)
     assert first.locator("#k").input_value() == "4"
-    left_out = [row["name"] for row in read_products().rows if row["id"] in user["exclude"]]
+    left_out = [row["name"] for row in read_products().rows if row["id"] in user["exclude"]] + ["7"]
     expect(first.locator("#excluded span")).to_have_text(left_out)
     first.locator("#colour").select_option("section")
     expect(first.locator("#colours li")).to_have_count(5)
@@ -124,7 +124,9 @@ def test_an_address_shows_the_same_page_to_somebody_else(server: Server, open_pa
     expect(second.locator("#colours li")).to_have_count(5)
     assert sent(second) == sent(first)
     second.get_by_role("button", name=f"Take back {left_out[0]}").click()
-    check_shown(second, answer_to(server, "/infer", **{**user, "exclude": ["wine-05"]}))
+    check_shown(second, answer_to(server, "/infer", **{**user, "exclude": ["wine-05", 7]}))
+    assert {"404" in complaint for complaint in first.complaints} == {True}  # about the name of a product 7
+    first.complaints.clear()
 
 
 def test_exclusions_survive_a_change_of_user(server: Server, open_page: OpenPage) -> None:

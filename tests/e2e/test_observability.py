@@ -6,10 +6,13 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.api import array, user_json
+from retrieval import VERSION
+from retrieval.cores import available_cores
+from tests.support.api import VECTOR, array, user_json
 from tests.support.server import Server, exchange, serving
 
 REQUESTS, FILTERED = 40, 3
@@ -86,26 +89,77 @@ def test_all_names_begin_alike_and_no_label_holds_a_name(before: dict[str, float
 
 
 def test_every_request_has_a_line_without_vector_or_name(server: Server, before: dict[str, float]) -> None:
-    answer = server.send("POST", "/batch", array([user_json(name="secret name")] * 3), {"X-Request-ID": "find-me"})
+    body = array([user_json(name="secret name")] * 3)
+    answer = server.send("POST", "/batch", body, {"X-Request-ID": "find-me"})
     assert answer.headers["X-Request-Id"] == "find-me"
-    until = time.monotonic() + 10
-    while not (lines := [line for line in server.log if "find-me" in line]):
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    entry = json.loads(lines[0])
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00", entry.pop("time"))
+    entry = line_of(server, "find-me")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", entry.pop("time"))
     assert 0 < entry.pop("milliseconds") < 10_000
     assert entry == {
         "level": "INFO",
         "message": "request",
         "request_id": "find-me",
+        "client": "127.0.0.1",
+        "method": "POST",
         "route": "/batch",
         "status": 200,
+        "request_bytes": len(body),
+        "answer_bytes": len(answer.body),
         "users": 3,
         "build": answer.headers["X-Index-Version"],
     }
-    assert [line for line in server.log if "secret" in line or "0.841" in line] == []
+    numbers = [str(number) for number in VECTOR[:3]]  # One of them may be a time too.
+    assert [line for line in server.log if "secret" in line or all(number in line for number in numbers)] == []
     assert [line for line in server.log if '"route":"/infer","status":400' in line]
+
+
+def line_of(server: Server, request_id: str) -> dict[str, Any]:
+    """The line of a request, once it is there."""
+    until = time.monotonic() + 10
+    while not (lines := [line for line in server.log if request_id in line]):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    entry: dict[str, Any] = json.loads(lines[0])
+    return entry
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "has_answer"),
+    [
+        ("GET", "/metrics", None, True),
+        ("HEAD", "/index", None, False),
+        ("OPTIONS", "/infer", None, False),
+        ("BREW", "/index", b"coffee", True),
+        ("POST", "/infer", b"{", True),
+    ],
+    ids=lambda value: str(value)[:12],
+)
+def test_a_line_says_what_was_sent_and_what_was_answered(
+    server: Server, method: str, path: str, body: bytes | None, has_answer: bool
+) -> None:
+    name = f"sent-{method}-{path[1:]}"
+    answer = server.send(method, path, body, {"X-Request-ID": name})
+    entry = line_of(server, name)
+    assert entry["method"] == ("other" if method == "BREW" else method)
+    assert (entry["request_bytes"], entry["answer_bytes"]) == (len(body or b""), len(answer.body))
+    assert (len(answer.body) > 0) == has_answer
+
+
+def test_probes_that_succeed_have_no_line_and_others_have(server: Server) -> None:
+    for path in ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/v2/models/reco/ready"):
+        assert server.send("GET", path, None, {"X-Request-ID": "a-probe"}).status == 200
+    assert server.send("POST", "/health/ready", b"", {"X-Request-ID": "no-probe"}).status == 405
+    assert line_of(server, "no-probe")["status"] == 405
+    assert not [line for line in server.log if "a-probe" in line]
+
+
+def test_the_version_of_the_code_is_told_everywhere(server: Server, before: dict[str, float]) -> None:
+    assert before[f'reco_build_info{{version="{VERSION}"}}'] == 1
+    assert server.send("GET", "/index", None, {}).json["version"] == VERSION
+    messages = [json.loads(line)["message"] for line in server.log[:10]]
+    cores = f"{count} core{'s' * (count > 1)}" if (count := available_cores()) else ""
+    assert f"jetmlett {VERSION}: 2 workers; searches use at most {cores}" in messages
+    assert "everybody may ask, as RECO_API_KEYS has no keys" in messages
 
 
 def test_a_problem_that_never_reached_the_app_is_counted_logged_and_named(server: Server) -> None:

@@ -147,7 +147,10 @@ def test_too_much_to_do_is_refused_where_it_is_documented(sample_artifacts: Path
 
         with server.raw() as busy:
             busy.sendall(b"POST /batch HTTP/1.1\r\nHost: localhost\r\n" + length(users).encode() + b"\r\n\r\n" + users)
-            time.sleep(0.2)  # A request that runs while the batch arrives would have it refused.
+            until = time.monotonic() + 30
+            # /metrics takes no place, while any other request could have the batch refused as it arrives.
+            while "reco_in_flight_requests 1.0\n" not in ask("GET", "/metrics").text:
+                assert time.monotonic() < until
             assert ask("GET", "/index").status_code == 429, "the batch has not been admitted"
             refused = set()
             for path, method, _ in operations(api):

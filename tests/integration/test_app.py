@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from index_builder.tuning.recall import summarise
+from retrieval import VERSION
 from retrieval.artifact.build import Build
 from service.recommender import Recommender
 from tests.conftest import SAMPLE_MODEL
@@ -62,6 +63,7 @@ def test_the_index_tells_what_is_served(api: Api, sample_build: Build) -> None:
             "embedding_model": SAMPLE_MODEL,
             "quality": asdict(sample_build.manifest.quality),
             "delta": None,
+            "version": VERSION,
         },
     )
 

@@ -75,7 +75,7 @@ def test_an_offline_batch_gives_the_bytes_of_the_list(
     outputs = []
     for form, users in zip(("text", "list"), both_forms(sample_users[:50]), strict=True):
         source, output = write_users(tmp_path / f"{form}.jsonl", [*users, zeros]), tmp_path / f"{form}.matches.jsonl"
-        assert run(sample_artifacts, source, output) == f"{output}: 51 users; 1 have an error"
+        assert run(sample_artifacts, source, output) == f"{output}: 51 users; 1 have an error: 1 vector_zero"
         outputs.append(output.read_bytes())
     assert outputs[0] == outputs[1]
     error = {"code": "vector_zero", "detail": "vector is all zeros, which has no direction", "pointer": "/50/vector"}

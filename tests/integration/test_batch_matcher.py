@@ -114,7 +114,7 @@ def test_bad_rows_fail_alone(matcher: BatchMatcher) -> None:
         ("zero", "vector_zero", "vector is all zeros, which has no direction"),
         (None, "null", "name must not be null"),
         ("k", "range", "k must be from 1 to 1000, not 0"),
-        ("exclude", "type", "exclude element 1 must be a string, not null"),
+        ("exclude", "type", "exclude element 1 must be a string or an integer, not null"),
     ]
     assert {row[side] is None for row in answers[1:] for side in ("best", "worst")} == {True}
 
@@ -141,11 +141,11 @@ def test_k_and_exclude_of_a_row_count(matcher: BatchMatcher) -> None:
         ({"name": ["a"], "vector": [1.0]}, "column 'vector' must hold lists of numbers, not double"),
         ({"name": ["a"], "vector": [VECTOR], "k": [True]}, "column 'k' must hold integers, not bool"),
         (
-            {"name": ["a"], "vector": [VECTOR], "exclude": [[1]]},
-            "column 'exclude' must hold lists of product ids (strings), not list<item: int64>",
+            {"name": ["a"], "vector": [VECTOR], "exclude": [[1.5]]},
+            "column 'exclude' must hold lists of product ids (strings or integers), not list<item: double>",
         ),
     ],
-    ids=["no vector", "bytes", "numbers", "booleans", "integers"],
+    ids=["no vector", "bytes", "numbers", "booleans", "fractions"],
 )
 def test_columns_that_hold_no_users_are_refused(matcher: BatchMatcher, columns: Any, complaint: str) -> None:
     with pytest.raises(BadBatch) as caught:

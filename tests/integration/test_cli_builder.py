@@ -44,6 +44,16 @@ def run(*arguments: object, largest_file: int | None = None) -> subprocess.Compl
     )
 
 
+def test_the_help_names_every_format_of_products(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    formats = (
+        "JSON lines, a JSON array, CSV, TSV, NPZ, NPY or Parquet, which may be gzipped, or a directory of such files"
+    )
+    assert f"build these: {formats}" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_build_is_summed_up_in_eleven_lines(products: Path, root: Path) -> None:
     done = run("--products", products, "--out", root)
     build = open_current(root)

@@ -179,7 +179,7 @@ USERS = [{"name": "ann", "vector": [1.0, 2.0, 3.0, 4.0, 5.0]}]
 def answered(root: Path, named: str | None, required: bool = False) -> str:
     settings = Settings(artifacts=root, require_embedding_model=required)
     source = write_lines(root.parent / "users.jsonl", USERS)
-    return run_batch(source, root.parent / "answers.jsonl", settings, embedding_model=named)
+    return str(run_batch(source, root.parent / "answers.jsonl", settings, embedding_model=named))
 
 
 def test_an_offline_batch_of_another_model_is_refused(root: Path) -> None:

@@ -48,7 +48,9 @@ def test_an_explained_filter_counts_what_matches(flat: Api, products: FilteredPr
     answer = flat.infer(user(explain=True, filter=query)).json
     explain = answer["explain"]
     assert (explain["matched"], answer["matched"]) == (len(matched), len(matched))
-    assert explain["path"] != "exact"
+    assert explain["path"] == "matching rows"
+    rows = len({products.vectors[position].tobytes() for position in matched})
+    assert explain["candidates"] == {"best": rows, "worst": rows}
 
 
 def test_explained_answers_are_the_same_alone_and_in_any_batch(flat: Api) -> None:

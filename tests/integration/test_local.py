@@ -183,7 +183,7 @@ FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"k": 0}, ["k must be from 1 to 2147483648, not 0"]),
     ({"k": 2.5}, ["k must be an integer, not 2.5"]),
     ({"exclude": "p1"}, ["exclude must be a list of product ids, not a string"]),
-    ({"exclude": {7}}, ["exclude element 0 must be a string, not a number"]),
+    ({"exclude": {7.5}}, ["exclude element 0 must be a string or an integer, not a number"]),
     ({"min_score": 2, "max_score": ""}, ["min_score must be from -1 to 1", "max_score must be a number, not a string"]),
     ({"filter": {"prise": 1}}, ["filter.prise is no field of this build; the nearest is 'price'"]),
     ({"max_per": {"stock": 1}}, ["max_per.stock limits keywords, and 'stock' is of type boolean"]),

@@ -212,7 +212,10 @@ class TestSimilar:
                 json.dumps({"ids": ["pizza-38"] * 1001}),
                 [Fault("/ids", "range", "ids must have from 1 to 1000 product ids, not 1001")],
             ),
-            ('{"ids": ["pizza-38", 3]}', [Fault("/ids/1", "type", "ids element 1 must be a string, not a number")]),
+            (
+                '{"ids": ["pizza-38", true]}',
+                [Fault("/ids/1", "type", "ids element 1 must be a string or an integer, not a boolean")],
+            ),
             (
                 '{"ids": ["a", "pizza-38", "pizza-07", "PIZZA-38"], "k": 3}',
                 [
@@ -302,10 +305,10 @@ class TestMap:
         assert post(api, "/map") == {"products": [], "vector": None, "likes": None}
 
     def test_a_body_that_does_not_fit_is_refused_with_every_fault(self, api: Api) -> None:
-        answer = api.post("/map", b'{"ids": [1], "vector": [1, 2], "likes": "x"}')
+        answer = api.post("/map", b'{"ids": [1.5], "vector": [1, 2], "likes": "x"}')
         refused(
             answer,
-            Fault("/ids/0", "type", "ids element 0 must be a string, not a number"),
+            Fault("/ids/0", "type", "ids element 0 must be a string or an integer, not a number"),
             Fault("/vector", "vector_dimension", "vector has 2 numbers, 300 are expected"),
             Fault("/likes", "type", "likes must be a list of product ids, not a string"),
         )
@@ -405,6 +408,15 @@ class TestPages:
         files = [path for page in HTML.values() for path in (STATIC / page).parent.iterdir()]
         addresses = {name for path in files for name in re.findall(r"https?://[^\s\"']+", path.read_text())}
         assert addresses == {"http://www.w3.org/2000/svg"}  # a name, which nobody loads
+
+    def test_no_page_makes_html_from_texts(self) -> None:
+        """What a catalogue or a user says would be read as HTML there."""
+        makers = r"innerHTML|outerHTML|insertAdjacentHTML|setHTML\w*|document\.write|DOMParser|createContextualFragment"
+        for page in HTML.values():
+            for path in (STATIC / page).parent.iterdir():
+                assert re.findall(rf"{makers}|\beval\(|new Function|srcdoc|\bon[a-z]+=", path.read_text()) == [], (
+                    path.name
+                )
 
     def test_pages_and_scripts_name_everything_relative_to_the_page(self) -> None:
         """A proxy may serve them under a prefix."""

@@ -1,11 +1,12 @@
 """Batches of one user a line are answered in kind."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.support.api import NDJSON, Answer, Api, check_problem, user_json
+from tests.support.api import JSON, NDJSON, Answer, Api, check_problem, user_json
 
 
 def send(api: Api, body: bytes, errors: int = 0) -> Answer:
@@ -21,6 +22,26 @@ def test_a_line_gets_the_bytes_of_a_single_answer(api: Api, sample_users: list[d
     expected = b"".join(api.infer(body).body + b"\n" for body in bodies)
     assert send(api, b"\n".join(bodies)).body == expected
     assert send(api, b"".join(body + b"\n" for body in bodies)).body == expected
+
+
+@pytest.mark.parametrize("subtype", ["ndjson", "jsonl", "jsonlines", "x-jsonlines", "JSONL; charset=utf-8"])
+def test_lines_have_several_names_and_are_answered_by_the_same(api: Api, subtype: str) -> None:
+    answer = api.post("/batch", user_json() + b"\n{}\n", f"application/{subtype}")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == f"application/{subtype.partition(';')[0].lower()}"
+    assert answer.body == send(api, user_json() + b"\n{}\n", errors=1).body
+
+
+@pytest.mark.parametrize("lines", [b"\n".join, b" \r\n".join, b"\r\n".join], ids=["lf", "space", "crlf"])
+@pytest.mark.parametrize("content_type", [JSON, "text/plain", "application/x-www-form-urlencoded"])
+def test_lines_by_another_name_are_refused_with_the_name_that_they_need(
+    api: Api, lines: Callable[[list[bytes]], bytes], content_type: str
+) -> None:
+    detail = "the body is not JSON but JSON lines, which need Content-Type: application/x-ndjson"
+    body = lines([user_json()] * 3)
+    if b" \r\n" in body:
+        detail = f"the body is not JSON: Extra data: line 2 column 1 (char {len(user_json()) + 3})"
+    check_problem(api.post("/batch", body, content_type), 400, detail)
 
 
 def test_lines_may_end_in_crlf(api: Api) -> None:

@@ -153,7 +153,7 @@ def test_a_parquet_output_says_what_is_wrong_in_columns_of_its_own(tmp_path: Pat
         b'{"name": "\\ud800", "vector": []}',
     ]
     printed = run(artifacts, write_users(tmp_path / "users.jsonl", users), tmp_path / "m.parquet")
-    assert printed == f"{tmp_path / 'm.parquet'}: 4 users; 2 have an error"
+    assert printed == f"{tmp_path / 'm.parquet'}: 4 users; 2 have an error: 1 vector_dimension, 1 vector_zero"
     rows = pq.read_table(tmp_path / "m.parquet").to_pylist()
     assert [row["error_code"] for row in rows] == [None, None, "vector_zero", "vector_dimension"]
     assert rows[2:] == [
@@ -173,6 +173,58 @@ def test_a_parquet_output_says_what_is_wrong_in_columns_of_its_own(tmp_path: Pat
             ("\\ud800", "vector_dimension", "vector has 0 numbers, 6 are expected"),
         ]
     ]
+
+
+@pytest.mark.parametrize(
+    ("failed", "options", "exit_code"),
+    [
+        (0, ["--max-error-share", "0"], 0),
+        (2, [], 0),
+        (3, [], 3),
+        (1, ["--max-error-share", "0"], 3),
+        (29, ["--max-error-share", "0.145"], 0),
+        (30, ["--max-error-share", "0.145"], 3),
+        (200, ["--max-error-share", "1"], 0),
+    ],
+    ids=str,
+)
+def test_more_errors_than_allowed_end_a_complete_batch_with_a_code_of_their_own(
+    tmp_path: Path,
+    artifacts: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    failed: int,
+    options: list[str],
+    exit_code: int,
+) -> None:
+    users = small_users(200)
+    for user in users[:failed]:
+        user["vector"] = [0.0] * DIMENSION
+    if failed > 1:
+        users[1]["vector"] = []
+    source, output = write_users(tmp_path / "users.jsonl", users), tmp_path / "m.jsonl"
+    words = ["--artifact", str(artifacts), "--input", str(source), "--output", str(output), *options]
+    monkeypatch.setenv("RECO_WORKERS", "1")
+    assert main(["batch", *words]) == exit_code
+    printed, complaint = capsys.readouterr()
+    codes = {"vector_zero": failed - (failed > 1), "vector_dimension": int(failed > 1)}
+    listed = ", ".join(f"{count} {code}" for code, count in sorted(codes.items(), key=lambda each: -each[1]) if count)
+    if failed == 2:
+        listed = "1 vector_dimension, 1 vector_zero"
+    assert printed == f"{output}: 200 users; {failed} have an error{': ' if failed else ''}{listed}\n"
+    share = options[-1] if options else "0.01"
+    found = f"error: {failed} of 200 users have an error, more than --max-error-share {share} allows"
+    assert complaint == (f"{found}; {output} is complete\n" if exit_code else "")
+    assert sum('"error"' in line for line in output.read_text().splitlines()) == failed
+    assert left_beside(output) == []
+
+
+@pytest.mark.parametrize("share", ["-0.1", "1.5", "nan", "few"])
+def test_a_share_of_errors_is_from_0_to_1(share: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["batch", "--input", "a", "--output", "b", f"--max-error-share={share}"])
+    assert ended.value.code == 2
+    assert f"{share!r} is no share from 0 to 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "parquet"])
@@ -242,6 +294,33 @@ def test_a_gap_in_a_column_of_k_is_the_default(tmp_path: Path, artifacts: Path) 
     assert answers == expected
 
 
+@pytest.mark.parametrize("suffix", ["jsonl.gz", "parquet"])
+@pytest.mark.parametrize("sizes", [(0, 0), (PART_ROWS + 1, 0, 3), (0, 5, PART_ROWS)], ids=str)
+def test_a_directory_of_parts_is_read_as_one_file(
+    tmp_path: Path, artifacts: Path, suffix: str, sizes: tuple[int, ...]
+) -> None:
+    users: list[dict[str, Any]] = [*small_users(sum(sizes))]
+    if len(users) > PART_ROWS:
+        users[PART_ROWS]["vector"] = None
+    directory, start = tmp_path / "users", 0
+    directory.mkdir()
+    (directory / "_SUCCESS").touch()
+    kind = pa.schema([("name", pa.string()), ("vector", pa.list_(pa.float64()))])
+    for number, size in enumerate(sizes):
+        part, path = users[start : start + size], directory / f"part-{number:05}-7f.{suffix}"
+        start += size
+        if suffix == "parquet":
+            pq.write_table(pa.Table.from_pylist(part, kind), path)
+        else:
+            path.write_bytes(gzip.compress(b"".join(json.dumps(user).encode() + b"\n" for user in part)))
+    printed = run(artifacts, directory, tmp_path / "m.jsonl", 2, PART_ROWS)
+    failed = "1 have an error: 1 null" if len(users) > PART_ROWS else "0 have an error"
+    assert printed == f"{tmp_path / 'm.jsonl'}: {len(users)} users; {failed}"
+    whole = write_users(tmp_path / "whole.jsonl", users) if users else write_lines(tmp_path / "whole.jsonl", [])
+    run(artifacts, whole, tmp_path / "whole matches.jsonl", 2, PART_ROWS)
+    assert (tmp_path / "m.jsonl").read_bytes() == (tmp_path / "whole matches.jsonl").read_bytes()
+
+
 class Inputs:
     """Files that are no users, by name."""
 
@@ -257,6 +336,12 @@ class Inputs:
         pq.write_table(pa.table({"name": [7], "vector": [[1.0]]}), directory / "numbers.parquet")
         pq.write_table(pa.table({"name": ["a"], "vector": ["1 2"]}), directory / "texts.parquet")
         pq.write_table(pa.table({"name": ["a"], "vector": [[1.0]], "k": ["1"]}), directory / "k.parquet")
+        for name in ("empty", "mixed", "torn"):
+            (directory / name).mkdir()
+        (directory / "empty" / "_SUCCESS").touch()
+        pq.write_table(pa.Table.from_pylist(small_users(1)), directory / "mixed" / "part-0.parquet")
+        write_users(directory / "mixed" / "part-1", small_users(1))
+        (directory / "torn" / "part-1.parquet").write_bytes(b"PAR1 is how it begins")
         (directory / "zipped.parquet.gz").write_bytes(gzip.compress((directory / "k.parquet").read_bytes()))
 
 
@@ -264,7 +349,10 @@ class Inputs:
     ("source", "output", "complaint"),
     [
         ("missing.jsonl", "m.jsonl", "{in}: cannot be read: "),
-        (".", "m.jsonl", "{in}: cannot be read: "),
+        (".", "m.jsonl", "{out}: lies in the input, where it would be taken for a part\n"),
+        ("empty", "m.jsonl", "{in}: is a directory without parts, which are named as part-00000.parquet is\n"),
+        ("mixed", "m.jsonl", "{in}: has parts of JSON lines beside parts of Parquet\n"),
+        ("torn", "m.jsonl", "{in}/part-1.parquet: not a readable Parquet file: "),
         ("array.json", "m.jsonl", "{in}: a JSON array cannot be streamed; "),
         ("text.csv", "m.jsonl", "{in}: users must be JSON lines (which may be gzipped) or Parquet\n"),
         ("users.npz", "m.jsonl", "{in}: users must be JSON lines (which may be gzipped) or Parquet, not NPZ\n"),

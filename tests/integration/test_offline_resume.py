@@ -124,7 +124,10 @@ def test_a_killed_run_goes_on_without_losses_or_duplicates(
     before = {path.name: path.stat().st_ino for path in parts_of(stopped)}
     done = sum(int(name.split("-")[1]) for name in before)
     printed = run(artifacts, source, stopped, part_rows=PART_ROWS)
-    assert printed == f"{stopped}: {USERS:,} users, {done:,} of them by an earlier run; 1 have an error"
+    assert (
+        printed
+        == f"{stopped}: {USERS:,} users, {done:,} of them by an earlier run; 1 have an error: 1 vector_dimension"
+    )
     assert stopped.read_bytes() == whole
     assert [path.name for path in stopped.parent.iterdir()] == [stopped.name]
 
@@ -184,7 +187,7 @@ def test_a_run_that_is_complete_but_for_its_name_is_only_joined(
     directory.mkdir()
     stopped.rename(directory / "joined")  # as if killed just before
     printed = run(artifacts, source, stopped, part_rows=PART_ROWS)
-    assert printed == f"{stopped}: {USERS:,} users; 1 have an error"
+    assert printed == f"{stopped}: {USERS:,} users; 1 have an error: 1 vector_dimension"
     assert stopped.read_bytes() == whole
 
 
@@ -206,7 +209,10 @@ def test_parts_of_another_input_build_or_option_are_not_used(
         stopped = tmp_path / "matches.parquet"
         directory.rename(tmp_path / "matches.parquet.parts")
     fresh = tmp_path / f"fresh{stopped.suffix}"
-    assert run(artifacts, source, stopped, k, PART_ROWS) == f"{stopped}: {USERS:,} users; 1 have an error"
+    assert (
+        run(artifacts, source, stopped, k, PART_ROWS)
+        == f"{stopped}: {USERS:,} users; 1 have an error: 1 vector_dimension"
+    )
     run(artifacts, source, fresh, k, PART_ROWS)
     if change == "format":
         assert pq.read_table(stopped).equals(pq.read_table(fresh))

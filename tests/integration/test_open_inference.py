@@ -1,15 +1,14 @@
 """The Open Inference Protocol gives what `/infer` gives, as tensors."""
 
 import json
-import tomllib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from retrieval import VERSION
 from retrieval.artifact.build import Build
 from retrieval.search.ranking import Neighbours
 from service.recommender import Recommender
@@ -56,9 +55,8 @@ def changed(vectors: NDArray[np.float32] = EAST_AND_NORTH, **members: Any) -> Se
 
 def test_the_server_says_what_it_speaks(api: Api) -> None:
     answer = api.get("/v2")
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert (answer.status, answer.headers["Content-Type"]) == (200, JSON)
-    assert answer.json == {"name": "reco", "version": project["version"], "extensions": ["binary_tensor_data"]}
+    assert answer.json == {"name": "reco", "version": VERSION, "extensions": ["binary_tensor_data"]}
 
 
 def test_the_model_says_which_tensors_it_takes_and_gives(api: Api) -> None:
@@ -347,6 +345,22 @@ def test_k_defaults_to_that_of_the_service(api_over: ApiOver) -> None:
 )
 def test_a_tensor_that_does_not_fit_is_refused_saying_where(small: Api, members: dict[str, Any], fault: Fault) -> None:
     refuse(changed(**members), small, 422, fault.detail, fault)
+
+
+def test_null_stands_for_a_member_that_is_not_there(small: Api) -> None:
+    rows = np.array([[1, 0], [0, 2]], np.float32)
+    plain = as_json(rows, outputs=[{"name": "best_ids"}]).to(small)
+    tensor = {**json.loads(as_json(rows).body)["inputs"][0], "parameters": None}
+    nulls = {"id": None, "parameters": None, "outputs": [{"name": "best_ids", "parameters": None}], "unknown": None}
+    assert small.post(INFER, json.dumps({"inputs": [tensor], **nulls}).encode()).body == plain.body
+    everything = as_json(rows).to(small).body
+    assert small.post(INFER, json.dumps({"inputs": [tensor], "outputs": None}).encode()).body == everything
+    binary = as_binary(rows)
+    head = json.loads(binary.body[: int(binary.header_length or 0)])
+    head["inputs"][0]["data"] = None
+    text = json.dumps(head).encode()
+    sent = Sent(text + binary.body[int(binary.header_length or 0) :], str(len(text)))
+    assert sent.to(small).body == everything
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 import json
 import re
+from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import schemathesis
 from flask import Flask
@@ -13,7 +15,7 @@ from marshmallow import ValidationError, missing
 from retrieval.search.filters.language import Vocabulary
 from service.http.app import add_routes, create_app
 from service.http.lookups import request_schemas
-from service.http.openapi import OPERATIONS, document
+from service.http.openapi import OPERATIONS, _base64_form, _field_name, document
 from service.http.requests.schemas import user_schema
 from service.http.routes import views_of
 from service.recommender import Recommender, Serving
@@ -105,6 +107,28 @@ def test_the_app_serves_the_document_of_its_own_index_and_settings(
     assert other["paths"]["/batch"]["post"]["requestBody"]["content"][JSON]["schema"]["maxItems"] == 5
 
 
+def test_the_names_of_fields_to_show_are_listed_where_they_are_not_too_many(sample_document: dict[str, Any]) -> None:
+    names = {"type": "string", "enum": ["*", "cuisine", "description", "foods", "section", "tags"]}
+    for request in ("User", "SimilarRequest"):
+        assert sample_document["components"]["schemas"][request]["properties"]["fields"]["items"] == names
+    [_, _, of_map] = sample_document["paths"]["/map"]["get"]["parameters"]
+    assert (of_map["name"], of_map["schema"]) == ("field", names)
+    limited = sample_document["components"]["schemas"]["MaxPer"]["propertyNames"]
+    assert limited == {"type": "string", "enum": ["cuisine", "description", "foods", "section", "tags"]}
+    assert _field_name([]) == _field_name(f"f{i}" for i in range(101)) == {"type": "string"}
+    assert _field_name(("b", "a"), "*") == {"type": "string", "enum": ["*", "a", "b"]}
+
+
+@pytest.mark.parametrize("dimension", [2, 3, 4, 300, 301, 302])
+def test_the_form_of_a_vector_in_base64_is_that_of_its_length(dimension: int) -> None:
+    text = b64encode(np.ones(dimension, "<f4").tobytes()).decode()
+    form = _base64_form(dimension)
+    assert form["base64_length"] == len(text)
+    assert re.fullmatch(form["base64_pattern"], text)
+    for other in (text[:-1], f"{text}=", f"{text[:-1]}*", text[:-2] + "=="):
+        assert (re.fullmatch(form["base64_pattern"], other) is not None) == (other == text)
+
+
 @pytest.mark.parametrize("name", REQUESTS)
 def test_the_document_names_the_fields_of_a_request_and_their_defaults(name: str) -> None:
     fields, (properties, required) = REQUESTS[name].fields, described(name)
@@ -143,7 +167,7 @@ def sized(shape: dict[str, Any], size: int) -> Any:
     """A number, or a list of as many numbers or strings."""
     if shape["type"] in ("integer", "number"):
         return size
-    return [1 if shape["items"]["type"] == "number" else "p"] * size
+    return [1 if shape["items"].get("type") == "number" else "p"] * size
 
 
 def test_a_new_build_gets_a_document_of_its_own(recommender: Recommender) -> None:

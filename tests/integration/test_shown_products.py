@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,7 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from retrieval.artifact import products as product_table
+from retrieval.artifact.delta import table
 from retrieval.artifact.store import open_current
+from retrieval.search import folded_texts
 from service.__main__ import main
 from service.errors import BadBatch, BadSetting
 from service.http import metrics
@@ -24,6 +28,7 @@ from tests.support.engines import engine_of
 from tests.support.filter_oracle import RandomFilters, matching
 from tests.support.filtered import USER, FilteredProducts
 from tests.support.offline_runs import write_users
+from tests.support.updated import ChangingCatalogue
 
 SHOWN = {"stock": True, "price": {"$gte": 0}}
 
@@ -206,3 +211,56 @@ def test_a_check_refuses_a_filter_that_does_not_fit_the_build(
     monkeypatch.setenv("RECO_FILTER", '{"prise": 1}')
     assert main(["check", "--artifact", str(artifacts)]) == 1
     assert capsys.readouterr().err.startswith("""error: RECO_FILTER='{"prise": 1}' does not fit the build: """)
+
+
+NAMES_PER_PART, PIECE_BYTES = 4, 64
+
+
+@pytest.fixture(scope="module")
+def changed(products: FilteredProducts, tmp_path_factory: pytest.TempPathFactory) -> ChangingCatalogue:
+    """The products with a delta that renames, hides, shows, deletes and adds some."""
+    catalogue = ChangingCatalogue(tmp_path_factory.mktemp("changed") / "artifacts", products.rows, index="Flat")
+    renamed = [{"id": f"p{i}", "set": {"name": f"PRODUCT {i // 4}", "stock": i % 3 > 0}} for i in range(0, 90, 5)]
+    added = [
+        {"id": f"n{i}", "name": f"subproduct {i}", "vector": USER, "stock": True, "price": i - 3} for i in range(12)
+    ]
+    catalogue.update([*renamed, *({"id": f"p{i}", "delete": True} for i in range(1, 90, 9) if i % 5), *added])
+    return catalogue
+
+
+def names_in_order(rows: list[dict[str, Any]], rank_of: Callable[[str], int | None]) -> list[str]:
+    """The ids of the shown products whose names have a rank, by rank, name and place in the catalogue."""
+    fields = [{name: value for name, value in row.items() if name not in ("id", "name", "vector")} for row in rows]
+    shown = [(rows[i]["name"].casefold(), i) for i in matching(fields, SHOWN)]
+    ranked = sorted((rank, name, i) for name, i in shown if (rank := rank_of(name)) is not None)
+    return [rows[i]["id"] for _, _, i in ranked]
+
+
+def rank_in(text: str) -> Callable[[str], int | None]:
+    return lambda name: 0 if name.startswith(text) else 1 if f" {text}" in name else 2 if text in name else None
+
+
+@pytest.mark.parametrize("limit", [1, 5, 100])
+@pytest.mark.parametrize("has_delta", [False, True], ids=["base", "delta"])
+def test_look_ups_keep_their_order_over_many_parts_of_which_little_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+    api_over: ApiOver,
+    artifacts: Path,
+    products: FilteredProducts,
+    changed: ChangingCatalogue,
+    has_delta: bool,
+    limit: int,
+) -> None:
+    monkeypatch.setattr(table, "_NAMES_AT_ONCE", NAMES_PER_PART)
+    monkeypatch.setattr(product_table, "_NAMES_AT_ONCE", NAMES_PER_PART)
+    monkeypatch.setattr(folded_texts, "_PIECE_BYTES", PIECE_BYTES)
+    root, rows = (changed.root, changed.products) if has_delta else (artifacts, products.rows)
+    api = api_over(Recommender(engine_of(open_current(root), shown=json.dumps(SHOWN))))
+    for text in ("", "p", "product", "Product 1", "1", "DUCT 2", "sub", "2", "zz"):
+        folded = text.casefold()
+        begins = names_in_order(rows, lambda name, folded=folded: 0 if name.startswith(folded) else None)  # type: ignore[misc]
+        contains = names_in_order(rows, rank_in(folded))
+        for option, expected in (("prefix", begins), ("contains", contains)):
+            answer = api.get(f"/products?{option}={quote(text)}&limit={limit}")
+            assert [each["id"] for each in answer.json["products"]] == expected[:limit], (option, text)
+    assert len(names_in_order(rows, rank_in("duct"))) > 3 * NAMES_PER_PART

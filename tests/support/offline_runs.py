@@ -40,7 +40,7 @@ def start(words: list[str], **settings: str) -> subprocess.Popen[str]:
 
 def run(artifacts: Path, source: Path, output: Path, k: int | None = None, part_rows: int = 4096) -> str:
     """Run a batch from this process, with one worker; return its summary."""
-    return run_batch(source, output, Settings(artifacts=artifacts, workers=1), k, part_rows)
+    return str(run_batch(source, output, Settings(artifacts=artifacts, workers=1), k, part_rows))
 
 
 def run_command(artifacts: Path, source: Path, output: Path, *options: object, **settings: str) -> tuple[int, str, str]:

@@ -54,13 +54,14 @@ def read_count(maximum: int, value: Any) -> int:
 
 
 def read_ids(value: Any) -> list[str]:
+    """Return the texts of product ids, which are integers or strings as in a catalogue."""
     if type(value) is not list:
         raise wrong_type("a list of product ids", value)
-    others = [i for i, member in enumerate(value) if not isinstance(member, str)]
+    others = [i for i, member in enumerate(value) if type(member) not in (str, int)]
     if others:
-        details = [(i, f"must be a string, not {json_type(value[i])}") for i in others[:MAX_FAULTS]]
+        details = [(i, f"must be a string or an integer, not {json_type(value[i])}") for i in others[:MAX_FAULTS]]
         raise BadOption([FilterFault("type", detail, (i,)) for i, detail in details], len(others) - len(details))
-    return value
+    return [*map(str, value)]
 
 
 def read_id_set(value: Any) -> frozenset[str]:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from marshmallow import EXCLUDE, Schema, ValidationError, fields
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load
 from marshmallow.exceptions import SCHEMA
 from numpy.typing import NDArray
 
@@ -78,9 +78,23 @@ class _RequestSchema(Schema):
         unknown = EXCLUDE
 
 
+class _NullableSchema(_RequestSchema):
+    @pre_load
+    def drop_nulls(self, value: Any, **_: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        is_needed = {name: field.required for name, field in self.fields.items()}
+        return {name: member for name, member in value.items() if member is not None or is_needed.get(name)}
+
+
 def schema(**members: fields.Field) -> Schema:
     """Return the schema of an object of which unknown members are ignored."""
     return _RequestSchema.from_dict(members)()
+
+
+def nullable_schema(**members: fields.Field) -> Schema:
+    """Return the same of an object whose members may be null as well as absent, but for the required ones."""
+    return _NullableSchema.from_dict(members)()
 
 
 def option_fields(limits: Limits, vocabulary: Vocabulary | None) -> dict[str, fields.Field]:

@@ -23,6 +23,7 @@ from service.recommender import MAX_USERS_PER_SEARCH, User, UserBlock
 from service.settings import Limits
 
 _COMMA = ord(",")
+_LINE_ENDS = (b'}\n{"', b'}\r\n{"')  # between users of JSON lines, and nowhere in a JSON value
 _MAX_GROUP_BYTES = 2**20  # Texts that are parsed together take so many, which bounds their values.
 _MAX_BLANK_LINES = 1_000_000
 _EMPTY: frozenset[str] = frozenset()
@@ -65,6 +66,8 @@ class UserReader:
     def read_array(self, body: bytes) -> Iterator[UserBlock]:
         """Yield the users of an array; raises BadBody, BadRequest or TooLarge, perhaps only after some blocks."""
         text, max_users, count = unwrap(body), self._limits.max_batch, 0
+        if text.removeprefix(BOM_UTF8).lstrip().startswith(b"{") and any(end in text for end in _LINE_ENDS):
+            raise BadBody("the body is not JSON but JSON lines, which need Content-Type: application/x-ndjson")
         texts = _split_array(text, max_users + 2) or []
         for some in _group_texts(texts):
             values = [*map(_read_text, some)]

@@ -1,6 +1,5 @@
 """Routes for those who operate the service: health, metrics, the index and the API document."""
 
-from dataclasses import asdict
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -9,7 +8,7 @@ from flask import Response
 
 from service.http import encoding, metrics
 from service.http.open_inference import MODEL
-from service.http.openapi import document
+from service.http.openapi import describe_index, document
 from service.http.problems import UNAVAILABLE, problem
 from service.http.routes.base import Routes, View, respond, respond_json
 from service.recommender import Recommender, Serving
@@ -28,7 +27,7 @@ class Operations(Routes):
             "ready": partial(self._respond_if_ready, {"status": "ready"}),
             "ready_v2": partial(self._respond_if_ready, {"status": "ready", "ready": True}),
             "model_ready": partial(self._respond_if_ready, {"name": MODEL, "ready": True}),
-            "index": lambda recommender: respond_json(recommender, asdict(recommender.info)),
+            "index": lambda recommender: respond_json(recommender, describe_index(recommender)),
             "metrics": self.metrics,
             "openapi": self.openapi,
         }

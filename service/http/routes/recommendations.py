@@ -32,8 +32,8 @@ class Recommendations(Routes):
 
     def batch(self, recommender: Recommender) -> Response:
         reader, body = self._reader(recommender), self.read_body()
-        if request.mimetype == encoding.NDJSON:
-            read, write, media_type = reader.read_lines, encoding.write_lines, encoding.NDJSON
+        if request.mimetype in encoding.LINES:
+            read, write, media_type = reader.read_lines, encoding.write_lines, request.mimetype
         else:
             read, write, media_type = reader.read_array, encoding.write_array, encoding.JSON
         encode = partial(encoding.encode_answers, recommender.prefixes, reserve=self.reserve_answer())

@@ -1,8 +1,9 @@
 """Writing answers and problems to a connection, each with the request's id, counted and logged."""
 
+import logging
 import time
 from functools import cache
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 from typing import Any
 
 from prometheus_client import Counter, Histogram
@@ -10,14 +11,16 @@ from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask, Task, WSGITask
 
 from service.http import metrics
-from service.http.openapi import route_of
+from service.http.openapi import HEALTH_ROUTES, route_of
 from service.http.problems import PROBLEM, problem_body
 from service.http.routes.base import BUILD, RESERVE, USERS, answer_headers
 from service.http.routes.content_coding import compress, should_compress
 from service.workers.connections.parser import Refusal, RequestParser
 from service.workers.logs import request_id
 
-_SHED_STATUS = str(HTTPStatus.TOO_MANY_REQUESTS.value)
+_OK_STATUS, _SHED_STATUS = str(HTTPStatus.OK.value), str(HTTPStatus.TOO_MANY_REQUESTS.value)
+_METHODS = frozenset(map(str, HTTPMethod))
+_MAPPED_IPV4 = "::ffff:"  # An IPv4 client of a socket for IPv6 has an address that begins so.
 
 
 @cache
@@ -51,12 +54,17 @@ class _IdentifiedTask(Task):
         duration.observe(seconds)
         if status == _SHED_STATUS:
             metrics.SHED.inc()
-        facts = self.environ or {}
+        facts, method = self.environ or {}, getattr(self.request, "command", "")
         self.channel.server.request_log.add(
+            logging.DEBUG if route in HEALTH_ROUTES and status == _OK_STATUS else logging.INFO,
             request_id=self.request_id,
+            client=self.channel.addr[0].removeprefix(_MAPPED_IPV4),
+            method=method if method in _METHODS else "other",
             route=route,
             status=int(status),
             milliseconds=round(seconds * 1e3, 3),
+            request_bytes=self.request.body_bytes,
+            answer_bytes=(self.content_length or 0) if self.has_body and method != HTTPMethod.HEAD else 0,
             users=facts.get(USERS, 0),
             build=facts.get(BUILD, ""),
         )

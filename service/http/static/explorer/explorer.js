@@ -12,8 +12,9 @@ import { chooseUser, currentLikes, currentMode, currentSample, currentUser, setU
 const HINTS = { sample: "—", likes: "Add a product that this user likes.", vector: "Paste a vector and run." };
 const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
 const areTexts = (value) => Array.isArray(value) && value.every((each) => typeof each === "string");
+const areIds = (value) => Array.isArray(value) && value.every((each) => typeof each === "string" || Number.isInteger(each));
 // The options of a pasted user that the page has fields for, where they are of a form that these can show.
-const SHOWN_OPTIONS = { k: Number.isInteger, exclude: areTexts, filter: isObject, fields: areTexts };
+const SHOWN_OPTIONS = { k: Number.isInteger, exclude: areIds, filter: isObject, fields: areTexts };
 
 let excluded = []; // products as {id, name}
 let adopted = ""; // the pasted text whose options the page has taken over
@@ -41,7 +42,7 @@ function currentRequest() {
 function adopt({ k, exclude, filter, fields }) {
   adopted = byId("vector").value;
   if (k !== undefined) byId("k").value = k;
-  if (exclude) setExcluded(exclude);
+  if (exclude) setExcluded(exclude.map(String));
   if (filter || fields) setFilters(filter || currentFilter(), fields || currentFields());
 }
 

@@ -1,5 +1,6 @@
 """The page of a build shows what its `recall.json` holds."""
 
+import math
 import re
 from typing import Any
 
@@ -140,14 +141,32 @@ def test_the_chosen_point_lies_on_its_curve_and_the_axis_ends_at_one(facts: dict
     assert max(float(text) for text in re.findall(r'text-anchor="end">(.*?)<', svg)) == 1
 
 
+def places_in(svg: str, lowest: float, trials: list[tuple[float, float]]) -> None:
+    """Assert that trials (milliseconds, recall) are drawn in this order, between the lowest recall shown and 1.
+
+    Times lie at equal factors from 0.8 of the least, 0.1 ms, to 1.25 of the greatest, 1 ms.
+    """
+    decades = math.log10(1.25 / 0.08)
+    places = [
+        (64 + 400 * math.log10(time / 0.08) / decades, 248 - 224 * (max(recall, lowest) - lowest) / (1 - lowest))
+        for time, recall in trials
+    ]
+    dots = re.findall(r'<circle class="kind\d" cx="(.*?)" cy="(.*?)"', svg)
+    assert [(float(x), float(y)) for x, y in dots] == [pytest.approx(place, abs=0.051) for place in places]
+    [promised] = re.findall(r'"promise" d="M64 (.*?)H464"', svg)
+    assert float(promised) == pytest.approx(248 - 224 * (0.99 - lowest) / (1 - lowest), abs=0.051)
+
+
+def test_trials_lie_where_their_time_and_their_recall_are(facts: dict[str, Any]) -> None:
+    times = [0.1, 0.2, 1.0, 0.3]  # of the chosen kind by its candidates, and then of the others
+    places_in(str(trade_off(facts, "worst")), 0.979, [*zip(times, [0.98, 0.9962, 1.0, 0.98], strict=True)])
+    places_in(str(trade_off(facts, "best")), 0.939, [*zip(times, [0.93, 0.9951, 1.0, 0.97], strict=True)])
+
+
 def test_recall_far_below_the_promise_does_not_squeeze_the_rest(facts: dict[str, Any]) -> None:
     facts["measured"][1]["best"]["recall"]["mean"] = 0.1
-    bottom, promised = (
-        re.findall(pattern, str(trade_off(facts, "best")))[0]
-        for pattern in (r'kind0" cx=".*?" cy="(.*?)"', r'"promise" d="M64 (.*?)H')
-    )
-    assert float(bottom) == 248
-    assert float(promised) < 210
+    svg = str(trade_off(facts, "best"))
+    places_in(svg, 0.939, [(0.1, 0.0), (0.2, 0.9951), (1.0, 1.0), (0.3, 0.97)])
 
 
 def test_the_promise_is_a_line_below_what_was_measured(facts: dict[str, Any]) -> None:

@@ -50,6 +50,12 @@ def test_a_number_a_column_is_the_vector(tmp_path: Path, names: list[str]) -> No
     ]
 
 
+@pytest.mark.parametrize(("start", "names"), [("v", ["v0", "v1"]), ("emb", ["emb_1", "emb_2"])])
+def test_a_number_a_column_may_be_called_otherwise(tmp_path: Path, start: str, names: list[str]) -> None:
+    path = written(tmp_path / "f", "\t", ["id", *names], [["a", 3, 4.5]])
+    assert [row for _, row in read_rows(path, source_of={"vector": start})] == [{"id": "a", "vector": [3, 4.5]}]
+
+
 def test_an_empty_value_is_none(tmp_path: Path) -> None:
     (tmp_path / "f.csv").write_text('name,price,vector\ntea,,"[1, 2]"\npie,3,"[2, 1]"\n')
     assert read_catalogue(tmp_path / "f.csv").products == [
@@ -88,6 +94,16 @@ def test_a_number_that_is_none_fails_its_row(tmp_path: Path) -> None:
             "needs columns 'vector' and 'id' or 'name', has sku, vector; if it is 'sku', say --columns id=sku",
         ),
         ("id,vector,id", "has 2 columns 'id'"),
+        (
+            "id,v0,v1",
+            "needs columns 'vector' and 'id' or 'name', has id, v0, v1;"
+            " if it is 'v0' and so on, say --columns vector=v",
+        ),
+        (
+            "id2,emb_1,emb_2",
+            "needs columns 'vector' and 'id' or 'name', has id2, emb_1, emb_2;"
+            " if it is 'emb_1' and so on, say --columns vector=emb",
+        ),
     ],
 )
 def test_columns_that_make_no_products_are_refused(tmp_path: Path, header: str, reason: str) -> None:

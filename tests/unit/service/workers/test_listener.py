@@ -1,11 +1,13 @@
 """How workers share connections."""
 
 import os
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from service.workers.listener import ConnectionCount, shared_counts
+from service.workers.listener import ConnectionCount, bound_socket, shared_counts
 
 
 @pytest.fixture
@@ -40,3 +42,16 @@ def test_a_worker_that_has_not_reported_or_has_died_does_not_count(shared: int) 
     assert fewest(shared) == [False, True, False]
     first.report(0)
     assert fewest(shared) == [True, False, False]
+
+
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this kernel has no IPv6")
+@pytest.mark.parametrize(
+    ("host", "takes"), [("::", ["127.0.0.1", "::1"]), ("::1", ["::1"]), ("0.0.0.0", ["127.0.0.1"])]
+)
+def test_an_address_of_all_takes_both_kinds_of_clients_and_any_other_its_own(host: str, takes: list[str]) -> None:
+    with bound_socket(host, 0) as listener:
+        listener.listen()
+        port = listener.getsockname()[1]
+        for client in ("127.0.0.1", "::1"):
+            with socket.socket(socket.AF_INET6 if ":" in client else socket.AF_INET) as connection:
+                assert (connection.connect_ex((client, port)) == 0) == (client in takes)

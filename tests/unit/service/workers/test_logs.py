@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from service.settings import Settings
 from service.workers import logs
 from service.workers.logs import RequestLog, StderrHandler, request_id, set_up_logs
 
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -69,35 +71,61 @@ def stderr_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 def test_lines_for_a_console(capfd: pytest.CaptureFixture[str]) -> None:
     handler = set_up(Settings(log_format="console"))
     request_log = RequestLog(Settings())
-    request_log.add(route="/infer", status=200)
-    request_log.add(route="/batch", status=422)
+    request_log.add(logging.INFO, route="/infer", status=200)
+    request_log.add(logging.INFO, route="/batch", status=422)
     logging.getLogger("anyone").info("serving build %s", "caf\udce9")
     handler.flush()
     first, second, third = capfd.readouterr().err.splitlines()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d INFO request route=/infer status=200", first)
-    assert second.endswith(" INFO request route=/batch status=422")
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO serving build caf\\udce9", third)
+    assert re.fullmatch(f"{TIME} INFO request route=/infer status=200", first)
+    assert re.fullmatch(f"{TIME} INFO request route=/batch status=422", second)
+    assert re.fullmatch(rf"{TIME} INFO serving build caf\\udce9", third)
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_all_lines_have_one_format_of_times_whatever_the_time_zone(
+    log_format: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        handler, started = set_up(Settings(log_format=log_format)), datetime.now(UTC)
+        RequestLog(Settings()).add(logging.INFO, route="/infer")
+        logging.getLogger("anyone").info("serving")
+        handler.flush()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    lines = capfd.readouterr().err.splitlines()
+    times = [json.loads(line)["time"] if log_format == "json" else line.split()[0] for line in lines]
+    assert len(times) == 2
+    for each in times:
+        assert re.fullmatch(TIME, each)
+        assert abs((datetime.fromisoformat(each) - started).total_seconds()) < 60
 
 
 def test_lines_of_json(capfd: pytest.CaptureFixture[str]) -> None:
     handler = set_up(Settings(log_format="json"))
-    RequestLog(Settings()).add(route="/infer", status=200)
+    RequestLog(Settings()).add(logging.INFO, route="/infer", status=200)
     logging.getLogger("anyone").error("build %s", "caf\udce9")
     handler.flush()
     entries = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
-    assert all(entry.pop("time").endswith("+00:00") for entry in entries)
+    assert all(re.fullmatch(TIME, entry.pop("time")) for entry in entries)
     assert entries == [
         {"level": "INFO", "message": "request", "route": "/infer", "status": 200},
         {"level": "ERROR", "message": r"build caf\udce9"},
     ]
 
 
-def test_a_higher_level_leaves_requests_out(capfd: pytest.CaptureFixture[str]) -> None:
-    settings = Settings(log_level="WARNING")
+@pytest.mark.parametrize(
+    ("level", "expected"), [("DEBUG", ["DEBUG", "INFO"]), ("INFO", ["INFO"]), ("WARNING", []), ("ERROR", [])]
+)
+def test_a_higher_level_leaves_requests_out(level: str, expected: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    settings = Settings(log_level=level)
     handler = set_up(settings)
-    RequestLog(settings).add(route="/infer", status=200)
+    for of_request in (logging.DEBUG, logging.INFO):
+        RequestLog(settings).add(of_request, status=200)
     handler.flush()
-    assert capfd.readouterr().err == ""
+    assert [line.split()[1] for line in capfd.readouterr().err.splitlines()] == expected
 
 
 def test_lines_of_several_threads_are_all_written_and_whole(tmp_path: Path, stderr_to: Callable[[int], None]) -> None:
@@ -106,7 +134,7 @@ def test_lines_of_several_threads_are_all_written_and_whole(tmp_path: Path, stde
     with (tmp_path / "log").open("wb") as file:
         stderr_to(file.fileno())
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda number: request_log.add(number=number), range(2000)))
+            list(pool.map(lambda number: request_log.add(logging.INFO, number=number), range(2000)))
         handler.flush()
     lines = (tmp_path / "log").read_text().splitlines()
     assert sorted(int(line.rpartition("number=")[2]) for line in lines) == list(range(2000))
@@ -141,7 +169,7 @@ def test_nobody_waits_for_a_pipe_that_is_stuck(stderr_to: Callable[[int], None])
     stderr_to(writes)
     started = time.monotonic()
     for number in range(30_000):
-        request_log.add(number=number)
+        request_log.add(logging.INFO, number=number)
     handler.flush()
     assert time.monotonic() - started < 10
     assert sum(dropped) > 0

@@ -137,3 +137,22 @@ def test_a_build_that_cannot_be_removed_does_not_undo_a_publish(
     newest = publish(root, seed=2, keep=1).build_id
     assert store.current_build_id(root) == newest
     assert store.build_ids(root) == [builds[0], newest]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (Settings(), "everybody may ask, as RECO_API_KEYS has no keys"),
+        (
+            Settings(api_keys=("a",)),
+            "holders of 1 API key may ask; health and pages are open to everybody",
+        ),
+        (
+            Settings(api_keys=("a", "b"), open_metrics=True),
+            "holders of 2 API keys may ask; health, pages and metrics are open to everybody",
+        ),
+    ],
+    ids=["everybody", "one", "two"],
+)
+def test_who_may_ask_is_said_without_the_keys(settings: Settings, sentence: str) -> None:
+    assert supervisor._askers(settings) == sentence

@@ -20,7 +20,6 @@ WORKDIR /app
 COPY retrieval retrieval
 COPY index_builder index_builder
 COPY service service
-COPY pyproject.toml ./
 RUN python -m compileall -q /usr/local/lib/python3.11/site-packages retrieval index_builder service \
     && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin reco
 COPY --from=sample-index /app/artifacts artifacts

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from retrieval.artifact.local.recommender import LocalRecommender
 
+VERSION = "0.1.0"  # of the code; the distribution's is read from here
+
 
 def open_build(artifacts: str | Path, build_id: str | None = None) -> "LocalRecommender":
     """Verify and open a build of an artifacts root, the current one by default, to recommend its products in Python.

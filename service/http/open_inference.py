@@ -11,6 +11,7 @@ from typing import Any
 
 from marshmallow import Schema, fields
 
+from retrieval import VERSION
 from retrieval.search.filters.language import Vocabulary
 from retrieval.search.ranking import SIDES
 from service.errors import BadBody
@@ -30,11 +31,10 @@ from service.http.requests.schemas import (
 )
 from service.http.requests.text import MAX_VALUE_BYTES, read_json_and_array
 from service.http.tensors import INPUT, Columns, read_vectors
-from service.http.version import version
 from service.recommender import Answer, Recommendation, Recommender, User, UserBlock
 from service.settings import Limits
 
-MODEL, VERSION = "reco", version()
+MODEL = "reco"
 HEADER_LENGTH = "Inference-Header-Content-Length"  # It says how many bytes of a body are JSON.
 SERVER = {"name": MODEL, "version": VERSION, "extensions": ["binary_tensor_data"]}
 FLOAT, TEXT = "FP32", "BYTES"

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from index_builder.__main__ import _parser as builder_parser
+from retrieval import VERSION
 from retrieval.artifact.build import base_of
 from retrieval.artifact.store import current_build_id, open_current
 from service.__main__ import _parser as service_parser
@@ -293,9 +294,7 @@ def test_changes_wait_where_the_artifacts_are_at_fault_and_a_merge_makes_room_fo
 
 
 def test_one_revision_of_the_image_runs_everywhere() -> None:
-    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert version is not None
-    assert {container["image"] for container in CONTAINERS.values()} == {f"jetmlett:{version[1]}"}
+    assert {container["image"] for container in CONTAINERS.values()} == {f"jetmlett:{VERSION}"}
 
 
 def test_the_example_secret_is_the_one_that_the_service_reads() -> None:

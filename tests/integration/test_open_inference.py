@@ -1,15 +1,14 @@
 """The Open Inference Protocol gives what `/infer` gives, as tensors."""
 
 import json
-import tomllib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from retrieval import VERSION
 from retrieval.artifact.build import Build
 from retrieval.search.ranking import Neighbours
 from service.recommender import Recommender
@@ -56,9 +55,8 @@ def changed(vectors: NDArray[np.float32] = EAST_AND_NORTH, **members: Any) -> Se
 
 def test_the_server_says_what_it_speaks(api: Api) -> None:
     answer = api.get("/v2")
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert (answer.status, answer.headers["Content-Type"]) == (200, JSON)
-    assert answer.json == {"name": "reco", "version": project["version"], "extensions": ["binary_tensor_data"]}
+    assert answer.json == {"name": "reco", "version": VERSION, "extensions": ["binary_tensor_data"]}
 
 
 def test_the_model_says_which_tensors_it_takes_and_gives(api: Api) -> None:

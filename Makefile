@@ -6,6 +6,9 @@ BIN    := $(VENV)/bin
 MILVUS_VERSION := 2.3.5
 MILVUS_VENV    := .venv-milvus
 
+# Spark and Ray are no requirements of anything here; they have an environment of their own.
+CLUSTER_VENV := .venv-cluster
+
 HOST ?= 0.0.0.0
 PORT ?= 5000
 
@@ -24,7 +27,7 @@ quote = '$(subst ','\'',$(1))'
 BUILD_INDEX = $(BIN)/python -m index_builder --products $(call quote,$(PRODUCTS)) --out $(call quote,$(OUT)) --recall $(RECALL) $(if $(QUERIES),--queries $(call quote,$(QUERIES))) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-parquet install-milvus serve build-index update-index merge-index test test-faults test-milvus coverage soak audit check format bench bench-serve bench-index bench-search bench-filter bench-lists bench-update bench-storage bench-offline bench-oip lock sample-data docker docker-run clean
+.PHONY: help install install-parquet install-milvus serve build-index update-index merge-index test test-faults test-milvus test-cluster test-install coverage soak audit check format bench bench-serve bench-index bench-search bench-filter bench-lists bench-update bench-storage bench-offline bench-oip lock sample-data docker docker-run clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -61,6 +64,15 @@ test-faults: $(VENV)/.dev ## the faults that take seconds each to show (ARGS= fo
 test-milvus: export PYTHONDONTWRITEBYTECODE =
 test-milvus: $(VENV)/.dev $(MILVUS_VENV)/.server-$(MILVUS_VERSION) ## all tests on Milvus against a standalone server instead of Lite (ARGS= for pytest)
 	$(BIN)/python -m pytest tests -m milvus --milvus-server=$(MILVUS_VENV)/bin/python --numprocesses 3 --dist loadfile $(ARGS)
+
+test-cluster: export PYTHONDONTWRITEBYTECODE =
+test-cluster: $(CLUSTER_VENV)/.installed ## batches in Spark's executors and in Ray's actors (needs Java; ARGS= for pytest)
+	@command -v java >/dev/null || { echo "Java is not installed: apt-get install default-jre-headless"; exit 1; }
+	$(CLUSTER_VENV)/bin/python -m pytest tests/cluster -W default $(ARGS)
+
+test-install: export PYTHONDONTWRITEBYTECODE =
+test-install: $(VENV)/.dev ## the wheel in an environment of its own, and README's commands in a fresh clone (ARGS= for pytest)
+	$(BIN)/python -m pytest tests/install $(ARGS)
 
 coverage: $(VENV)/.dev ## share of lines and branches that the suite runs, worker processes included; never fails
 	$(BIN)/coverage erase
@@ -121,6 +133,7 @@ bench-oip: $(VENV)/.dev ## 1,000 users as tensors of the Open Inference Protocol
 lock: $(VENV)/.dev ## resolve pyproject.toml into the pinned requirements files
 	$(BIN)/pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --output-file requirements.txt pyproject.toml
 	$(BIN)/pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --extra dev --extra parquet --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --extra cluster --constraint requirements.txt --output-file requirements-cluster.txt pyproject.toml
 
 sample-data: ## make data/ again from its sources (installs spaCy and 40 MB of word vectors into .venv-data)
 	test -d .venv-data || $(PYTHON) -m venv .venv-data
@@ -134,7 +147,7 @@ docker-run: docker ## build and run the image (PORT=)
 	docker run --rm --publish $(PORT):5000 $(IMAGE)
 
 clean: ## remove virtual environments, caches and built indexes
-	rm -rf $(VENV) $(MILVUS_VENV) .venv-bench .venv-data artifacts .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(MILVUS_VENV) $(CLUSTER_VENV) .venv-bench .venv-data artifacts .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 .venv-bench/.installed: benchmarks/requirements.txt
 	test -d .venv-bench || $(PYTHON) -m venv .venv-bench
@@ -147,12 +160,18 @@ artifacts/CURRENT: | $(VENV)/.runtime
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.runtime: requirements.txt | $(BIN)/python
+$(VENV)/.runtime: requirements.txt pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
 $(VENV)/.dev: requirements-dev.txt | $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	touch $@
+
+$(CLUSTER_VENV)/.installed: requirements-cluster.txt
+	test -d $(CLUSTER_VENV) || $(PYTHON) -m venv $(CLUSTER_VENV)
+	$(CLUSTER_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement requirements-cluster.txt
 	touch $@
 
 $(MILVUS_VENV)/.server-$(MILVUS_VERSION):

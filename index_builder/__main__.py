@@ -1,6 +1,6 @@
 """Command line: `python -m index_builder --products FILE --out ARTIFACTS_ROOT`, or `--update CHANGES`, or `--merge`.
 
-`python -m index_builder compare BUILD_A BUILD_B` publishes nothing.
+These are commands too: `build --products FILE`, `update CHANGES`, `merge`. `compare BUILD_A BUILD_B` publishes nothing.
 """
 
 import argparse
@@ -19,15 +19,18 @@ from retrieval.records.console import print_message, print_result, standard_stre
 from retrieval.records.roles import READABLE, ROLES
 from retrieval.search.settings import SearchSettings, fewest_for_scan
 
+_PROGRAM = "python -m index_builder"
 _COMPARE = "compare"
+_COMMANDS = ("build", "update", "merge", _COMPARE)
 
 
 @standard_streams()
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, program: str = _PROGRAM) -> int:
     words = sys.argv[1:] if arguments is None else arguments
-    compares = words[:1] == [_COMPARE]
-    parser = _compare_parser() if compares else _parser()
-    options = vars(parser.parse_args(words[compares:]))
+    command = words[0] if words and words[0] in _COMMANDS else ""
+    compares = command == _COMPARE
+    parser = _compare_parser(program) if compares else _parser(program, command)
+    options = vars(parser.parse_args(words[bool(command) :]))
     # Threads that wait would spin, and take cores from those that work. OpenMP knows no quota of a container, and would
     # start a thread for each core of the machine. FAISS reads both as it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -116,19 +119,16 @@ def _merge(request: Any) -> None:
         print_result(f"rebuilt     with training and tuning, as {merged.rebuilt_because}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    """Return the parser of the requests, which have the defaults."""
+def _parser(program: str = _PROGRAM, command: str = "") -> argparse.ArgumentParser:
+    """Return the parser of the requests, which have the defaults; without a command, an option says which one it is."""
     parser = argparse.ArgumentParser(
-        prog="python -m index_builder",
+        prog=f"{program} {command}".rstrip(),
         description=sys.modules["index_builder"].__doc__,
         argument_default=argparse.SUPPRESS,
-        epilog=f"`%(prog)s {_COMPARE} --help` tells how to compare two builds.",
+        epilog=None if command else f"`%(prog)s {_COMPARE} --help` tells how to compare two builds.",
     )
+    _add_request(parser, command)
     add = parser.add_argument
-    what = parser.add_mutually_exclusive_group(required=True).add_argument
-    what("--products", type=Path, metavar="FILE", help=f"build these: {READABLE}")
-    what("--update", type=Path, metavar="CHANGES", help="publish these changes as a delta on the current build")
-    what("--merge", action="store_true", help="publish the current build's base and delta as one build")
     add("--out", type=Path, required=True, metavar="ARTIFACTS_ROOT", help="where builds and CURRENT live")
     add("--queries", type=Path, metavar="FILE", help="users to measure recall with (default: synthetic users)")
     add("--recall", type=_share, help="share of the ten and of the hundred best, and worst, to find (default: 0.99)")
@@ -148,9 +148,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _compare_parser() -> argparse.ArgumentParser:
+def _add_request(parser: argparse.ArgumentParser, command: str) -> None:
+    """Add what is to be built: in one of three options, or what the command leaves open of it."""
+    products = f"build these: {READABLE}"
+    changes = "publish these changes as a delta on the current build"
+    merge = "publish the current build's base and delta as one build"
+    if command == "build":
+        parser.add_argument("--products", type=Path, required=True, metavar="FILE", help=products)
+    elif command == "update":
+        parser.add_argument("update", type=Path, metavar="CHANGES", help=changes)
+    elif command == "merge":
+        parser.set_defaults(merge=True)
+    else:
+        add = parser.add_mutually_exclusive_group(required=True).add_argument
+        add("--products", type=Path, metavar="FILE", help=products)
+        add("--update", type=Path, metavar="CHANGES", help=changes)
+        add("--merge", action="store_true", help=merge)
+
+
+def _compare_parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=f"python -m index_builder {_COMPARE}",
+        prog=f"{program} {_COMPARE}",
         description="Tell how the lists, products and measures of two builds differ.",
     )
     add = parser.add_argument

@@ -23,11 +23,12 @@ from service.workers.logs import set_up_logs
 from service.workers.supervisor import serve
 
 _EXIT_TOO_MANY_ERRORS = 3  # 2 is argparse's own, for words that it cannot read.
+_PROGRAM = "python -m service"
 
 
 @standard_streams()
-def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+def main(arguments: list[str] | None = None, program: str = _PROGRAM) -> int:
+    options = _parser(program).parse_args(arguments)
     overrides = {name: value for name, value in vars(options).items() if name.startswith("RECO_")}
     options.environment = environment_with(overrides)
     try:
@@ -136,8 +137,8 @@ def _publish(options: argparse.Namespace) -> None:
     print_result(publish(artifacts, read_milvus(options.environment), layout))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m service", description=sys.modules["service"].__doc__)
+def _parser(program: str = _PROGRAM) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program, description=sys.modules["service"].__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, run, text in (
         ("serve", _serve, "serve the current build over HTTP, and new ones as they are published"),

@@ -39,7 +39,7 @@ class BatchMatcher:
     pruned soon, unless `--keep` is large or the driver holds `retrieval.artifact.store.pin`.
 
         Ray:    users.map_batches(BatchMatcher, fn_constructor_args=["/mnt/artifacts"], batch_format="pyarrow",
-                                  concurrency=8)
+                                  compute=ray.data.ActorPoolStrategy(size=7))    # fewer than there are CPUs
         Spark:  users.mapInPandas(BatchMatcher("/mnt/artifacts").each, SPARK_SCHEMA)    # and so mapInArrow
 
     Both want `artifacts` and this package on every node. Only products that match the `filter`, parsed JSON, are found,

@@ -53,6 +53,12 @@ def test_a_body_of_one_byte_more_is_refused_on_its_headers_alone(tight_server: S
     tight_api.check_alive()
 
 
+def test_a_client_that_sends_all_of_a_refused_body_gets_the_answer(tight_server: Server) -> None:
+    with tight_server.raw() as connection:
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % (30 * MEGABYTE) + bytes(30 * MEGABYTE))
+        check_problem(answer_on(connection), 413, TOO_LARGE.format(MEGABYTE))
+
+
 def test_eighty_megabytes_are_refused_by_default(server: Server, api: Api) -> None:
     with server.raw() as connection:
         connection.sendall(HEAD + b"Content-Length: 80000000\r\n\r\n")

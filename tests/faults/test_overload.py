@@ -11,7 +11,7 @@ from tests.faults.conftest import Publish, requests_to
 from tests.support.api import check_problem
 from tests.support.figures import record
 from tests.support.load import Load, load
-from tests.support.server import Server, serving
+from tests.support.server import Server, serving, wait_until_in_flight
 
 IN_FLIGHT = 8
 REFUSED = "there is more to do than can wait; try again in 1 s"
@@ -22,12 +22,6 @@ def health_seconds(server: Server) -> float:
     assert server.send("GET", "/health/ready", None, {}).status == 200
     assert server.send("GET", "/metrics", None, {}).status == 200
     return (time.monotonic() - began) / 2
-
-
-def wait_until_in_flight(server: Server) -> None:
-    until = time.monotonic() + 20
-    while "\nreco_in_flight_requests 1.0\n" not in server.send("GET", "/metrics", None, {}).body.decode():
-        assert time.monotonic() < until
 
 
 def goodput(seen: Load, seconds: float) -> float:

@@ -236,10 +236,10 @@ def test_a_build_that_is_pruned_before_it_is_pinned_gives_way_to_the_next_one(
     publish(root)
     pin, newer = store.pin, list[Manifest]()
 
-    def pin_late(of: Path, build_id: str) -> ExitStack:
+    def pin_late(of: Path, build_id: str, manifest: Manifest | None = None) -> ExitStack:
         if not newer:
             newer.append(publish(root, seed=1, keep=1))
-        return pin(of, build_id)
+        return pin(of, build_id, manifest)
 
     monkeypatch.setattr(store, "pin", pin_late)
     assert open_current(root).manifest == newer[0]

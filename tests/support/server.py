@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +66,16 @@ def answer_on(connection: socket.socket) -> Answer:
 @contextmanager
 def serving(artifacts: Path, **settings: str) -> Iterator[Server]:
     """A server that listens; ended, if the test has not done so, by a SIGTERM that it must obey with exit code 0."""
+    with started(COMMAND, ROOT, artifacts, **settings) as server:
+        yield server
+
+
+@contextmanager
+def started(command: Sequence[str], directory: Path, artifacts: Path, **settings: str) -> Iterator[Server]:
+    """A server as `serving` gives it, by another command, in another directory."""
     log: list[str] = []
     with subprocess.Popen(
-        COMMAND, cwd=ROOT, env=environment(artifacts, **settings), stderr=subprocess.PIPE, text=True
+        command, cwd=directory, env=environment(artifacts, **settings), stderr=subprocess.PIPE, text=True
     ) as process:
         reader = threading.Thread(target=log.extend, args=(process.stderr,))
         try:
@@ -80,6 +88,12 @@ def serving(artifacts: Path, **settings: str) -> Iterator[Server]:
             if reader.is_alive():
                 reader.join(SECONDS)
     assert exit_code == 0, "".join(log)
+
+
+def wait_until_in_flight(server: Server) -> None:
+    until = time.monotonic() + 20
+    while "\nreco_in_flight_requests 1.0\n" not in server.send("GET", "/metrics", None, {}).body.decode():
+        assert time.monotonic() < until
 
 
 def environment(artifacts: Path, **settings: str) -> dict[str, str]:

@@ -26,6 +26,8 @@ _MAX_BLANK_BYTES = 4 * 1024  # between two requests
 _MIN_BYTES_PER_SECOND, _RATE_SECONDS = 1000, 20
 _MAX_REQUEST_SECONDS = 600  # for a request to come whole, or for an answer to be taken, at whatever rate
 _MAX_LINGERING_SECONDS = 60  # for a client's kernel to take the last of an answer
+# How long the rest of a request is read after its refusal: a proxy that cannot send it on never looks at the answer.
+_MAX_DISCARD_SECONDS = 5
 _BLANK = re.compile(rb"[\r\n]*")
 
 
@@ -46,6 +48,7 @@ class Channel(HTTPChannel):
         self._moved_bytes, self._progress_bytes, self.last_progress = 0, 0, time.monotonic()
         self._has_advanced, self._awaited_since = True, self.last_progress
         self._interest, self._half_closed, self._half_closed_since = EPOLLIN, False, 0.0
+        self._is_refused = False
         self._is_bulky, self._epoll = False, server.epoll  # Bulky transfers wait behind all others.
         super().__init__(server, *arguments, **options)
         self.parser_class = server.parser_class
@@ -201,8 +204,11 @@ class Channel(HTTPChannel):
 
     def close_when_taken(self) -> None:
         """Close a half-closed connection once the kernel has nothing left to send, or has had time enough for it."""
+        lingering_seconds = time.monotonic() - self._half_closed_since
+        if self._is_refused and lingering_seconds < _MAX_DISCARD_SECONDS and not self.server.serving.draining:
+            return
         unsent = int.from_bytes(ioctl(self.socket, TIOCOUTQ, bytes(4)), "little")
-        if not unsent or time.monotonic() - self._half_closed_since > _MAX_LINGERING_SECONDS:
+        if not unsent or lingering_seconds > _MAX_LINGERING_SECONDS:
             self.handle_close()
 
     @property
@@ -244,6 +250,7 @@ class Channel(HTTPChannel):
             self._blank_bytes += _MAX_BLANK_BYTES // 16
         else:
             self._blank_bytes, self._has_advanced = 0, True
+            self._is_refused = request.error is not None
             self.requests.append(request)
             self.server.add_task(self)
 

@@ -62,7 +62,8 @@ test-faults: $(VENV)/.dev ## the faults that take seconds each to show (ARGS= fo
 	$(BIN)/python -m pytest -m "slow and not soak" --numprocesses 3 --dist loadfile $(ARGS)
 
 test-milvus: export PYTHONDONTWRITEBYTECODE =
-test-milvus: $(VENV)/.dev $(MILVUS_VENV)/.server-$(MILVUS_VERSION) ## all tests on Milvus against a standalone server instead of Lite (ARGS= for pytest)
+test-milvus: $(VENV)/.dev $(MILVUS_VENV)/.server-$(MILVUS_VERSION) ## all tests on Milvus, on Lite and against a standalone server (ARGS= for pytest)
+	$(BIN)/python -m pytest tests -m milvus --numprocesses 3 --dist loadfile $(ARGS)
 	$(BIN)/python -m pytest tests -m milvus --milvus-server=$(MILVUS_VENV)/bin/python --numprocesses 3 --dist loadfile $(ARGS)
 
 test-cluster: export PYTHONDONTWRITEBYTECODE =
@@ -178,6 +179,6 @@ $(MILVUS_VENV)/.server-$(MILVUS_VERSION):
 	rm -rf $(MILVUS_VENV)
 	$(PYTHON) -m venv $(MILVUS_VENV)
 	$(MILVUS_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps milvus==$(MILVUS_VERSION) || \
-		{ echo "make test-milvus needs milvus $(MILVUS_VERSION), which cannot be installed here; make test runs the tests on Milvus Lite"; exit 1; }
+		{ echo "make test-milvus needs milvus $(MILVUS_VERSION), which cannot be installed here; $(BIN)/python -m pytest tests -m milvus runs the tests on Milvus Lite"; exit 1; }
 	$(MILVUS_VENV)/bin/python -c "import milvus; milvus._initialize_data_files('$(MILVUS_VENV)/server')"
 	touch $@

@@ -51,9 +51,9 @@ def operations_of(harness: CrashHarness, kind: str) -> list[str]:
     return operations
 
 
-def changes_of(harness: CrashHarness) -> list[int]:
+def changes_among(operations: list[str]) -> list[int]:
     """The numbers of those that do more than read; between two of them, a kill always finds the same files."""
-    return [at for at, name in enumerate(operations_of(harness, "default")) if name not in READING]
+    return [at for at, name in enumerate(operations) if name not in READING]
 
 
 def kill_at(
@@ -70,8 +70,17 @@ def kill_at(
     return kill
 
 
+def test_a_builder_killed_at_any_change_to_files_while_it_publishes(harnesses: CrashHarnesses) -> None:
+    operations = operations_of(harnesses.first, "default")
+    published = operations.index("os.rename")
+    tally = harnesses.try_all([at for at in changes_among(operations) if at >= published], kill_at("default"))
+    settle("builder killed at a change to files while it publishes", tally)
+    assert tally.new_in_use == 1  # by the last sync
+
+
+@pytest.mark.slow
 def test_a_builder_killed_at_any_change_to_files(harnesses: CrashHarnesses) -> None:
-    tally = harnesses.try_all(changes_of(harnesses.first), kill_at("default"))
+    tally = harnesses.try_all(changes_among(operations_of(harnesses.first, "default")), kill_at("default"))
     settle("builder killed at a change to files", tally)
     assert tally.new_in_use == 1  # by the last sync
 
@@ -123,10 +132,17 @@ def looking_for_old_builds(operations: list[str]) -> set[int]:
     return {len(operations) - 1}
 
 
+def test_a_disk_that_is_full_as_a_build_is_written_and_as_it_is_published(harnesses: CrashHarnesses) -> None:
+    operations = operations_of(harnesses.first, "default")
+    writes, renames = ([at for at, each in enumerate(operations) if each == name] for name in ("write", "os.rename"))
+    tally = harnesses.try_all([writes[0], writes[-1], *renames], fail_at("default", set()))
+    settle("disk full as a build is written and published", tally)
+
+
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_any_change_to_files(harnesses: CrashHarnesses) -> None:
-    tally = harnesses.try_all(
-        changes_of(harnesses.first), fail_at("default", making_a_root_that_exists(harnesses.first))
-    )
+    changes = changes_among(operations_of(harnesses.first, "default"))
+    tally = harnesses.try_all(changes, fail_at("default", making_a_root_that_exists(harnesses.first)))
     settle("disk full at a change to files", tally)
 
 

@@ -1,5 +1,6 @@
 """What make hands to the shell."""
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -14,7 +15,9 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 def words_of(target: str, *variables: str) -> list[str]:
     """The words of the last command that a target would run, but for the path of Python."""
     command = ["make", "--dry-run", "--silent", "--always-make", target, *variables]
-    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    # What a make that runs the tests was given is not for this one.
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "ARGS")}
+    printed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
     return shlex.split(printed.splitlines()[-1])[1:]
 
 

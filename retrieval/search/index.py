@@ -179,7 +179,7 @@ class ProductIndex:
         if pace is None and len(queries) * row_count <= _MAX_ORDERED_SCORES:
             return self._rank_few(queries, k, mask)
         rows = nearest_rows(self.stored_vectors, queries, k, mask, pace)
-        ordered = self._order(both_sides(queries), rows, k)
+        ordered = self._order(both_sides(queries), rows, self._ranked_rows(rows, k, mask))
         keys = rank(ordered, self.groups, k, mask.holds if mask else None).reshape(2, -1, k)
         if (is_crowded := rows[:, 0] < 0).any():
             for crowded in np.flatnonzero(is_crowded.reshape(2, -1).any(axis=0)):
@@ -191,7 +191,16 @@ class ProductIndex:
         of_mask = members_of(mask.rows) if mask else np.arange(self.groups.row_count)
         rows = np.tile(of_mask, (2 * len(queries), 1))
         scores = both_sides(self.stored_vectors.score(queries, rows[: len(queries)]))
-        return rank(order_rows(rows, scores, k), self.groups, k, mask.holds if mask else None).reshape(2, -1, k)
+        ordered = order_rows(rows, scores, self._ranked_rows(rows, k, mask))
+        return rank(ordered, self.groups, k, mask.holds if mask else None).reshape(2, -1, k)
+
+    def _ranked_rows(self, rows: NDArray[np.int64], k: int, mask: Mask | None) -> int:
+        """Return how many of some rows (n, m) have to be ranked for the k first products.
+
+        Of rows that tie, the first has the first product of all; but under a mask that one may not match.
+        """
+        is_in_order = mask is None or self.groups.row_count == self.groups.product_count
+        return k if is_in_order else rows.shape[1]
 
     def _rank_every_row(self, query: NDArray[np.float32], k: int, mask: Mask | None) -> NDArray[np.int64]:
         """Return the k best and the k worst products of a query (d,), as sort keys (2, k)."""

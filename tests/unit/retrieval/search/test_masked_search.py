@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retrieval.search import index as index_module
 from retrieval.search.candidates import Candidates
 from retrieval.search.filters.masks import Mask
 from retrieval.search.index import ProductIndex
@@ -197,3 +198,20 @@ def test_few_matches_are_picked_and_many_are_looked_for_in_the_codes() -> None:
     )
     paths = [index.path(K, mask_over(groups, np.arange(matched))) for matched in (0, 40, 3900, 4000)]
     assert paths == ["exact", "exact", "candidates", "candidates"]
+
+
+@pytest.mark.parametrize("max_ordered", [0, 2**11], ids=["chosen first", "straight in order"])
+@pytest.mark.parametrize("draw", [np.random.default_rng(seed) for seed in range(30)], ids=range(30))
+def test_ties_stand_in_catalogue_order_where_the_first_products_of_their_rows_do_not_match(
+    monkeypatch: pytest.MonkeyPatch, draw: np.random.Generator, max_ordered: int
+) -> None:
+    monkeypatch.setattr(index_module, "_MAX_ORDERED_SCORES", max_ordered)
+    vectors = unit_vectors(draw.integers(-1, 2, (40, 3)) + np.array([0, 0, 1.5]))  # Most share their vectors and scores.
+    first, groups = group_identical(vectors)
+    index = ProductIndex(faiss_index(vectors[first]), groups, SideSettings())
+    user, chosen = unit_vectors(np.array([[0.0, 0.0, 2.0]])), np.flatnonzero(draw.random(40) < 0.4)
+    millionths = np.rint(1e6 * (vectors.astype(np.float64) @ user[0]))[chosen]
+    for k in (1, 2, 5):
+        found = index.search(user, k, mask_over(groups, chosen))
+        for sign, side in zip((1, -1), found, strict=True):
+            assert side.positions[0].tolist() == chosen[np.lexsort((chosen, -sign * millionths))][:k].tolist()

@@ -22,6 +22,7 @@ from retrieval.search.candidates import CodeScan
 from retrieval.search.filters.masks import Mask, MaskMaker
 from retrieval.search.filters.postings import pack
 from retrieval.search.index import ProductIndex
+from retrieval.search.kinds import list_counts
 from retrieval.search.ranking import SIDES, SIGNS, TOLERANCE
 from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings, settings_under
 
@@ -108,9 +109,10 @@ class FilterGrid:
         """Return the key and the side of all settings that are to be raised, and who was searched for with them."""
         missed: defaultdict[tuple[float, str], list[tuple[Cell, _Group]]] = defaultdict(list)
         for cell, found in cells.items():
+            searched = [group for group in self._groups(*cell) if index.path(K, group.mask) != _EXACT]
             for side in SIDES:
-                if found.path != _EXACT and _bound(found, side) < self._target:
-                    for group in self._groups(*cell):
+                if searched and _bound(found, side) < self._target:
+                    for group in searched:
                         missed[_key(index, group.mask), side].append((cell, group))
         return missed
 
@@ -125,8 +127,8 @@ class FilterGrid:
         found = np.concatenate([self._found(index, side, settings, counts, *each) for each in groups])
         enough = (count for count, of_users in zip(counts, found.T, strict=True) if self._reach(of_users))
         count = next(enough, None)
-        if count is None and settings.nprobe > 1:
-            return replace(settings, nprobe=ceil(settings.nprobe * _RAISE))
+        if count is None and settings.nprobe < (most_lists := list_counts(index.index)[-1]):
+            return replace(settings, nprobe=min(ceil(settings.nprobe * _RAISE), most_lists))
         factor = (count or counts[-1]) / settings.candidates
         return replace(settings, candidates=count or counts[-1], per_match=settings.per_match * factor)
 

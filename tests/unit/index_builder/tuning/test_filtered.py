@@ -9,8 +9,10 @@ import faiss
 import numpy as np
 import pytest
 
+from index_builder.tuning import filtered
 from index_builder.tuning.filtered import DISLIKED, LIKED, PRODUCTS, RANDOM, SHARES, FilterGrid
 from index_builder.tuning.recall import summarise
+from retrieval.artifact.manifest import FilteredRecall
 from retrieval.search.candidates import Candidates
 from retrieval.search.filters.masks import Mask
 from retrieval.search.index import ProductIndex
@@ -204,3 +206,24 @@ def test_known_settings_are_measured_once_and_kept_where_they_do(make: Make) -> 
 
     assert some.settle(noting, PLAIN, filtered, uneven) == (filtered, uneven, cells)
     assert measured == [(filtered, uneven)]
+
+
+def test_where_all_lists_are_visited_more_candidates_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Candidates, "picked_rows", lambda self, depth, mask, _codes: self.count_for(depth, mask))
+    index = ProductIndex(faiss_index(UNITS[FIRST], "Tiers24x1,IVF24"), GROUPS, PLAIN)
+    some, cell = grid(target=0.99999), (RANDOM, 0.5)  # No users show it.
+    groups = [(cell, group) for group in some._groups(*cell)]
+    assert some._raised(index, "best", SearchSettings(20, 2.0, 22), groups) == SearchSettings(20, 2.0, 24)
+    assert some._raised(index, "best", SearchSettings(20, 2.0, 24), groups) == SearchSettings(150, 15.0, 24)
+
+
+def test_only_those_settings_are_raised_that_a_group_was_searched_with(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, some, cell = make([], []), grid(target=0.9), (LIKED, 0.5)
+    searched, scanned, *_ = some._groups(*cell)
+    monkeypatch.setattr(some, "_groups", lambda *_: [searched, scanned])
+    monkeypatch.setattr(index, "path", lambda _, mask: "exact" if mask is scanned.mask else "candidates")
+    monkeypatch.setattr(filtered, "_key", lambda _, mask: 2.0 if mask is scanned.mask else 0.5)
+    missing = FilteredRecall(*cell, "candidates", summarise(np.full(9, 0.5), 10), summarise(np.ones(200), 10))
+    assert some._missed(index, {cell: missing}) == {(0.5, "best"): [(cell, searched)]}

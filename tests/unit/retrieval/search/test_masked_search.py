@@ -206,7 +206,9 @@ def test_ties_stand_in_catalogue_order_where_the_first_products_of_their_rows_do
     monkeypatch: pytest.MonkeyPatch, draw: np.random.Generator, max_ordered: int
 ) -> None:
     monkeypatch.setattr(index_module, "_MAX_ORDERED_SCORES", max_ordered)
-    vectors = unit_vectors(draw.integers(-1, 2, (40, 3)) + np.array([0, 0, 1.5]))  # Most share their vectors and scores.
+    vectors = unit_vectors(
+        draw.integers(-1, 2, (40, 3)) + np.array([0, 0, 1.5])
+    )  # Most share their vectors and scores.
     first, groups = group_identical(vectors)
     index = ProductIndex(faiss_index(vectors[first]), groups, SideSettings())
     user, chosen = unit_vectors(np.array([[0.0, 0.0, 2.0]])), np.flatnonzero(draw.random(40) < 0.4)

@@ -58,7 +58,7 @@ class Arguments:
 
     def _read_vector(self, i: int, row: Any) -> NDArray[np.float64]:
         try:
-            is_numeric = isinstance(row, np.ndarray) and row.dtype.kind in "fiu"
+            is_numeric = isinstance(row, np.ndarray) and row.ndim == 1 and row.dtype.kind in "fiu"
             return read_vector(row if is_numeric else _plain(row), self._dimension)
         except BadVector as error:
             paths: list[Path] = [() if each.element is None else (each.element,) for each in error.faults]

@@ -250,7 +250,7 @@ class Channel(HTTPChannel):
             self._blank_bytes += _MAX_BLANK_BYTES // 16
         else:
             self._blank_bytes, self._has_advanced = 0, True
-            self._is_refused = request.error is not None
+            self._is_refused = request.error is not None and bool(request.chunked or request.content_length)
             self.requests.append(request)
             self.server.add_task(self)
 

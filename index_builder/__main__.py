@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from retrieval.records.roles import READABLE, ROLES
 from retrieval.search.settings import SearchSettings, fewest_for_scan
 
 _PROGRAM = "python -m index_builder"
+_MAX_FIELDS_SHOWN = 5
 _COMPARE = "compare"
 _COMMANDS = ("build", "update", "merge", _COMPARE)
 
@@ -208,7 +210,8 @@ def _count(text: str) -> int:
 def _summary(root: Path, manifest: Manifest, seconds: float) -> str:
     index, recall = manifest.index, manifest.recall
     names = ", ".join(f"{field.name} ({field.type})" for field in manifest.filterable)
-    fields = names and f"\nfilterable  {names}\n{_filtered_line(recall)}"
+    filterable = names and f"\nfilterable  {names}\n{_filtered_line(recall)}"
+    fields = f"{filterable}{_not_filterable_lines(root / manifest.build_id)}"
     dropped = f" ({manifest.dropped_rows:,} bad rows dropped)" if manifest.dropped_rows else ""
     return f"""\
 published   {root / manifest.build_id}
@@ -219,6 +222,18 @@ index       {index.factory}, {index.storage}, worst side {index.worst}, {manifes
 promise     {"kept" if recall.kept else "NOT KEPT"}: recall@10 and @100 of at least {recall.target} on each side, \
 measured on {recall.users_from}{fields}{_quality_lines(manifest.quality)}
 size        {manifest.size_bytes / 1e6:.1f} MB, built in {seconds:.1f} s"""
+
+
+def _not_filterable_lines(directory: Path) -> str:
+    """Say why fields cannot be filtered by: a field that is missing from the filterable ones may go unnoticed."""
+    from index_builder.report.files import read_not_filterable
+
+    lines: list[str] = []
+    with suppress(OSError):  # The build is published, even where its report cannot be read.
+        lines = [f"{name}: {reason}" for name, reason in read_not_filterable(directory).items()]
+    rest = len(lines) - _MAX_FIELDS_SHOWN
+    shown = [*lines[:_MAX_FIELDS_SHOWN], *([f"and {rest:,} more, which the report lists"] if rest > 0 else [])]
+    return "".join(f"\nno filter   {line}" for line in shown)
 
 
 def _quality_lines(quality: Quality | None) -> str:

@@ -32,8 +32,8 @@ BUILD_INDEX = $(BIN)/python -m index_builder --products $(call quote,$(PRODUCTS)
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-serve: $(VENV)/.runtime artifacts/CURRENT ## fresh checkout to a running service (HOST=, PORT=)
-	RECO_HOST=$(HOST) RECO_PORT=$(PORT) RECO_ARTIFACTS=artifacts $(BIN)/python -m service serve
+serve: $(VENV)/.runtime $(if $(RECO_ARTIFACTS),,artifacts/CURRENT) ## fresh checkout to a running service (HOST=, PORT=, RECO_ARTIFACTS=)
+	RECO_HOST=$(HOST) RECO_PORT=$(PORT) RECO_ARTIFACTS=$(call quote,$(or $(RECO_ARTIFACTS),artifacts)) $(BIN)/python -m service serve
 
 install: $(VENV)/.dev ## the virtual environment with everything that development needs
 

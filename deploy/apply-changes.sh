@@ -15,7 +15,7 @@ current() {
   cat "$artifacts/$(cat "$artifacts/CURRENT")/manifest.json"
 }
 
-# Whether an earlier run has published a file, and ended before it could move it.
+# Whether an earlier run has published a file, and ended before it could move it. A merge keeps the sum of the last one.
 is_published() {
   sum=$(sha256sum < "$1")
   current | grep -q "\"sha256\": \"${sum%% *}\""

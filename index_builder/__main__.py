@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from retrieval.artifact.manifest import Manifest, Recall, RecallAtK
 from retrieval.artifact.quality import MIN_NEAR_COSINE, Quality, SideQuality
 from retrieval.cores import available_cores
 from retrieval.errors import RetrievalError
-from retrieval.records.console import print_message, print_result, standard_streams
+from retrieval.records.console import parse_count, parse_share, print_message, print_result, standard_streams
 from retrieval.records.roles import READABLE, ROLES
 from retrieval.search.settings import SearchSettings, fewest_for_scan
 
 _PROGRAM = "python -m index_builder"
+_MAX_FIELDS_SHOWN = 5
 _COMPARE = "compare"
 _COMMANDS = ("build", "update", "merge", _COMPARE)
 
@@ -35,10 +37,10 @@ def main(arguments: list[str] | None = None, program: str = _PROGRAM) -> int:
     # start a thread for each core of the machine. FAISS reads both as it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
-    return _compare(options) if compares else _publish(parser, options)
+    return _compare(options) if compares else _publish(parser, options, command)
 
 
-def _publish(parser: argparse.ArgumentParser, options: dict[str, Any]) -> int:
+def _publish(parser: argparse.ArgumentParser, options: dict[str, Any], command: str) -> int:
     from index_builder.catalogue import BadProducts
     from index_builder.pipelines.build import BuildRequest
     from index_builder.pipelines.changes.merge import MergeRequest
@@ -54,7 +56,7 @@ def _publish(parser: argparse.ArgumentParser, options: dict[str, Any]) -> int:
     if name == "merge":
         del options[name]  # It has no value that a request would take.
     if foreign := options.keys() - {field.name for field in fields(request_type)}:
-        parser.error(f"--{min(foreign).replace('_', '-')} does not go with --{name}")
+        parser.error(f"--{min(foreign).replace('_', '-')} does not go with {command or f'--{name}'}")
     try:
         run(request_type(**options))
     except (RetrievalError, OSError) as error:
@@ -131,7 +133,11 @@ def _parser(program: str = _PROGRAM, command: str = "") -> argparse.ArgumentPars
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="ARTIFACTS_ROOT", help="where builds and CURRENT live")
     add("--queries", type=Path, metavar="FILE", help="users to measure recall with (default: synthetic users)")
-    add("--recall", type=_share, help="share of the ten and of the hundred best, and worst, to find (default: 0.99)")
+    add(
+        "--recall",
+        type=parse_share,
+        help="share of the ten and of the hundred best, and worst, to find (default: 0.99)",
+    )
     add("--index", metavar="auto|Flat|TIERS|FACTORY", help="index kind (default: auto)")
     add("--allow-low-recall", action="store_true", help="publish an index that misses --recall, and say so")
     add("--storage", choices=["fp32", "fp16"], help="precision of stored vectors (default: fp32)")
@@ -142,7 +148,7 @@ def _parser(program: str = _PROGRAM, command: str = "") -> argparse.ArgumentPars
     add("--filterable", type=_field_names, metavar="FIELDS|none", help=only)
     called = "what the file calls ids, names and vectors: id=sku,vector=embedding"
     add("--columns", type=_columns, metavar="ROLE=NAME,…", help=called)
-    add("--keep", type=_count, metavar="N", help="newest builds to keep, this one included (default: 5)")
+    add("--keep", type=parse_count, metavar="N", help="newest builds to keep, this one included (default: 5)")
     label = "label of the model that made the vectors, which the service holds requests to"
     add("--embedding-model", metavar="LABEL", help=label)
     return parser
@@ -180,13 +186,6 @@ def _compare_parser(program: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _share(text: str) -> float:
-    share = float(text)
-    if not 0.0 <= share <= 1.0:
-        raise argparse.ArgumentTypeError(f"{text} is no share from 0 to 1")
-    return share
-
-
 def _field_names(text: str) -> tuple[str, ...]:
     return () if text == "none" else tuple(text.split(","))
 
@@ -198,17 +197,11 @@ def _columns(text: str) -> dict[str, str]:
     return columns
 
 
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return count
-
-
 def _summary(root: Path, manifest: Manifest, seconds: float) -> str:
     index, recall = manifest.index, manifest.recall
     names = ", ".join(f"{field.name} ({field.type})" for field in manifest.filterable)
-    fields = names and f"\nfilterable  {names}\n{_filtered_line(recall)}"
+    filterable = names and f"\nfilterable  {names}\n{_filtered_line(recall)}"
+    fields = f"{filterable}{_not_filterable_lines(root / manifest.build_id)}"
     dropped = f" ({manifest.dropped_rows:,} bad rows dropped)" if manifest.dropped_rows else ""
     return f"""\
 published   {root / manifest.build_id}
@@ -219,6 +212,18 @@ index       {index.factory}, {index.storage}, worst side {index.worst}, {manifes
 promise     {"kept" if recall.kept else "NOT KEPT"}: recall@10 and @100 of at least {recall.target} on each side, \
 measured on {recall.users_from}{fields}{_quality_lines(manifest.quality)}
 size        {manifest.size_bytes / 1e6:.1f} MB, built in {seconds:.1f} s"""
+
+
+def _not_filterable_lines(directory: Path) -> str:
+    """Say why fields cannot be filtered by: a field that is missing from the filterable ones may go unnoticed."""
+    from index_builder.report.files import read_not_filterable
+
+    lines: list[str] = []
+    with suppress(OSError):  # The build is published, even where its report cannot be read.
+        lines = [f"{name}: {reason}" for name, reason in read_not_filterable(directory).items()]
+    rest = len(lines) - _MAX_FIELDS_SHOWN
+    shown = [*lines[:_MAX_FIELDS_SHOWN], *([f"and {rest:,} more, which the report lists"] if rest > 0 else [])]
+    return "".join(f"\nno filter   {line}" for line in shown)
 
 
 def _quality_lines(quality: Quality | None) -> str:

@@ -13,7 +13,7 @@ from retrieval.artifact.build import Build
 from retrieval.artifact.manifest import read_manifest
 from retrieval.artifact.store import build_ids, current_build_id, named_build_id, open_current, roll_back
 from retrieval.errors import BadArtifact
-from retrieval.records.console import print_message, print_result, standard_streams
+from retrieval.records.console import parse_count, parse_share, print_message, print_result, standard_streams
 from service.engines.base import check_label
 from service.engines.shown_products import read_shown
 from service.errors import INSTALL_MILVUS, ServiceError, TooManyErrors
@@ -173,7 +173,7 @@ def _add_batch_options(command: argparse.ArgumentParser) -> None:
     text = f"users that a process answers at a time; fewer take less memory (default: {PART_ROWS})"
     add_count("--part-rows", default=PART_ROWS, help=text)
     text = f"exit with {_EXIT_TOO_MANY_ERRORS} where more of the users have an error (default: {MAX_ERROR_SHARE})"
-    command.add_argument("--max-error-share", type=_share, default=MAX_ERROR_SHARE, metavar="SHARE", help=text)
+    command.add_argument("--max-error-share", type=parse_share, default=MAX_ERROR_SHARE, metavar="SHARE", help=text)
 
 
 def _add_milvus_options(command: argparse.ArgumentParser) -> None:
@@ -186,24 +186,7 @@ def _add_milvus_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--index", choices=MILVUS_INDEXES, default=kind, help=text)
     for name, subject in (("shards", "insertion is"), ("replicas", "searches are")):
         text = f"{subject} spread over N (default: 1)"
-        command.add_argument(f"--{name}", type=_count, default=1, metavar="N", help=text)
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0.0 <= share <= 1.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share from 0 to 1")
-    return share
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return count
+        command.add_argument(f"--{name}", type=parse_count, default=1, metavar="N", help=text)
 
 
 if __name__ == "__main__":

@@ -18,5 +18,11 @@ def write_report(directory: Path, facts: dict[str, Any]) -> None:
     (directory / REPORT).write_text(render(orjson.loads(content)), encoding="utf-8")
 
 
+def read_not_filterable(directory: Path) -> dict[str, str]:
+    """Return by their names why fields of a published build are not filterable, as its report says. Raises OSError."""
+    reasons: dict[str, str] = orjson.loads((directory / FACTS).read_bytes())["fields"]["not_filterable"]
+    return reasons
+
+
 def as_json(facts: dict[str, Any]) -> str:
     return orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode()

@@ -115,6 +115,8 @@ class DeltaFacts:
 class Manifest:
     """All facts about a build. Publishing fills in `build_id`, `created`, `files` and their `checksum`.
 
+    `source` is the file of products, or that of changes which a delta was published from; `merged` is the last file of
+    changes in a build that a merge has made.
     `chosen_fields` are those that alone are to be filterable, None where all that can be are.
     Where there is a `delta`, they are of the base and the delta together, but for `files`, which are the delta's alone;
     recall, quality, settings and map are those of the base, and `distinct_vectors` counts what both store, vectors that
@@ -124,6 +126,7 @@ class Manifest:
     build_id: str = ""
     created: str = ""
     source: Source
+    merged: Source | None = None
     products: int
     distinct_vectors: int
     dimension: int

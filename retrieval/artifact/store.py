@@ -114,8 +114,10 @@ def roll_back(root: Path, to: str | None = None) -> str:
     What was current after a build that is gone back to is withdrawn; one that was not is current from now on. A build
     that is named need not follow a current one, which may be missing. Raises BadArtifact.
     """
-    current = named_build_id(root) if to is None else _text_of(root / CURRENT).strip()
+    if to is None:
+        named_build_id(root)  # A root that is none says so, rather than its lock.
     with locked(root):
+        current = named_build_id(root) if to is None else _text_of(root / CURRENT).strip()
         present = build_ids(root)
         history = [build_id for build_id in _history(root) if build_id in present]
         older = [build_id for build_id in history if build_id != current]
@@ -198,10 +200,17 @@ def named_build_id(root: Path) -> str:
     try:
         build_id = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadArtifact(f"{path}: cannot be read ({error}); `python -m index_builder` publishes a build") from error
+        raise BadArtifact(f"{path}: cannot be read ({error}); {_way_to_a_current_build(root)}") from error
     if not _BUILD_ID.fullmatch(build_id):
         raise BadArtifact(f"{path}: holds no build id but {build_id[:60]!r}")
     return build_id
+
+
+def _way_to_a_current_build(root: Path) -> str:
+    """Say which command makes a build the current one: one that is there, or else a new one."""
+    if any(_BUILD_ID.fullmatch(path.name) for path in root.glob("*")):
+        return "`python -m service rollback --to BUILD` makes one of the builds there the current one"
+    return "`python -m index_builder` publishes a build"
 
 
 def _base_of(root: Path, build_id: str) -> str | None:
@@ -215,18 +224,17 @@ def _base_of(root: Path, build_id: str) -> str | None:
 def _history(root: Path) -> list[str]:
     """Return the builds to go back to, the last to be current at the end, and the current one behind them.
 
-    What was current after the current build was withdrawn. A root without a history had only publishes.
+    What was current after the current build was withdrawn. A root without a history had only publishes. Where CURRENT
+    is lost, all that is recorded can be gone back to.
     """
-    current = _text_of(root / CURRENT).strip()
-    if not current:
-        return []
-    present = build_ids(root)
-    if not (root / HISTORY).exists():
-        return [*(build_id for build_id in present if build_id < current), current]
-    recorded = _text_of(root / HISTORY).split()
+    present, current = build_ids(root), _text_of(root / CURRENT).strip()
+    if (root / HISTORY).exists():
+        recorded = _text_of(root / HISTORY).split()
+    else:
+        recorded = [build_id for build_id in present if build_id < current]
     if current in recorded:
         recorded = recorded[: recorded.index(current)]
-    return [*(build_id for build_id in recorded if build_id in present), current]
+    return [*(build_id for build_id in recorded if build_id in present), *([current] if current else [])]
 
 
 def _make_current(root: Path, history: list[str]) -> None:

@@ -1,5 +1,6 @@
-"""Messages of a command line, which take nothing back from what the command has done."""
+"""The words of a command line, and its messages, which take nothing back from what the command has done."""
 
+import argparse
 import os
 import select
 import sys
@@ -49,6 +50,28 @@ def print_message(text: str) -> None:
 def readable(text: str) -> str:
     r"""Return a file's name, or an argument, with each byte that is not UTF-8 as an escape, such as `\xe1`."""
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def parse_share(text: str) -> float:
+    """Return the share from 0 to 1 that an option is given, as a `type` of argparse. Raises its ArgumentTypeError."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share from 0 to 1")
+    return share
+
+
+def parse_count(text: str) -> int:
+    """Return the count, 1 at least, that an option is given, as a `type` of argparse. Raises its ArgumentTypeError."""
+    try:
+        count = int(text)
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
+    return count
 
 
 def _print(text: str, stream: TextIO, end: str = "\n") -> bool:

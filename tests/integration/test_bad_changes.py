@@ -36,6 +36,10 @@ BAD_LINES: dict[str, tuple[Any, str]] = {
     "list as id": ({"id": ["p1"], "delete": True}, "id must be a string or an integer, not a list"),
     "no vector": ({"id": "p1", "name": "a"}, "missing vector"),
     "no name": ({"id": "p1", "vector": VECTOR}, "missing name"),
+    "members without set": (
+        {"id": 3, "price": 5},
+        'missing name; "set" changes members of a product that is there',
+    ),
     "wrong dimension": ({**ANY, "vector": [1, 2]}, "vector has 2 numbers, 3 are expected"),
     "not JSON": (b'{"id": "p1"', "not JSON: Expecting ',' delimiter: line 2 column 1 (char 12)"),
     "not finite": (b'{"id": "p1", "name": "a", "vector": [1, NaN, 3]}', "vector element 1 is not finite: nan"),

@@ -101,6 +101,12 @@ def test_what_cannot_be_changed_is_said_and_nothing_is_published(
     [
         (["--update", "f", "--recall", "0.9"], "--recall does not go with --update"),
         (["--merge", "--embedding-model", "words"], "--embedding-model does not go with --merge"),
+        (["update", "f", "--index", "HNSW32"], "--index does not go with update"),
+        (["build", "--products", "f", "--merge"], "unrecognized arguments: --merge"),
+        (["merge", "--filterable", "none"], "--filterable does not go with merge"),
+        (["--merge", "--keep", "few"], "argument --keep: 'few' is no whole number from 1 up"),
+        (["--merge", "--keep", "0"], "argument --keep: '0' is no whole number from 1 up"),
+        (["--merge", "--recall", "most"], "argument --recall: 'most' is no share from 0 to 1"),
         (["--merge", "--update", "f"], "argument --update: not allowed with argument --merge"),
         ([], "one of the arguments --products --update --merge is required"),
     ],

@@ -23,10 +23,13 @@ def refusal(root: Path) -> str:
 
 
 def test_without_current_the_error_says_how_to_get_a_build(root: Path) -> None:
+    build = current(root)
     (root / "CURRENT").unlink()
     message = refusal(root)
     assert message.startswith(f"{root / 'CURRENT'}: cannot be read (")
-    assert message.endswith("`python -m index_builder` publishes a build")
+    assert message.endswith("; `python -m service rollback --to BUILD` makes one of the builds there the current one")
+    shutil.rmtree(build)
+    assert refusal(root).endswith("; `python -m index_builder` publishes a build")
 
 
 @pytest.mark.parametrize("place", ["missing", "CURRENT/further"])

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from index_builder.__main__ import _parser as builder_parser
+from index_builder.pipelines.changes.merge import MergeRequest, merge
 from retrieval import VERSION
 from retrieval.artifact.build import base_of
 from retrieval.artifact.store import current_build_id, open_current
@@ -273,6 +274,12 @@ def test_changes_that_were_published_before_a_crash_are_not_published_again(inbo
     (inbox / "applied" / "1.jsonl").rename(inbox / "1.jsonl")
     assert apply_changes(inbox) == 0
     assert current_build_id(root) == published
+    assert [path.name for path in (inbox / "applied").iterdir()] == ["1.jsonl"]
+    merged = merge(MergeRequest(root))
+    assert merged is not None
+    (inbox / "applied" / "1.jsonl").rename(inbox / "1.jsonl")
+    assert apply_changes(inbox) == 0
+    assert current_build_id(root) == merged.manifest.build_id
     assert [path.name for path in (inbox / "applied").iterdir()] == ["1.jsonl"]
 
 

@@ -37,7 +37,8 @@ PRICE, BRAND = FieldFacts("price", "number", 3, 0.75), FieldFacts("brand", "keyw
 def test_the_fields_stand_in_manifest_report_and_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, root = run(tmp_path, fields=FIELDS)
     assert code == 0
-    assert "\nfilterable  price (number), brand (keyword)\n" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[lines.index("filterable  price (number), brand (keyword)") + 2].startswith("no filter   mixed: ")
     assert open_current(root).manifest.filterable == [PRICE, BRAND]
     assert orjson.loads((current(root) / "recall.json").read_bytes())["fields"] == {
         "filterable": [vars(PRICE), vars(BRAND)],
@@ -46,8 +47,26 @@ def test_the_fields_stand_in_manifest_report_and_summary(tmp_path: Path, capsys:
     }
 
 
+def not_filterable(printed: str) -> list[str]:
+    return [line for line in printed.splitlines() if line.startswith("no filter")]
+
+
+def test_the_summary_says_why_the_first_fields_cannot_be_filtered_by(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = {f"f{number}": [1] * 7 + ["x"] for number in range(7)}
+    for fields, further in (({name: mixed[name] for name in [*mixed][:5]}, []), (mixed, ["and 2 more"])):
+        assert run(tmp_path, fields=fields)[0] == 0
+        assert not_filterable(capsys.readouterr().out) == [
+            *(f"no filter   f{number}: mixes number and keyword, first in product 'p7'" for number in range(5)),
+            *(f"no filter   {text}, which the report lists" for text in further),
+        ]
+    assert run(tmp_path, "--filterable", "none", fields=mixed)[0] == 0
+    assert not_filterable(capsys.readouterr().out) == []
+
+
 def test_the_readme_shows_all_lines_of_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(tmp_path, fields=FIELDS)
+    run(tmp_path, fields={"price": FIELDS["price"], "brand": FIELDS["brand"]})
     printed = capsys.readouterr().out.splitlines()
     block = re.search(r"\$ make build-index PRODUCTS=.*\n((?:.+\n)+?)```", (ROOT / "README.md").read_text())
     assert block is not None

@@ -1,7 +1,8 @@
 """A rollback follows what was current, not the names of builds, and pruning leaves it something to go back to."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,22 @@ def test_a_withdrawn_build_does_not_come_back(root: Path) -> None:
 def test_rollbacks_one_after_the_other_go_further_back(root: Path) -> None:
     builds = [publish_id(root, seed) for seed in range(3)]
     assert [roll_back(root), roll_back(root)] == [builds[1], builds[0]]
+
+
+def test_a_rollback_goes_back_from_what_is_published_just_before_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = [publish_id(root, seed) for seed in range(2)][1]
+
+    @contextmanager
+    def publish_first(directory: Path) -> Iterator[None]:
+        monkeypatch.undo()
+        publish_id(root, 2)
+        with durable.locked(directory):
+            yield
+
+    monkeypatch.setattr(store, "locked", publish_first)
+    assert roll_back(root) == current_build_id(root) == second
 
 
 def test_a_root_without_a_history_goes_by_names(root: Path) -> None:
@@ -143,8 +160,8 @@ def test_without_a_current_build_builds_are_listed_and_one_is_gone_back_to(
     assert main(["rollback", "--artifact", str(root), "--to", builds[1]]) == 0
     before = f" from build {builds[3]}" if lose is lose_build else ""
     assert capsys.readouterr().out == f"rolled back{before} to {builds[1]}\n"
-    # Without CURRENT, what was recorded last may never have been current.
-    assert (open_current(root).id, recorded(root)) == (builds[1], builds[:2] if lose is lose_build else [builds[1]])
+    assert (open_current(root).id, recorded(root)) == (builds[1], builds[:2])
+    assert roll_back(root) == builds[0]
 
 
 def test_without_the_current_build_a_rollback_goes_to_the_one_before(root: Path) -> None:
@@ -157,9 +174,20 @@ def test_without_the_current_build_a_rollback_goes_to_the_one_before(root: Path)
 def test_without_current_a_rollback_wants_a_name(root: Path) -> None:
     builds = [publish_id(root, seed) for seed in range(2)]
     lose_file(root)
-    with pytest.raises(BadArtifact, match="cannot be read"):
+    with pytest.raises(BadArtifact, match="cannot be read") as caught:
         roll_back(root)
+    advice = "`python -m service rollback --to BUILD` makes one of the builds there the current one"
+    assert str(caught.value).endswith(f"; {advice}")
     assert recorded(root) == builds
+
+
+def test_a_build_that_is_published_without_current_is_gone_back_from(root: Path) -> None:
+    first, withdrawn = publish_id(root, 0), publish_id(root, 1)
+    roll_back(root)
+    lose_file(root)
+    third = publish_id(root, 2, keep=2)
+    assert (build_ids(root), recorded(root)) == ([first, withdrawn, third], [first, third])
+    assert roll_back(root) == first
 
 
 def test_a_root_without_builds_has_none_to_list(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from tests.support.filter_oracle import RandomFilters
 from tests.support.filtered import DIMENSION, FilteredProducts
 
 FIRST = 10  # products, which have every field between them: fields are written in the order in which they first come
-OF_A_BUILD = {"build_id", "created", "source", "files", "checksum"}
+OF_A_BUILD = {"build_id", "created", "source", "merged", "files", "checksum"}
 
 
 def changed_build(directory: Path, seed: int, untouched: int = 0, **options: Any) -> ChangedProducts:
@@ -132,6 +132,19 @@ def test_a_field_that_no_product_has_any_more_is_gone_with_the_merge(tmp_path: P
     assert opened.manifest.filterable == [FieldFacts("price", "number", 2, 1.0)]
     with pytest.raises(BadFilter, match="filter/promo is no field of this build; the nearest is 'price'"):
         opened.filters.parse({"promo": 1})
+
+
+def test_a_merged_build_names_the_last_file_of_changes_until_the_next_one(tmp_path: Path) -> None:
+    rows = products_of(np.random.default_rng(1).normal(size=(40, DIMENSION)))
+    base = build(BuildRequest(write_lines(tmp_path / "f", rows), tmp_path / "artifacts", index="Flat"))
+    change(tmp_path, [{"id": "p1", "set": {"season": 1}}])
+    last = open_current(tmp_path / "artifacts").manifest.source
+    merged(tmp_path)
+    manifest = open_current(tmp_path / "artifacts").manifest
+    assert (manifest.source, manifest.merged) == (base.source, last)
+    change(tmp_path, [{"id": "p1", "set": {"season": 2}}])
+    delta = open_current(tmp_path / "artifacts").manifest
+    assert (delta.source != last, delta.merged) == (True, None)
 
 
 def test_there_is_nothing_to_merge_in_a_whole_build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,6 +52,13 @@ def test_an_unknown_command_is_answered_with_those_there_are(capsys: pytest.Capt
     )
 
 
+def test_without_a_command_one_is_required(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith("error: the following arguments are required: COMMAND\n")
+
+
 def test_builds_come_and_go_by_its_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     products = write_lines(tmp_path / "products.jsonl", products_of(np.random.default_rng(0).normal(size=(50, 6))))
     changes = write_lines(tmp_path / "changes.jsonl", [{"id": "p1", "delete": True}])

@@ -87,6 +87,7 @@ def _fill(directory: Path, request: MergeRequest, pair: Manifest) -> Merged:
         base,
         build_id="",
         created="",
+        merged=pair.source,
         products=len(standing),
         distinct_vectors=groups.row_count,
         filterable=fields.filterable,

@@ -81,6 +81,9 @@ def _parse(row: Any, dimension: int) -> Change:
         row = _without_empty_columns(row)
     if isinstance(row, dict) and (_DELETE in row or _SET in row):
         return _parse_edit(row)
+    has_only_members = isinstance(row, dict) and row.get("name") is None and row.get("vector") is None
+    if has_only_members and parse_identifier(row.get("id")):
+        raise BadRow(f'missing name; "{_SET}" changes members of a product that is there')
     identifier, name, fields = parse_product(row)
     values = fields.pop("vector", None)
     if values is None:

@@ -118,6 +118,7 @@ def _fill(directory: Path, request: UpdateRequest, current: CurrentProducts) -> 
         build_id="",
         created="",
         source=source_of(path),
+        merged=None,
         products=base.products + added - deleted,
         distinct_vectors=base.distinct_vectors + vectors.groups.row_count,
         filterable=_facts(current, plan, fields),

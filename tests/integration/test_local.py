@@ -151,7 +151,6 @@ FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"vectors": np.array(3.0)}, ["vectors must have one dimension or two, not 0"]),
     ({"vectors": np.ones((2, 3, 6))}, ["vectors must have one dimension or two, not 3"]),
     ({"vectors": [np.ones((6, 1))]}, [f"vectors element 0 element {i} is a list, not a number" for i in range(6)]),
-    ({"max_per": {"brand": float("inf")}}, ["max_per.brand must be an integer, not inf"]),
     ({"vectors": [None, USER]}, ["vectors element 0 must be a list of numbers, not null"]),
     ({"vectors": [[1j, *USER[1:]]]}, ["vectors element 0 element 0 is a complex, not a number"]),
     ({"vectors": pd.DataFrame([[USER, USER]], columns=["vector"] * 2)}, ["vectors has 2 columns 'vector'"]),

@@ -1,6 +1,5 @@
 """Reads the options of whoever asks for lists of products, from parsed JSON."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -114,7 +113,7 @@ def read_field_name(value: str, vocabulary: Vocabulary) -> str:
 
 def _is_integer(value: Any) -> bool:
     # The JSON reader gives integers of many digits as floats.
-    return type(value) is int or (type(value) is float and 2**63 <= abs(value) < math.inf)
+    return type(value) is int or (type(value) is float and abs(value) >= 2**63)
 
 
 def _limit_faults(vocabulary: Vocabulary, name: str, limit: Any) -> Iterator[FilterFault]:

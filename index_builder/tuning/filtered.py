@@ -111,7 +111,7 @@ class FilterGrid:
         for cell, found in cells.items():
             searched = [group for group in self._groups(*cell) if index.path(K, group.mask) != _EXACT]
             for side in SIDES:
-                if searched and _bound(found, side) < self._target:
+                if _bound(found, side) < self._target:
                     for group in searched:
                         missed[_key(index, group.mask), side].append((cell, group))
         return missed

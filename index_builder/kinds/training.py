@@ -76,7 +76,7 @@ class Trainer:
     def __init__(self, vectors: VectorFile, store: faiss.Index):
         """`store` holds the vectors themselves."""
         self._vectors, self.store = vectors, store
-        self._centroids, self._trained = cache(self._train_centroids), cache(self._train_empty)
+        self.centroids, self._trained = cache(self._train_centroids), cache(self._train_empty)
 
     def build(self, factory: str) -> faiss.Index:
         """Build an index of a kind over all vectors, which re-ranks by those in `store` unless it keeps them itself.
@@ -119,7 +119,7 @@ class Trainer:
         transform, inner = faiss.downcast_VectorTransform(index.chain.at(0)), scanned_index(index)
         faiss.copy_array_to_vector(kind.projection(self._axes).ravel(), transform.A)
         transform.is_trained = True
-        inner.quantizer.add(transform.apply(self._centroids(kind.lists)))
+        inner.quantizer.add(transform.apply(self.centroids(kind.lists)))
         sample = transform.apply(self._sample[: _MAX_ROWS_PER_CODE * 2**_CODE_BITS])
         _, lists = inner.quantizer.search(sample, 1)
         _train_codes(inner.pq, kind, sample - inner.quantizer.reconstruct_batch(lists[:, 0]))

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 
 import faiss
 import numpy as np
@@ -9,22 +11,24 @@ from numpy.typing import NDArray
 
 from index_builder.kinds.tiers import Tier, TieredKind
 from index_builder.kinds.training import Trainer
-from index_builder.tuning.effort import candidate_counts
+from index_builder.tuning.effort import CANDIDATES, candidate_counts
 from index_builder.tuning.recall import K, Panel
 from retrieval.records.vector_file import VectorFile
+from retrieval.search.candidates import CodeScan
+from retrieval.search.kinds import steps_of_lists
 from retrieval.search.ranking import SIDES, TOLERANCE
+from retrieval.search.settings import SearchSettings
 
 MIN_ROWS = 5_000  # An exact scan of fewer takes less time than the service around it.
-_MIN_ROWS_FOR_LISTS, _MAX_ROWS_FOR_ONE_LIST = 50_000, 500_000
 # Codes go to directions of high variance first. What skimps on the tail misses products whose few shared words lie in
 # it, so all layouts but the last cover most directions of word embeddings, and the last ones cover all there are.
 _LAYOUTS = (((32, 1), (64, 2), (128, 4)), ((48, 1), (160, 2)), ((64, 1), (128, 2)))
-_SCREENED_ROWS, _SCREENED_USERS, _SCREENED_DEPTH = 16_384, 150, 3_000
+_SCREENED_ROWS, _SCREENED_USERS, _SCREENED_DEPTH = 8_192, 150, 3_000
 _SEED = 4
-# A byte of a picked row takes as long as this many bytes of codes, which are scanned in order.
-_PICKED_BYTES = 6.0
-_FINALISTS, _FINALIST_COST = 2, 1.3
-_SHARE_SCANNED_OF_LISTS = 0.4
+# Picking a byte of a row takes as long as scanning this many bytes of codes in order, and so does going to a list.
+_PICKED_BYTES, _VISIT_BYTES = 6.0, 16_000
+_SPARE_RECALL = 0.003  # that lists leave to the codes, of what the target lets both miss
+_CONTENDERS, _CONTENDER_COST = 2, 1.3
 
 
 def plausible_kinds(rows: int, dimension: int) -> list[TieredKind]:
@@ -39,8 +43,16 @@ def plausible_kinds(rows: int, dimension: int) -> list[TieredKind]:
     return sorted(kinds, key=lambda kind: (len(kind.directions_of_codes), str(kind)))
 
 
+@dataclass(frozen=True)
+class _Visits:
+    """How many lists a search of one side visits, and which share of the rows these hold."""
+
+    lists: int
+    share: float
+
+
 class Screening:
-    """A sample of a catalogue, on which kinds are compared by the candidates that they need.
+    """A sample of a catalogue, on which kinds are compared by the codes that they scan and the candidates they need.
 
     It holds the exact answers of some users, so a kind that ranks these behind so many of the sample's other rows
     would rank them behind as many times more of all rows.
@@ -58,41 +70,68 @@ class Screening:
         self._weights = np.repeat([1.0, share], [len(answers), len(others)])
         self._vectors, self._trainer, self._target = vectors, trainer, target
         self._needed: dict[TieredKind, int | None] = {}
+        self._visits = cache(self._fewest_visits)
 
     def contenders(self, kinds: Sequence[TieredKind]) -> list[TieredKind]:
-        """Return the kinds to build whole: as they are, with about as many lists as the root of the rows, or both."""
-        rows, lists = self._vectors.rows, 2 ** round(math.log2(math.sqrt(self._vectors.rows)))
-        with_lists = [TieredKind(kind.tiers, lists) for kind in self.finalists(kinds, _SHARE_SCANNED_OF_LISTS)]
-        if rows < _MIN_ROWS_FOR_LISTS:
-            return self.finalists(kinds)
-        # Lists take long to make. They pay, or not, for one layout of codes much as for another.
-        return [*self.finalists(kinds), *with_lists[:1]] if rows < _MAX_ROWS_FOR_ONE_LIST else with_lists
+        """Return the kinds to build whole, the most promising first: as they are, or with lists.
 
-    def finalists(self, kinds: Sequence[TieredKind], share_scanned: float = 1.0) -> list[TieredKind]:
-        """Return the kinds, the most promising first, that may answer soonest; none where all miss the target."""
+        There are about as many lists as the root of the rows. None are returned where all kinds miss the target.
+        """
+        lists = 2 ** round(math.log2(math.sqrt(self._vectors.rows)))
+        with_lists = [TieredKind(kind.tiers, lists) for kind in kinds]
+        scans = {kind: self._scan(kind) for kind in kinds}
+        scans |= {kind: scan for kind in with_lists if (scan := self._scan(kind)) < scans[TieredKind(kind.tiers)]}
+        cost_of_candidate = _PICKED_BYTES * 4 * self._vectors.dimension
+        least = len(SIDES) * CANDIDATES[0] * cost_of_candidate
         costs: dict[TieredKind, float] = {}
-        for kind in kinds:
-            scan = share_scanned * self._vectors.rows * len(kind.directions_of_codes) / 2 * len(SIDES)
-            if costs and scan > _FINALIST_COST * min(costs.values()):
-                break  # Kinds that follow have more codes still.
+        for kind in sorted(scans, key=lambda kind: scans[kind]):
+            if costs and scans[kind] + least > _CONTENDER_COST * min(costs.values()):
+                break  # Kinds that follow take still longer to scan.
             candidates = self.candidates(kind)
             if candidates is not None:
-                costs[kind] = scan + _PICKED_BYTES * 4 * self._vectors.dimension * candidates
-        promising = [kind for kind in costs if costs[kind] <= _FINALIST_COST * min(costs.values())]
-        return sorted(promising, key=lambda kind: costs[kind])[:_FINALISTS]
+                costs[kind] = scans[kind] + cost_of_candidate * candidates
+        promising = [kind for kind in costs if costs[kind] <= _CONTENDER_COST * min(costs.values())]
+        return sorted(promising, key=lambda kind: costs[kind])[:_CONTENDERS]
 
     def candidates(self, kind: TieredKind) -> int | None:
-        """Estimate how many candidates both sides need together over the whole catalogue, without lists."""
+        """Estimate how many candidates both sides need together over the whole catalogue."""
         if kind not in self._needed:
             index = self._trainer.train(str(kind))
             index.add(self._units)
-            needed = [self._candidates_of_side(index, side) for side in SIDES]
+            needed = [self._candidates_of_side(index, side, self._visits(kind.lists, side).lists) for side in SIDES]
             self._needed[kind] = None if None in needed else sum(filter(None, needed))
         return self._needed[kind]
 
-    def _candidates_of_side(self, index: faiss.Index, side: str) -> int | None:
+    def _scan(self, kind: TieredKind) -> float:
+        """Return how many bytes of codes could be scanned while a kind's are, for both sides."""
+        visits = [self._visits(kind.lists, side) for side in SIDES]
+        scanned = sum(each.share for each in visits) * self._vectors.rows * len(kind.directions_of_codes) / 2
+        return scanned + sum(each.lists for each in visits) * _VISIT_BYTES
+
+    def _fewest_visits(self, lists: int, side: str) -> _Visits:
+        """Return to how many of the lists nearest to a query the answers of a side belong, but for a few."""
+        if lists == 1:
+            return _Visits(1, 1.0)
+        centroids = self._trainer.centroids(lists)
+        list_of_row = np.argmax(self._units @ centroids.T, axis=1)
+        nearest = np.argsort(-(self._queries[side] @ centroids.T), axis=1)
+        weight_of_list = np.bincount(list_of_row, self._weights, minlength=lists)
+        held = weight_of_list[nearest].cumsum(axis=1).mean(axis=0) / weight_of_list.sum()
+        rank_of_list = np.argsort(nearest, axis=1)
+        is_answer = self._queries[side] @ self._units.T >= self._kth_scores[side] - TOLERANCE
+        users, rows = np.nonzero(is_answer)
+        ranks = rank_of_list[users, list_of_row[rows]]
+        return next(
+            _Visits(count, float(held[count - 1]))
+            for count in steps_of_lists(lists)
+            if count == lists or (ranks < count).mean() >= self._target + _SPARE_RECALL
+        )
+
+    def _candidates_of_side(self, index: faiss.Index, side: str, nprobe: int) -> int | None:
         queries = self._queries[side]
-        _, found = index.search(queries, min(_SCREENED_DEPTH, index.ntotal))
+        count = min(_SCREENED_DEPTH, index.ntotal)
+        scan = CodeScan(index)
+        found = scan.find(scan.transformed(queries), count, SearchSettings(count, nprobe=nprobe), count)
         scores = np.take_along_axis(queries @ self._units.T, np.maximum(found, 0), axis=1)
         is_answer = (scores >= self._kth_scores[side] - TOLERANCE) & (found >= 0)
         weights = self._weights[found]

@@ -46,7 +46,12 @@ def list_counts(index: faiss.Index) -> list[int]:
     index = scanned_index(index)
     if not isinstance(index, faiss.IndexIVF):
         return [0]
-    return sorted({math.ceil(index.nlist / 2 ** (step / 2)) for step in range(_LIST_STEPS)})
+    return steps_of_lists(index.nlist)
+
+
+def steps_of_lists(lists: int) -> list[int]:
+    """Return sensible numbers to visit of so many lists, ending with all."""
+    return sorted({math.ceil(lists / 2 ** (step / 2)) for step in range(_LIST_STEPS)})
 
 
 def is_graph(index: faiss.Index) -> bool:

@@ -89,7 +89,7 @@ def test_the_kind_that_answers_both_sides_soonest_is_chosen(
 ) -> None:
     """When timed in turns: a busy moment while a kind was tuned by itself does not decide."""
     kinds = [TieredKind((Tier(32, 1),)), TieredKind((Tier(40, 1),))]
-    monkeypatch.setattr(Screening, "finalists", lambda *arguments: kinds)
+    monkeypatch.setattr(Screening, "contenders", lambda *arguments: kinds)
 
     def seconds(searches: Sequence[TimedSearch], *_: object) -> list[float]:
         is_busy = {search.factory for search in searches} == {fastest}

@@ -12,6 +12,7 @@ from index_builder.tuning import plan
 from index_builder.tuning.effort import CANDIDATES
 from index_builder.tuning.plan import Screening, plausible_kinds
 from index_builder.tuning.recall import Panel
+from retrieval.search.kinds import steps_of_lists
 from retrieval.vectors import unit_vectors
 from tests.support.indexes import vector_file
 
@@ -95,44 +96,60 @@ def test_a_sample_tells_how_many_candidates_all_rows_need(monkeypatch: pytest.Mo
 
 
 def test_the_kind_that_needs_the_least_reading_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    units, users = drawn(6_000)
+    units, users = drawn(20_000)
     needed = {HALF: 900, FULL: 100}
     monkeypatch.setattr(Screening, "candidates", lambda _, kind: needed[kind])
     with screening(units, users) as screened:
-        assert screened.finalists([HALF, FULL]) == [FULL]
-        needed[HALF] = 300  # Codes take half the time to scan, and more vectors as much longer to read.
-        assert screened.finalists([HALF, FULL]) == [FULL, HALF]
+        assert screened.contenders([HALF, FULL]) == [FULL]
+        needed[HALF] = 600  # Codes take half the time to scan, and more vectors as much longer to read.
+        assert screened.contenders([HALF, FULL]) == [FULL, HALF]
         needed[HALF] = 50
-        assert screened.finalists([HALF, FULL]) == [HALF]
+        assert screened.contenders([HALF, FULL]) == [HALF]
 
 
 def test_kinds_that_miss_the_target_on_the_sample_are_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    units, users = drawn(6_000)
+    units, users = drawn(20_000)
     needed: dict[TieredKind, int | None] = {HALF: None, FULL: 100}
     monkeypatch.setattr(Screening, "candidates", lambda _, kind: needed[kind])
     with screening(units, users) as screened:
-        assert screened.finalists([HALF, FULL]) == [FULL]
+        assert screened.contenders([HALF, FULL]) == [FULL]
         needed[FULL] = None
-        assert screened.finalists([HALF, FULL]) == []
+        assert screened.contenders([HALF, FULL]) == []
 
 
-@pytest.mark.parametrize(
-    ("rows", "kinds"),
-    [
-        (20_000, ["Tiers32x2", "Tiers32x1"]),
-        (64_000, ["Tiers32x2", "Tiers32x1", "Tiers32x1,IVF256"]),
-        (200_000, ["Tiers32x2", "Tiers32x1", "Tiers32x1,IVF512"]),
-        (10**6, ["Tiers32x1,IVF1024"]),
-    ],
-    ids=str,
-)
-def test_large_catalogues_are_kept_in_as_many_lists_as_the_root_of_their_rows(
-    monkeypatch: pytest.MonkeyPatch, rows: int, kinds: list[str]
-) -> None:
-    """Where lists are scanned in part, codes count for less and candidates for more."""
-    needed = {HALF: rows * 16 // 768, FULL: rows // 768}
-    monkeypatch.setattr(Screening, "candidates", lambda _, kind: needed[kind])
+def around(centres: np.ndarray, rows: int, seed: int) -> np.ndarray:
+    """Unit vectors (rows, d), each near one of the centres."""
+    draw = np.random.default_rng(seed)
+    near = centres[draw.integers(0, len(centres), rows)]
+    return unit_vectors(near + 0.5 * draw.normal(size=near.shape) / np.sqrt(near.shape[1]))
+
+
+@pytest.mark.parametrize(("clusters", "kind"), [(80, "Tiers32x1,IVF128"), (24_000, "Tiers32x1")])
+def test_a_kind_has_lists_where_visiting_a_few_takes_less_time(clusters: int, kind: str) -> None:
+    """Nearest are one cluster's rows, and farthest those of one on the other side; or single rows, here and there."""
+    half = np.random.default_rng(5).normal(size=(clusters // 2, 32))
+    centres = unit_vectors(np.concatenate([half, -half]))
+    with screening(around(centres, 24_000, 6), around(centres, 150, 7)) as screened:
+        assert str(screened.contenders([FULL])[0]) == kind
+
+
+def test_lists_are_visited_until_they_hold_what_numpy_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     units, users = drawn(6_000)
     with screening(units, users) as screened:
-        monkeypatch.setattr(screened._vectors, "rows", rows)
-        assert [str(kind) for kind in screened.contenders([HALF, FULL])] == kinds
+        centroids = screened._trainer.centroids(64)
+        list_of_row, sizes = np.argmax(units @ centroids.T, axis=1), np.zeros(64)
+        np.add.at(sizes, list_of_row, 1)
+        for side, sign in (("best", 1), ("worst", -1)):
+            queries = np.float32(sign) * users
+            visits, nearest = screened._visits(64, side), np.argsort(-(queries @ centroids.T), axis=1)
+            top = np.argsort(-(queries @ units.T), axis=1)[:, :10]
+
+            def found(count: int, nearest: np.ndarray = nearest, top: np.ndarray = top) -> float:
+                return float(
+                    np.mean([np.isin(list_of_row[ten], lists[:count]) for ten, lists in zip(top, nearest, strict=True)])
+                )
+
+            fewer = max(count for count in [0, *steps_of_lists(64)] if count < visits.lists)
+            assert found(visits.lists) >= 0.993 or visits.lists == 64
+            assert found(fewer) < 0.993
+            assert visits.share == pytest.approx(sizes[nearest[:, : visits.lists]].sum(axis=1).mean() / 6_000)

@@ -14,6 +14,7 @@ from index_builder.kinds.negation import negate
 from index_builder.kinds.tiers import PREFIX, TieredKind, parse_tiers
 from retrieval.errors import BadIndexKind
 from retrieval.records.vector_file import BLOCK_ROWS, VectorFile
+from retrieval.search.filters.postings import pack
 from retrieval.search.kinds import candidate_index, exact_rows, scanned_index
 
 FLAT = "Flat"
@@ -58,11 +59,18 @@ def check_negates(factory: str, dimension: int) -> None:
         negate(index)
 
 
-def refill(index: faiss.Index, vectors: VectorFile, store: faiss.Index) -> faiss.Index:
-    """Return a trained index with other vectors in it, those of `store`, by which it re-ranks unless it keeps them."""
-    index.reset()
-    inner = candidate_index(index)
-    _fill(inner, vectors)
+def refill(index: faiss.Index, vectors: VectorFile, store: faiss.Index, sources: NDArray[np.int64]) -> faiss.Index:
+    """Return an index with other rows: those of `store`, by which it re-ranks unless it keeps them.
+
+    Row r was row `sources[r]` (r,) of the index, or is a new one where it had none of that number. Of an index with lists,
+    rows that stay keep their codes, which are what they would get again.
+    """
+    inner = faiss.downcast_index(candidate_index(index))
+    if isinstance(scanned_index(inner), faiss.IndexIVF):
+        _replace_rows(inner, vectors, sources)
+    else:
+        inner.reset()
+        _fill(inner, vectors)
     if exact_rows(inner) is not None:
         return index
     refined = faiss.IndexRefine(inner, store)
@@ -162,6 +170,26 @@ def _fill(index: faiss.Index, vectors: VectorFile) -> None:
     blocks = -(-vectors.rows // BLOCK_ROWS)
     for block in tqdm(vectors.blocks(), desc="filling the index", total=blocks, disable=None, leave=False):
         index.add(block)
+
+
+def _replace_rows(index: faiss.Index, vectors: VectorFile, sources: NDArray[np.int64]) -> None:
+    """Add the rows that an index with lists lacks, take away those it is to lose, and number all anew.
+
+    They are added first: FAISS adds codes to what is left in the places of those that were taken away.
+    """
+    count = index.ntotal
+    added = np.flatnonzero(sources >= count)
+    for start in range(0, len(added), BLOCK_ROWS):
+        rows = added[start : start + BLOCK_ROWS]
+        index.add_with_ids(vectors.take(rows), sources[rows])
+    numbers = np.full(int(max(count, sources.max() + 1)), -1)
+    numbers[sources] = np.arange(len(sources))
+    index.remove_ids(faiss.IDSelectorBitmap(pack(numbers[:count] < 0)))
+    lists = scanned_index(index).invlists
+    for number in range(lists.nlist):
+        if size := lists.list_size(number):
+            ids = faiss.rev_swig_ptr(lists.get_ids(number), size)
+            ids[:] = numbers[ids]
 
 
 def _untrained(kind: str, dimension: int) -> faiss.Index:

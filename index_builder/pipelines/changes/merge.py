@@ -13,7 +13,7 @@ from index_builder.kinds.training import FLAT, refill
 from index_builder.pipelines.build import start_tuning, write_index_files
 from index_builder.pipelines.changes.combining.facts import facts_of
 from index_builder.pipelines.changes.combining.fields import columns_of, write_fields
-from index_builder.pipelines.changes.combining.rows import merge_rows, vectors_of
+from index_builder.pipelines.changes.combining.rows import MergedRows, merge_rows, vectors_of
 from index_builder.pipelines.changes.combining.tables import Part, write_table
 from index_builder.pipelines.changes.current import CurrentProducts, names_of, open_current_products
 from index_builder.tuning.trials import TunedIndex
@@ -29,7 +29,6 @@ from retrieval.records.vector_file import VectorFile
 from retrieval.search.files import open_index, read_index
 from retrieval.search.index import ProductIndex
 from retrieval.search.kinds import FAISS_VERSION
-from retrieval.search.ranking import RowGroups
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,13 @@ def _fill(directory: Path, request: MergeRequest, pair: Manifest) -> Merged:
     base, base_directory = current.base, request.out / current.base.build_id
     standing = current.table.standing()
     fields = _write_products(directory, current, standing)
-    vectors, groups = _write_vectors(directory, current, base_directory, standing)
+    vectors, merged = _write_vectors(directory, current, base_directory, standing)
+    groups = merged.groups
     with closing(vectors):
         catalogue = Catalogue(vectors, groups, None, base.dropped_rows, [], fields)
         users = user_pool(vectors, request.queries)
         tuner = start_tuning(directory, catalogue, users, base.index.storage, base.recall.target)
-        tuned, reason = _tuned(tuner, base, base_directory / BEST, vectors)
+        tuned, reason = _tuned(tuner, base, base_directory / BEST, vectors, merged)
         files = write_index_files(directory, catalogue, tuner, tuned, base.index.worst)
         tuned = files.tuned
         write_projection(directory, vectors, groups)
@@ -123,7 +123,7 @@ def _write_products(directory: Path, current: CurrentProducts, standing: NDArray
 
 def _write_vectors(
     directory: Path, current: CurrentProducts, base_directory: Path, standing: NDArray[np.int64]
-) -> tuple[VectorFile, RowGroups]:
+) -> tuple[VectorFile, MergedRows]:
     """Write the vectors of all products, and the rows that these share."""
     layout, rows = current.layout, open_rows(base_directory, current.base.products)
     base = ProductIndex(open_index(base_directory / BEST), rows.groups, current.base.index.search)
@@ -137,14 +137,14 @@ def _write_vectors(
     vectors = VectorFile(directory / VECTORS)
     for block in vectors_of(merged, base, delta):
         vectors.append(block)
-    return vectors, merged.groups
+    return vectors, merged
 
 
-def _tuned(tuner: Tuner, base: Manifest, path: Path, vectors: VectorFile) -> tuple[TunedIndex, str]:
+def _tuned(tuner: Tuner, base: Manifest, path: Path, vectors: VectorFile, merged: MergedRows) -> tuple[TunedIndex, str]:
     """Return the index to publish, and why it is another one than the base's with other vectors, if it is."""
     if base.index.factory == FLAT:
         return tuner.choose(FLAT), ""
-    tuned = tuner.measured(refill(read_index(path), vectors, tuner.store), base.index)
+    tuned = tuner.measured(refill(read_index(path), vectors, tuner.store, merged.sources), base.index)
     if tuned.meets_target or not base.recall.kept:
         return tuned, ""
     missed = f"with the base's codes and settings it misses the recall of {tuner.target}: {tuned.recall_text}"

@@ -1,5 +1,6 @@
 """Finds the rows that are probably nearest, by FAISS, in the codes or the graph of an approximate index."""
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.search.filters.masks import Mask
+from retrieval.search.filters.masks import Mask, holds
 from retrieval.search.kinds import is_graph, list_counts, scanned_index, search_parameters
 from retrieval.search.ranking import both_sides
 from retrieval.search.selection import Selector
@@ -25,6 +26,7 @@ _MAX_CANDIDATES = 1_000_000  # of all queries searched at once, which bounds the
 _MAX_NUMBERS = 100_000
 _MAX_CACHED = 64
 _CODES_PER_BYTE = 2
+_DEVIATIONS = 4
 _MAX_COUNT_RATIO = 2  # From there on, finding as many for one side as for the other takes more than one call spares.
 
 
@@ -81,8 +83,24 @@ class CodeScan:
         mask: Mask | None = None,
     ) -> NDArray[np.int64]:
         """Return `count` candidates for the `depth` nearest rows of each transformed query (n, d), nearest first."""
-        selected = mask and self._selector and self._selector.parameters(settings, mask)
-        _, rows = self._scanned.search(transformed, count, params=selected or self._parameters(settings, depth))
+        if mask is None or self._selector is None:
+            return self._search(transformed, count, self._parameters(settings, depth))
+        if not self._selector.spares_few(mask):
+            return self._search(transformed, count, self._selector.parameters(settings, mask))
+        # FAISS tests rows one by one, which takes longer than to find a few more, and drop those left out.
+        found = self._search(
+            transformed, _count_with_others(count, mask, self.row_count), self._parameters(settings, depth)
+        )
+        rows = _first_held(found, mask, count)
+        is_short = rows[:, -1] < 0
+        if is_short.any():
+            rows[is_short] = self._search(transformed[is_short], count, self._selector.parameters(settings, mask))
+        return rows
+
+    def _search(
+        self, transformed: NDArray[np.float32], count: int, parameters: faiss.SearchParameters | None
+    ) -> NDArray[np.int64]:
+        _, rows = self._scanned.search(transformed, count, params=parameters)
         return rows
 
 
@@ -178,6 +196,20 @@ def _plan_of(scan: CodeScan, depth: int, settings: SideSettings) -> _Plan:
     one_effort = len({min(each.nprobe, scan.list_count) for each in sides}) == 1
     is_even = max(counts) <= _MAX_COUNT_RATIO * min(counts)
     return _Plan(sides, counts, at_once, one_effort and is_even and not scan.is_graph)
+
+
+def _count_with_others(count: int, mask: Mask, row_count: int) -> int:
+    """Return of how many rows, drawn at random, a mask of nearly all holds `count`, but for bad luck."""
+    left_out = row_count - mask.row_count
+    spare = _DEVIATIONS * math.sqrt(count * left_out / row_count)
+    return min(row_count, count + left_out, math.ceil((count + spare) * row_count / mask.row_count))
+
+
+def _first_held(rows: NDArray[np.int64], mask: Mask, count: int) -> NDArray[np.int64]:
+    """Return the first `count` of each query's rows (n, m) that a mask holds, and then -1."""
+    is_held = holds(mask.rows, np.maximum(rows, 0)) & (rows >= 0)
+    first = np.argsort(~is_held, axis=1, kind="stable")[:, :count]
+    return np.where(np.take_along_axis(is_held, first, axis=1), np.take_along_axis(rows, first, axis=1), -1)
 
 
 def _transforms(index: faiss.Index) -> Iterator[faiss.VectorTransform]:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from retrieval.search.filters.masks import Mask
 from retrieval.search.filters.postings import count_by_group, pack
-from retrieval.search.settings import SearchSettings
+from retrieval.search.settings import MAX_UNEVENNESS, SearchSettings
 
+_MIN_SHARE_TO_DROP = 0.9
 _MAX_CACHED_PARAMETERS = 4  # of a mask; each side has a number of lists, and a search may go deeper.
 
 
@@ -38,6 +39,14 @@ class Selector:
     def unevenness(self, mask: Mask) -> float:
         """Return `unevenness_of` the rows of a mask; 0 where lists are not chosen by it."""
         return self._selection(mask).unevenness
+
+    def spares_few(self, mask: Mask) -> bool:
+        """Tell whether a mask leaves out few rows, here and there, so that a search meets few of them by the way."""
+        return (
+            self._may_choose_lists
+            and mask.row_count >= _MIN_SHARE_TO_DROP * self._index.ntotal
+            and self.unevenness(mask) <= MAX_UNEVENNESS
+        )
 
     def _selection(self, mask: Mask) -> "_Selection":
         selection = self._selections.get(mask)
@@ -101,9 +110,13 @@ class _Selection:
 def unevenness_of(counts: NDArray[np.integer], sizes: NDArray[np.integer]) -> float:
     """Return which share of some rows, so many of each list, would have to be in others to be spread evenly.
 
-    What rows drawn at random would have to is left out, so that it is about 0 for these.
+    Where most rows are among them, it is the share of the others. What rows drawn at random would have to is left out,
+    so that it is about 0 for these.
     """
-    selected = max(1, counts.sum())
-    expected = selected / sizes.sum() * sizes
-    by_chance = np.minimum(np.sqrt(2 / np.pi * expected * (1 - selected / sizes.sum())), 2 * expected)
-    return float((np.abs(counts - expected) - by_chance).sum() / (2 * selected))
+    total, selected = sizes.sum(), counts.sum()
+    fewer = min(selected, total - selected)
+    if not fewer:
+        return 0.0
+    expected = fewer / total * sizes
+    by_chance = np.minimum(np.sqrt(2 / np.pi * expected * (1 - fewer / total)), 2 * expected)
+    return float((np.abs(counts - selected / total * sizes) - by_chance).sum() / (2 * fewer))

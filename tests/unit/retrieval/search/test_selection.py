@@ -92,6 +92,47 @@ def test_more_lists_than_hold_a_row_are_not_searched(index: faiss.Index) -> None
     assert (np.sort(found, axis=1)[:, : -len(rows)] == -1).all()
 
 
+def scores_by_codes(index: faiss.Index, nprobe: int) -> np.ndarray:
+    """The scores (n, COUNT) of all rows in the lists that each user's search visits, and minus infinity of others."""
+    scan = CodeScan(index)
+    scores, rows = scan._scanned.search(scan.transformed(USERS), COUNT, params=faiss.SearchParametersIVF(nprobe=nprobe))
+    of_rows = np.full((len(USERS), COUNT + 1), -np.inf)
+    np.put_along_axis(of_rows, rows, scores, axis=1)  # Row -1 is the one behind the last.
+    return of_rows[:, :COUNT]
+
+
+@pytest.mark.parametrize("nprobe", [2, LISTS])
+@pytest.mark.parametrize("left_out", ["one row", "at random", "the nearest"])
+@pytest.mark.parametrize("index", KINDS[1:], indirect=True)
+def test_of_a_mask_of_nearly_all_rows_the_first_by_their_codes_are_found(
+    index: faiss.Index, monkeypatch: pytest.MonkeyPatch, left_out: str, nprobe: int
+) -> None:
+    """Where more than expected are left out, too: FAISS tests the rows then."""
+    monkeypatch.setattr(Selector, "spares_few", lambda *_: True)
+    rows: np.ndarray = {
+        "one row": np.array([np.argmax(UNITS @ USERS[0])]),
+        "at random": np.random.default_rng(7).choice(COUNT, 100, replace=False),
+        "the nearest": np.argsort(-(UNITS @ USERS[0]))[:100],
+    }[left_out]
+    mask = mask_over(GROUPS, np.setdiff1d(np.arange(COUNT), rows))
+    scan = CodeScan(index)
+    found = scan.find(scan.transformed(USERS), 30, SearchSettings(30, nprobe=nprobe), 10, mask)
+    assert not np.isin(found, rows).any()
+    scores = scores_by_codes(index, nprobe)
+    held = scores.copy()
+    held[:, rows] = -np.inf
+    np.testing.assert_array_equal(np.take_along_axis(scores, found, axis=1), -np.sort(-held, axis=1)[:, :30])
+
+
+@pytest.mark.parametrize("index", KINDS[1:], indirect=True)
+def test_few_are_spared_by_a_mask_of_nearly_all_rows_of_each_list(index: faiss.Index) -> None:
+    selector, of_row = Selector(scanned_index(index)), lists_of(index)
+    draw = np.random.default_rng(8)
+    assert selector.spares_few(mask_over(GROUPS, np.flatnonzero(draw.random(COUNT) < 0.95)))
+    assert not selector.spares_few(mask_over(GROUPS, np.flatnonzero(draw.random(COUNT) < 0.85)))
+    assert not selector.spares_few(mask_over(GROUPS, np.flatnonzero(of_row > 0)))
+
+
 def test_parameters_keep_what_faiss_reads_alive(index: faiss.Index) -> None:
     """FAISS's selectors point to bitmaps of ours, and its parameters to selectors."""
     scanned, rows = scanned_index(index), np.arange(0, COUNT, 5)
@@ -182,6 +223,12 @@ def test_the_unevenness_is_the_share_of_rows_that_chance_does_not_put_elsewhere(
     sizes, counts = np.array([40_000, 20_000, 20_000, 0]), np.array([30_000, 10_000, 0, 0])
     by_chance = math.sqrt(2 / math.pi * 20_000 * 0.5) + 2 * math.sqrt(2 / math.pi * 10_000 * 0.5)
     assert unevenness_of(counts, sizes) == pytest.approx((20_000 - by_chance) / 80_000)
+
+
+@pytest.mark.parametrize("counts", [[90, 0, 10], [10, 10, 10], [0, 0, 1], [0, 0, 0]])
+def test_what_a_mask_leaves_out_is_as_uneven_as_a_mask_of_it(counts: list[int]) -> None:
+    sizes: np.ndarray = np.array([100, 100, 300])
+    assert unevenness_of(sizes - np.array(counts), sizes) == pytest.approx(unevenness_of(np.array(counts), sizes))
 
 
 def test_rows_of_some_lists_have_settings_of_their_own() -> None:

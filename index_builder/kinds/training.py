@@ -15,6 +15,7 @@ from index_builder.kinds.tiers import PREFIX, TieredKind, parse_tiers
 from retrieval.errors import BadIndexKind
 from retrieval.records.vector_file import BLOCK_ROWS, VectorFile
 from retrieval.search.filters.postings import pack
+from retrieval.search.index import one_thread
 from retrieval.search.kinds import candidate_index, exact_rows, scanned_index
 
 FLAT = "Flat"
@@ -60,22 +61,18 @@ def check_negates(factory: str, dimension: int) -> None:
 
 
 def refill(index: faiss.Index, vectors: VectorFile, store: faiss.Index, sources: NDArray[np.int64]) -> faiss.Index:
-    """Return an index with other rows: those of `store`, by which it re-ranks unless it keeps them.
+    """Return a copy of an index, which may be mapped, with other rows: those of `store`.
 
-    Row r was row `sources[r]` (r,) of the index, or is a new one where it had none of that number. Of an index with lists,
-    rows that stay keep their codes, which are what they would get again.
+    It re-ranks by these, unless it keeps them itself. Row r was row `sources[r]` (r,) of the index, or is a new one
+    where it had none of that number. With lists, rows that stay keep their codes, which are what they would get again.
     """
-    inner = faiss.downcast_index(candidate_index(index))
+    inner = faiss.deserialize_index(faiss.serialize_index(candidate_index(index)))
     if isinstance(scanned_index(inner), faiss.IndexIVF):
         _replace_rows(inner, vectors, sources)
     else:
         inner.reset()
         _fill(inner, vectors)
-    if exact_rows(inner) is not None:
-        return index
-    refined = faiss.IndexRefine(inner, store)
-    refined.referenced_objects.append(index)  # What is inside it is gone with it.
-    return refined
+    return inner if exact_rows(inner) is not None else faiss.IndexRefine(inner, store)
 
 
 class Trainer:
@@ -244,17 +241,6 @@ def _check_parts(index: faiss.Index) -> None:
     for part in parts:
         if isinstance(part, faiss.Index):
             _check_parts(part)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let FAISS work on the calling thread alone."""
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(threads)
 
 
 @contextmanager

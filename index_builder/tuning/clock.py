@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index_builder.kinds.training import one_thread
 from index_builder.tuning.recall import K
-from retrieval.search.index import ProductIndex
+from retrieval.search.index import ProductIndex, one_thread
 from retrieval.search.settings import SideSettings
 
 _MAX_TIMED_CALLS, _MIN_TIMED_CALLS, _MAX_TIMED_SECONDS = 60, 7, 3.0

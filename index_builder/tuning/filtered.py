@@ -7,21 +7,22 @@ product that a user likes, or to one that the user does not.
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import pairwise
 from math import ceil, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index_builder.kinds.training import one_thread
-from index_builder.tuning.recall import K, recall_at_k, summarise
+from index_builder.tuning.recall import MAX_SCORES, Heaps, K, recall_at_k, summarise
 from retrieval.artifact.manifest import FilteredRecall
+from retrieval.cores import available_cores
 from retrieval.search.candidates import CodeScan
 from retrieval.search.filters.masks import Mask, MaskMaker
 from retrieval.search.filters.postings import pack
-from retrieval.search.index import ProductIndex
+from retrieval.search.index import ProductIndex, use_threads
 from retrieval.search.kinds import list_counts
 from retrieval.search.ranking import SIDES, SIGNS, TOLERANCE
 from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings, settings_under
@@ -86,19 +87,19 @@ class FilterGrid:
         cells: dict[Cell, FilteredRecall] = {}
         left: list[Cell] = [(products, share) for share in SHARES for products in PRODUCTS]
         every_cell = left
-        with one_thread():  # Most steps are small.
+        _ = self._kth_scores  # All threads want them.
+        # Most steps are too small for FAISS to share among threads.
+        with ThreadPoolExecutor(available_cores(), initializer=use_threads, initargs=(1,)) as pool:
             while left:
                 index = make(*_by_share(searches, plain))
-                cells |= {cell: self._measure(index, *cell) for cell in left}
+                cells |= zip(left, pool.map(partial(self._measure, index), *zip(*left, strict=True)), strict=True)
                 missed = self._missed(index, {cell: cells[cell] for cell in left})
-                for (key, side), groups in missed.items():
-                    raises[key, side] += 1
-                    known_search = getattr(searches[key], side)
-                    if raises[key, side] > _MAX_RAISES:
-                        more = replace(known_search, candidates=index.groups.row_count)
-                    else:
-                        more = self._raised(index, side, known_search, groups)
-                    searches[key] = replace(searches[key], **{side: more})
+                raises.update(missed.keys())
+                known_searches = [getattr(searches[key], side) for key, side in missed]
+                times = [raises[setting] for setting in missed]
+                deeper = pool.map(partial(self._deeper, index), missed, known_searches, missed.values(), times)
+                for (key, side), search in zip(missed, deeper, strict=True):
+                    searches[key] = replace(searches[key], **{side: search})
                 changed = {key for key, _ in missed}
                 left = [cell for cell in every_cell if changed & self._keys(index, *cell)]
         return *_by_share(searches, plain), [cells[cell] for cell in every_cell]
@@ -115,6 +116,20 @@ class FilterGrid:
                     for group in searched:
                         missed[_key(index, group.mask), side].append((cell, group))
         return missed
+
+    def _deeper(
+        self,
+        index: ProductIndex,
+        setting: tuple[float, str],
+        search: SearchSettings,
+        groups: Sequence[tuple[Cell, _Group]],
+        times: int,
+    ) -> SearchSettings:
+        """Return what to search a side with that some groups missed the target on, for so many times now."""
+        if times > _MAX_RAISES:
+            return replace(search, candidates=index.groups.row_count)
+        _, side = setting
+        return self._raised(index, side, search, groups)
 
     def _raised(
         self, index: ProductIndex, side: str, settings: SearchSettings, groups: Sequence[tuple[Cell, _Group]]
@@ -183,16 +198,27 @@ class FilterGrid:
     def _kth_scores(self) -> dict[Cell, NDArray[np.float32]]:
         """The score of each user's last match on each side (2, u), by cell; those of the worst side are negated."""
         cells = {(products, share): self._groups(products, share) for products in PRODUCTS for share in SHARES}
+        heaps = {group: self._heaps_for(group) for groups in cells.values() for group in groups}
+        products_at_once = max(1, MAX_SCORES // len(self._users))
+        for start in range(0, len(self._row_of_product), products_at_once):
+            rows = self._row_of_product[start : start + products_at_once]
+            scores = self._exact.stored_vectors.score_rows(self._users, rows)
+            for group, of_sides in heaps.items():
+                first, last = np.searchsorted(group.positions, (start, start + len(rows)))
+                among = scores[group.users[:, np.newaxis], group.positions[first:last] - start]
+                for of_side in of_sides:
+                    of_side.add(among, 0)
+                    np.negative(among, out=among)
         kth_scores = {cell: np.empty((2, len(self._users)), np.float32) for cell in cells}
-        for user, vector in enumerate(self._users):
-            of_rows = self._exact.stored_vectors.score_range(vector[np.newaxis], 0, self._exact.groups.row_count)[0]
-            scores = of_rows[self._row_of_product]
-            for cell, groups in cells.items():
-                among = scores[next(group.positions for group in groups if user in group.users)]
-                k = min(K, len(among))
-                among.partition((k - 1, len(among) - k))
-                kth_scores[cell][:, user] = among[-k], -among[k - 1]
+        for cell, groups in cells.items():
+            for group in groups:
+                kth_scores[cell][:, group.users] = [of_side.sorted()[0][:, -1] for of_side in heaps[group]]
         return kth_scores
+
+    def _heaps_for(self, group: _Group) -> tuple[Heaps, Heaps]:
+        """Return what keeps the highest scores of a group on each side."""
+        k = min(K, len(group.positions))
+        return Heaps(len(group.users), k), Heaps(len(group.users), k)
 
     def _groups_of(self, products: str, share: float) -> list[_Group]:
         """Return some users at a time, and the share of the products that they are given."""

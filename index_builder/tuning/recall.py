@@ -15,9 +15,10 @@ from retrieval.search.index import ProductIndex
 from retrieval.search.ranking import SIDES, SIGNS, TOLERANCE, RowGroups
 
 K, LARGE_K = 10, 100
-_MAX_SCORES = 2**22  # computed at a time, which bounds the memory
+MAX_SCORES = 2**22  # computed at a time, which bounds the memory
 _ONE_SIDED_95_PERCENT = 1.645
 
+UserRecall = dict[str, list[NDArray[np.floating]]]  # by side: the recall of each user (u,), at each k
 TopRows = tuple[NDArray[np.float32], NDArray[np.int64]]  # scores and rows (u, m) for each user, the highest first
 
 
@@ -61,8 +62,8 @@ def exact_top_rows(vectors: VectorFile, users: NDArray[np.float32], k: int) -> d
 
     The worst side's scores are negated.
     """
-    heaps = {side: _Heaps(len(users), min(k, vectors.rows)) for side in SIDES}
-    rows_at_once, start = max(1, _MAX_SCORES // len(users)), 0
+    heaps = {side: Heaps(len(users), min(k, vectors.rows)) for side in SIDES}
+    rows_at_once, start = max(1, MAX_SCORES // len(users)), 0
     for block in vectors.blocks():
         for first in range(0, len(block), rows_at_once):
             scores = users @ block[first : first + rows_at_once].T
@@ -77,21 +78,42 @@ def measure(
     index: ProductIndex, groups: RowGroups, panel: Panel, ks: Sequence[int] = (K, LARGE_K)
 ) -> dict[str, list[RecallAtK]]:
     """Search both sides for the users of a panel and compare what is found with the exact answers."""
-    recall: dict[str, list[RecallAtK]] = {side: [] for side in SIDES}
+    return summarised(recall_of_users(index, groups, panel, ks), ks)
+
+
+def recall_of_users(
+    index: ProductIndex, groups: RowGroups, panel: Panel, ks: Sequence[int] = (K, LARGE_K)
+) -> UserRecall:
+    """Return what `measure` summarises."""
+    recall: UserRecall = {side: [] for side in SIDES}
     for k in ks:
         for side, found in zip(SIDES, index.search(panel.users, k), strict=True):
             exact_scores, exact_rows = panel.exact[side]
             rows = index.groups.row_of(found.positions)
             kth_scores = _kth_scores(exact_scores, exact_rows, groups, k)
             count = max(rows.shape[1], min(k, panel.vectors.rows))
-            recall[side].append(recall_at_k(panel.scores(side, rows), kth_scores, count, k))
+            recall[side].append(_reached_shares(panel.scores(side, rows), kth_scores, count))
     return recall
+
+
+def summarised(recall: UserRecall, ks: Sequence[int] = (K, LARGE_K)) -> dict[str, list[RecallAtK]]:
+    """Return the mean and lower bound of each side's recall at each k."""
+    return {side: [summarise(at_k, k) for at_k, k in zip(of_side, ks, strict=True)] for side, of_side in recall.items()}
+
+
+def joined(recall: UserRecall, other: UserRecall) -> UserRecall:
+    """Return the recall of the users of both."""
+    return {side: [np.concatenate(each) for each in zip(recall[side], other[side], strict=True)] for side in recall}
 
 
 def recall_at_k(scores: NDArray[np.floating], kth_scores: NDArray[np.float32], count: int, k: int) -> RecallAtK:
     """Return how many of `count` products each user's scores (u, m) reach the exact k-th (u, 1) with."""
+    return summarise(_reached_shares(scores, kth_scores, count), k)
+
+
+def _reached_shares(scores: NDArray[np.floating], kth_scores: NDArray[np.float32], count: int) -> NDArray[np.floating]:
     reached = (scores >= kth_scores - TOLERANCE).sum(axis=1)
-    return summarise(np.minimum(reached, count) / count, k)
+    return np.minimum(reached, count) / count
 
 
 def summarise(recall_of_user: NDArray[np.floating], k: int) -> RecallAtK:
@@ -105,7 +127,7 @@ def summarise(recall_of_user: NDArray[np.floating], k: int) -> RecallAtK:
     return RecallAtK(k, len(recall_of_user), float(recall_of_user.mean()), bound)
 
 
-class _Heaps:
+class Heaps:
     """The k highest scores, and their rows, that some users have been given so far."""
 
     def __init__(self, users: int, k: int):

@@ -29,7 +29,16 @@ from index_builder.tuning.effort import (
 )
 from index_builder.tuning.filtered import FilterGrid, recall_of_exact
 from index_builder.tuning.plan import Screening, plausible_kinds
-from index_builder.tuning.recall import LARGE_K, K, Panel, measure, summarise
+from index_builder.tuning.recall import (
+    LARGE_K,
+    K,
+    Panel,
+    joined,
+    measure,
+    recall_of_users,
+    summarise,
+    summarised,
+)
 from index_builder.tuning.trials import Trial, TunedIndex
 from index_builder.tuning.users import UserPool
 from retrieval.artifact.manifest import FilteredRecall, IndexFacts, RecallAtK
@@ -44,7 +53,7 @@ _RESERVE, _MORE_RESERVE = 1, 2  # steps of candidates beyond what the users need
 _CONFIRMATIONS = 3
 _MAX_USERS_PER_PAIR, _CURVE_STEP = 15, 4
 _MAX_DEEPENING = 2
-_USERS_OF_KNOWN_SETTINGS = 100
+_USERS_OF_KNOWN_SETTINGS, _MAX_USERS_OF_KNOWN_INDEX = 100, 1200
 # An index has to take this share of an exact scan's time at most. Where it takes more than the second share for one
 # user, it has to for a batch too: the exact scan of a batch is a matrix product, which takes less time a user.
 _WORTHWHILE, _WORTHWHILE_ALONE = 0.95, 1 / 1.5
@@ -91,13 +100,18 @@ class Tuner:
     def measured(self, index: faiss.Index, facts: IndexFacts) -> TunedIndex:
         """Return an approximate index of these vectors, with settings that were found for others, and its recall.
 
-        Where few users do not show that it meets the target, more are asked.
+        Where few users do not show that it meets the target, as many more are asked, and again as many.
         """
         product_index = ProductIndex(index, self._groups, facts.search)
-        recall = measure(product_index, self._groups, self.panel)
-        if not _reach(recall, self.target) and self.pool.has_more:
-            self.panel = self._seen = self.panel + Panel.of(self._vectors, self.pool.confirming())
-            recall = measure(product_index, self._groups, self.panel)
+        of_users = recall_of_users(product_index, self._groups, self.panel)
+        while (
+            not _reach(recall := summarised(of_users), self.target)
+            and self.pool.has_more
+            and len(self.panel.users) < _MAX_USERS_OF_KNOWN_INDEX
+        ):
+            more = Panel.of(self._vectors, self.pool.more(len(self.panel.users)))
+            of_users = joined(of_users, recall_of_users(product_index, self._groups, more))
+            self.panel = self._seen = self.panel + more
         best, worst = (
             Effort(getattr(facts.search, side), recall[side][0], _reach({side: recall[side]}, self.target))
             for side in SIDES

@@ -100,9 +100,13 @@ class UserPool:
 
     def confirming(self) -> NDArray[np.float32]:
         """Return fresh users, while `has_more`."""
+        return self.more(_CONFIRMING_USERS)
+
+    def more(self, count: int) -> NDArray[np.float32]:
+        """Return so many fresh users, or as many as one choice may use of a small source, while `has_more`."""
         if self._then is not None and not self._has_own:
-            return self._then.confirming()
-        return self._take(self._share(_CONFIRMING_USERS))
+            return self._then.more(count)
+        return self._take(self._share(count))
 
     @property
     def _has_own(self) -> bool:

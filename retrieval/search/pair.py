@@ -72,11 +72,11 @@ def left_in_base(count: int, positions: NDArray[np.int64], deleted: NDArray[np.i
 
 def pair_vectors(base: ProductIndex, delta: ProductIndex | None, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the unit vectors (m, d) of rows (m,) of a base, or, counted on behind these, of a delta."""
-    of_base, first = rows < base.groups.row_count, base.groups.row_count
-    vectors = np.empty((len(rows), base.dimension), np.float32)
-    vectors[of_base] = base.vectors(rows[of_base])
-    if delta:
-        vectors[~of_base] = delta.vectors(rows[~of_base] - first)
+    of_base = rows < base.groups.row_count
+    if delta is None or of_base.all():
+        return base.vectors(rows)
+    vectors = base.vectors(np.where(of_base, rows, 0))
+    vectors[~of_base] = delta.vectors(rows[~of_base] - base.groups.row_count)
     return vectors
 
 

@@ -9,7 +9,7 @@ import pytest
 from index_builder.__main__ import main
 from index_builder.pipelines.build import BuildRequest, build
 from index_builder.pipelines.changes.merge import Merged, MergeRequest, merge
-from retrieval.artifact.manifest import RecallAtK
+from index_builder.tuning.recall import UserRecall
 from retrieval.artifact.store import open_current
 from retrieval.search.filters.facts import FieldFacts
 from retrieval.search.filters.language import BadFilter
@@ -106,7 +106,8 @@ def test_a_merge_that_misses_the_recall_builds_anew(tmp_path: Path, monkeypatch:
     root = tmp_path / "artifacts"
     build(BuildRequest(write_lines(tmp_path / "f", rows), root, index="Tiers4x1", recall=0.5))
     change(tmp_path, [{"id": "p5", "delete": True}])
-    monkeypatch.setattr("index_builder.tuning.tuner.measure", found_by_none_but_an_exact_scan)
+    for module in ("recall", "tuner"):
+        monkeypatch.setattr(f"index_builder.tuning.{module}.recall_of_users", found_by_none_but_an_exact_scan)
     done = merged(tmp_path)
     assert done.manifest.index.factory == "Flat"
     assert done.rebuilt_because.startswith(
@@ -116,9 +117,9 @@ def test_a_merge_that_misses_the_recall_builds_anew(tmp_path: Path, monkeypatch:
     assert answers(open_current(root), 400) == answers(whole, 400)
 
 
-def found_by_none_but_an_exact_scan(index: ProductIndex, *_: Any) -> dict[str, list[RecallAtK]]:
+def found_by_none_but_an_exact_scan(index: ProductIndex, *_: Any) -> UserRecall:
     share = 1.0 if index.path(10) == "exact" and is_exact(index.index) else 0.4
-    return {side: [RecallAtK(k, 300, share, share) for k in (10, 100)] for side in SIDES}
+    return {side: [np.full(300, share)] * 2 for side in SIDES}
 
 
 def test_a_field_that_no_product_has_any_more_is_gone_with_the_merge(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from retrieval.artifact.manifest import Manifest
 from retrieval.artifact.products import ROW_FILES, open_rows, write_rows
 from retrieval.artifact.projection import write_projection
 from retrieval.records.vector_file import VectorFile
-from retrieval.search.files import open_index, read_index
+from retrieval.search.files import open_index
 from retrieval.search.index import ProductIndex
 from retrieval.search.kinds import FAISS_VERSION
 
@@ -144,7 +144,7 @@ def _tuned(tuner: Tuner, base: Manifest, path: Path, vectors: VectorFile, merged
     """Return the index to publish, and why it is another one than the base's with other vectors, if it is."""
     if base.index.factory == FLAT:
         return tuner.choose(FLAT), ""
-    tuned = tuner.measured(refill(read_index(path), vectors, tuner.store, merged.sources), base.index)
+    tuned = tuner.measured(refill(open_index(path), vectors, tuner.store, merged.sources), base.index)
     if tuned.meets_target or not base.recall.kept:
         return tuned, ""
     missed = f"with the base's codes and settings it misses the recall of {tuner.target}: {tuned.recall_text}"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from index_builder.kinds.training import Trainer, refill, store_vectors
-from retrieval.search.files import read_index, write_index
+from retrieval.search.files import open_index, read_index, write_index
 from retrieval.search.kinds import candidate_index, scanned_index
 from retrieval.vectors import unit_vectors
 from tests.support.indexes import vector_file
@@ -33,7 +33,7 @@ def refilled_and_expected(kind: str, sources: np.ndarray, directory: Path) -> tu
     with vector_file(BEFORE) as vectors, vector_file(after) as others:
         trainer, store = Trainer(vectors, store_vectors(vectors, "fp32")), store_vectors(others, "fp32")
         write_index(trainer.build(kind), directory / "before")
-        refilled = refill(read_index(directory / "before"), others, store, sources)
+        refilled = refill(open_index(directory / "before"), others, store, sources)
         trained = trainer.train(kind)
     trained.add(after)
     return refilled, trained if kind.startswith("HNSW") else faiss.IndexRefine(trained, store)

@@ -182,15 +182,17 @@ def test_calls_are_timed_in_turns_of_any_order_with_users_of_their_own(at_once: 
 
 
 def test_an_index_with_settings_of_before_is_measured_with_more_users_where_few_do_not_do(
-    vectors: VectorFile, tmp_path: Path
+    vectors: VectorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = choose(vectors, tmp_path, lambda start, count: USERS[start : start + count], 4000, KIND)
-    least = 0.5 * (chosen.recall["best"][0].lower_bound + 1)  # no few users show it
     facts = IndexFacts(KIND, "fp32", "negated", chosen.settings)
-    for target, users in ((0.9, 300), (least, 1300)):
+    few = measure(ProductIndex(chosen.index, GROUPS, chosen.settings), GROUPS, Panel.of(vectors, USERS[:300]))
+    shown = min(each.lower_bound for side in few.values() for each in side)
+    for target, most, users in ((shown, 1200, 300), (1.0, 600, 600), (1.0, 1200, 1200)):
+        monkeypatch.setattr(tuner, "_MAX_USERS_OF_KNOWN_INDEX", most)
         pool = UserPool("a test", len(USERS), lambda start, count: USERS[start : start + count])
-        tuner = Tuner(vectors, store_vectors(vectors, "fp32"), GROUPS, pool, target, tmp_path / "scratch")
-        measured = tuner.measured(chosen.index, facts)
+        store = store_vectors(vectors, "fp32")
+        measured = Tuner(vectors, store, GROUPS, pool, target, tmp_path / "scratch").measured(chosen.index, facts)
         panel = Panel.of(vectors, USERS[:users])
         assert measured.recall == measure(ProductIndex(chosen.index, GROUPS, chosen.settings), GROUPS, panel)
         assert (measured.factory, measured.settings) == (KIND, chosen.settings)

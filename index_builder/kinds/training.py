@@ -64,7 +64,8 @@ def refill(index: faiss.Index, vectors: VectorFile, store: faiss.Index, sources:
     """Return a copy of an index, which may be mapped, with other rows: those of `store`.
 
     It re-ranks by these, unless it keeps them itself. Row r was row `sources[r]` (r,) of the index, or is a new one
-    where it had none of that number. With lists, rows that stay keep their codes, which are what they would get again.
+    where it had none of that number. With lists, rows that stay keep their codes, which are those of the vectors that
+    they were given at first.
     """
     inner = faiss.deserialize_index(faiss.serialize_index(candidate_index(index)))
     if isinstance(scanned_index(inner), faiss.IndexIVF):

@@ -22,7 +22,7 @@ from retrieval.cores import available_cores
 from retrieval.search.candidates import CodeScan
 from retrieval.search.filters.masks import Mask, MaskMaker
 from retrieval.search.filters.postings import pack
-from retrieval.search.index import ProductIndex, use_threads
+from retrieval.search.index import ProductIndex, one_thread, use_threads
 from retrieval.search.kinds import list_counts
 from retrieval.search.ranking import SIDES, SIGNS, TOLERANCE
 from retrieval.search.settings import FilteredSettings, SearchSettings, SideSettings, settings_under
@@ -87,11 +87,11 @@ class FilterGrid:
         cells: dict[Cell, FilteredRecall] = {}
         left: list[Cell] = [(products, share) for share in SHARES for products in PRODUCTS]
         every_cell = left
-        _ = self._kth_scores  # All threads want them.
         # Most steps are too small for FAISS to share among threads.
         with ThreadPoolExecutor(available_cores(), initializer=use_threads, initargs=(1,)) as pool:
             while left:
                 index = make(*_by_share(searches, plain))
+                self._prepare(index)
                 cells |= zip(left, pool.map(partial(self._measure, index), *zip(*left, strict=True)), strict=True)
                 missed = self._missed(index, {cell: cells[cell] for cell in left})
                 raises.update(missed.keys())
@@ -103,6 +103,13 @@ class FilterGrid:
                 changed = {key for key, _ in missed}
                 left = [cell for cell in every_cell if changed & self._keys(index, *cell)]
         return *_by_share(searches, plain), [cells[cell] for cell in every_cell]
+
+    def _prepare(self, index: ProductIndex) -> None:
+        """Compute now what several threads would, where they need it."""
+        groups = [group for products in PRODUCTS for share in SHARES for group in self._groups(products, share)]
+        if any(index.path(K, group.mask) != _EXACT for group in groups):
+            with one_thread():
+                _ = self._kth_scores
 
     def _missed(
         self, index: ProductIndex, cells: dict[Cell, FilteredRecall]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,8 +14,10 @@ from index_builder.kinds.tiers import Tier, TieredKind
 from index_builder.kinds.training import Trainer
 from index_builder.tuning.effort import CANDIDATES, candidate_counts
 from index_builder.tuning.recall import K, Panel
+from retrieval.cores import available_cores
 from retrieval.records.vector_file import VectorFile
 from retrieval.search.candidates import CodeScan
+from retrieval.search.index import use_threads
 from retrieval.search.kinds import steps_of_lists
 from retrieval.search.ranking import SIDES, TOLERANCE
 from retrieval.search.settings import SearchSettings
@@ -84,12 +87,15 @@ class Screening:
         cost_of_candidate = _PICKED_BYTES * 4 * self._vectors.dimension
         least = len(SIDES) * CANDIDATES[0] * cost_of_candidate
         costs: dict[TieredKind, float] = {}
-        for kind in sorted(scans, key=lambda kind: scans[kind]):
-            if costs and scans[kind] + least > _CONTENDER_COST * min(costs.values()):
-                break  # Kinds that follow take still longer to scan.
-            candidates = self.candidates(kind)
-            if candidates is not None:
-                costs[kind] = scans[kind] + cost_of_candidate * candidates
+        by_scan, cores = sorted(scans, key=lambda kind: scans[kind]), available_cores()
+        with ThreadPoolExecutor(cores, initializer=use_threads, initargs=(1,)) as pool:
+            for start in range(0, len(by_scan), cores):
+                several = by_scan[start : start + cores]
+                if costs and scans[several[0]] + least > _CONTENDER_COST * min(costs.values()):
+                    break  # Kinds that follow take still longer to scan.
+                for kind, candidates in zip(several, pool.map(self.candidates, several), strict=True):
+                    if candidates is not None:
+                        costs[kind] = scans[kind] + cost_of_candidate * candidates
         promising = [kind for kind in costs if costs[kind] <= _CONTENDER_COST * min(costs.values())]
         return sorted(promising, key=lambda kind: costs[kind])[:_CONTENDERS]
 
@@ -119,12 +125,13 @@ class Screening:
         held = weight_of_list[nearest].cumsum(axis=1).mean(axis=0) / weight_of_list.sum()
         rank_of_list = np.argsort(nearest, axis=1)
         is_answer = self._queries[side] @ self._units.T >= self._kth_scores[side] - TOLERANCE
+        least = min(1.0, self._target + _SPARE_RECALL)
         users, rows = np.nonzero(is_answer)
         ranks = rank_of_list[users, list_of_row[rows]]
         return next(
             _Visits(count, float(held[count - 1]))
             for count in steps_of_lists(lists)
-            if count == lists or (ranks < count).mean() >= self._target + _SPARE_RECALL
+            if count == lists or (ranks < count).mean() >= least
         )
 
     def _candidates_of_side(self, index: faiss.Index, side: str, nprobe: int) -> int | None:

@@ -107,17 +107,17 @@ class Tuner:
         while (
             not _reach(recall := summarised(of_users), self.target)
             and self.pool.has_more
-            and len(self.panel.users) < _MAX_USERS_OF_KNOWN_INDEX
+            and len(self._seen.users) < _MAX_USERS_OF_KNOWN_INDEX
         ):
-            more = Panel.of(self._vectors, self.pool.more(len(self.panel.users)))
+            more = Panel.of(self._vectors, self.pool.more(len(self._seen.users)))
             of_users = joined(of_users, recall_of_users(product_index, self._groups, more))
-            self.panel = self._seen = self.panel + more
+            self._seen = self._seen + more
         best, worst = (
             Effort(getattr(facts.search, side), recall[side][0], _reach({side: recall[side]}, self.target))
             for side in SIDES
         )
         [chosen] = self._timed(facts.factory, index, [(best, worst)])
-        users_from = self._users_from(self.panel, self.pool.source)
+        users_from = self._users_from(self._seen, self.pool.source)
         return TunedIndex(index, chosen, recall, users_from, filtered=facts.filtered, uneven=facts.uneven)
 
     def under_filters(self, tuned: TunedIndex) -> tuple[TunedIndex, list[FilteredRecall]]:

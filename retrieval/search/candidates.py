@@ -27,6 +27,7 @@ _MAX_NUMBERS = 100_000
 _MAX_CACHED = 64
 _CODES_PER_BYTE = 2
 _DEVIATIONS = 4
+_MIN_ROWS_TO_DROP = 100_000  # Of fewer that a search visits, FAISS tests those it has to in less time.
 _MAX_COUNT_RATIO = 2  # From there on, finding as many for one side as for the other takes more than one call spares.
 
 
@@ -85,7 +86,8 @@ class CodeScan:
         """Return `count` candidates for the `depth` nearest rows of each transformed query (n, d), nearest first."""
         if mask is None or self._selector is None:
             return self._search(transformed, count, self._parameters(settings, depth))
-        if not self._selector.spares_few(mask):
+        visited = self.row_count * settings.nprobe / max(1, self.list_count)
+        if visited < _MIN_ROWS_TO_DROP or not self._selector.spares_few(mask):
             return self._search(transformed, count, self._selector.parameters(settings, mask))
         # FAISS tests rows one by one, which takes longer than to find a few more, and drop those left out.
         found = self._search(
@@ -201,13 +203,15 @@ def _plan_of(scan: CodeScan, depth: int, settings: SideSettings) -> _Plan:
 def _count_with_others(count: int, mask: Mask, row_count: int) -> int:
     """Return of how many rows, drawn at random, a mask of nearly all holds `count`, but for bad luck."""
     left_out = row_count - mask.row_count
+    if left_out <= count:
+        return min(row_count, count + left_out)
     spare = _DEVIATIONS * math.sqrt(count * left_out / row_count)
-    return min(row_count, count + left_out, math.ceil((count + spare) * row_count / mask.row_count))
+    return math.ceil((count + spare) * row_count / mask.row_count)
 
 
 def _first_held(rows: NDArray[np.int64], mask: Mask, count: int) -> NDArray[np.int64]:
     """Return the first `count` of each query's rows (n, m) that a mask holds, and then -1."""
-    is_held = holds(mask.rows, np.maximum(rows, 0)) & (rows >= 0)
+    is_held = holds(mask.rows, rows)
     first = np.argsort(~is_held, axis=1, kind="stable")[:, :count]
     return np.where(np.take_along_axis(is_held, first, axis=1), np.take_along_axis(rows, first, axis=1), -1)
 

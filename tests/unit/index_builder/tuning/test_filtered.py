@@ -69,6 +69,18 @@ def test_liked_products_are_nearer_to_their_users_than_random_ones_and_disliked_
     assert random < liked - 0.05
 
 
+@pytest.mark.parametrize("scores_at_once", [40, 7_000, 2**22])
+def test_the_last_matches_are_those_that_numpy_finds(monkeypatch: pytest.MonkeyPatch, scores_at_once: int) -> None:
+    monkeypatch.setattr(filtered, "MAX_SCORES", scores_at_once)
+    some, cosines = grid(), PEOPLE.astype(np.float64) @ UNITS.astype(np.float64).T
+    for (products, share), of_sides in some._kth_scores.items():
+        for group in some._groups(products, share):
+            among = np.sort(cosines[group.users][:, group.mask.positions()], axis=1)
+            k = min(10, among.shape[1])
+            expected = among[:, -k], -among[:, k - 1]
+            np.testing.assert_allclose(of_sides[:, group.users], expected, rtol=0, atol=1e-6)
+
+
 def test_a_cell_is_measured_as_numpy_measures_it(make: Make) -> None:
     index, some = make([], []), grid()
     for share in SHARES[2:]:

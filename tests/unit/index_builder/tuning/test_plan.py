@@ -1,6 +1,6 @@
 """Which kinds are compared for a catalogue, and which of them a sample rules out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -12,7 +12,9 @@ from index_builder.tuning import plan
 from index_builder.tuning.effort import CANDIDATES
 from index_builder.tuning.plan import Screening, plausible_kinds
 from index_builder.tuning.recall import Panel
+from retrieval.search.candidates import CodeScan
 from retrieval.search.kinds import steps_of_lists
+from retrieval.search.settings import SearchSettings
 from retrieval.vectors import unit_vectors
 from tests.support.indexes import vector_file
 
@@ -52,24 +54,25 @@ def test_no_kind_takes_more_directions_than_there_are() -> None:
 
 
 @contextmanager
-def screening(units: np.ndarray, users: np.ndarray) -> Iterator[Screening]:
+def screening(units: np.ndarray, users: np.ndarray, target: float = 0.99) -> Iterator[Screening]:
     with vector_file(units) as vectors:
         trainer = Trainer(vectors, store_vectors(vectors, "fp32"))
-        yield Screening(vectors, trainer, Panel.of(vectors, users), 0.99)
+        yield Screening(vectors, trainer, Panel.of(vectors, users), target)
 
 
-def needed_by_numpy(units: np.ndarray, users: np.ndarray, kind: TieredKind) -> int:
+def needed_by_numpy(units: np.ndarray, users: np.ndarray, kind: TieredKind, visits: Sequence[int] = (1, 1)) -> int:
     """The candidates of both sides that hold 99 % of the exact ten, by the codes of an index of all rows."""
     with vector_file(units) as vectors:
         trainer = Trainer(vectors, store_vectors(vectors, "fp32"))
         index = trainer.build(str(kind))
         total = 0
-        for sign in (1, -1):
+        for sign, nprobe in zip((1, -1), visits, strict=True):
             queries = np.float32(sign) * users
-            _, order = index.base_index.search(queries, len(units))
+            scan = CodeScan(index)
+            order = scan.find(scan.transformed(queries), len(units), SearchSettings(nprobe=nprobe), len(units))
             top = np.argsort(-(queries @ units.T), axis=1)[:, :10]
             ranks = [np.flatnonzero(np.isin(found, ten)) for found, ten in zip(order, top, strict=True)]
-            total += next(n for n in CANDIDATES if np.mean(np.concatenate(ranks) < n) >= 0.99)
+            total += next(n for n in CANDIDATES if np.sum(np.concatenate(ranks) < n) >= 0.99 * top.size)
     return total
 
 
@@ -133,7 +136,40 @@ def test_a_kind_has_lists_where_visiting_a_few_takes_less_time(clusters: int, ki
         assert str(screened.contenders([FULL])[0]) == kind
 
 
-def test_lists_are_visited_until_they_hold_what_numpy_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("target", [0.99, 0.998, 1.0])
+def test_lists_pay_at_any_target(target: float) -> None:
+    half = np.random.default_rng(5).normal(size=(40, 32))
+    centres = unit_vectors(np.concatenate([half, -half]))
+    with screening(around(centres, 24_000, 6), around(centres, 150, 7), target) as screened:
+        assert [screened._visits(128, side).lists < 32 for side in ("best", "worst")] == [True, True]
+
+
+def test_no_more_kinds_are_compared_than_may_be_fastest_and_two_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = [TieredKind((Tier(count, 1),)) for count in (20, 21, 22, 31, 32)]
+    compared: list[TieredKind] = []
+
+    def needed(_: Screening, kind: TieredKind) -> int:
+        compared.append(kind)
+        return 96
+
+    monkeypatch.setattr(Screening, "candidates", needed)
+    monkeypatch.setattr(plan, "available_cores", lambda: 1)
+    with screening(*drawn(40_000)) as screened:
+        assert screened.contenders(kinds) == kinds[:2]
+    assert compared == kinds[:3]
+
+
+def test_candidates_of_a_kind_with_lists_come_from_those_that_are_visited() -> None:
+    half = np.random.default_rng(5).normal(size=(40, 32))
+    centres, kind = unit_vectors(np.concatenate([half, -half])), TieredKind((Tier(32, 2),), 64)
+    units, users = around(centres, 6_000, 6), around(centres, 150, 7)
+    with screening(units, users) as screened:
+        visits = [screened._visits(64, side).lists for side in ("best", "worst")]
+        assert max(visits) < 64
+        assert screened.candidates(kind) == needed_by_numpy(units, users, kind, visits)
+
+
+def test_lists_are_visited_until_they_hold_what_numpy_finds() -> None:
     units, users = drawn(6_000)
     with screening(units, users) as screened:
         centroids = screened._trainer.centroids(64)

@@ -69,6 +69,7 @@ def test_choices_after_three_are_confirmed_with_synthetic_users(tmp_path: Path, 
         assert pool.has_more
         assert pool.confirming().tolist() == synthetic.confirming().tolist()
         assert pool.source == "means of random products, as earlier choices used up u"
+    assert pool.more(40).tolist() == synthetic.more(40).tolist()
 
 
 def test_synthetic_users_are_no_products_and_never_the_same(vectors: VectorFile) -> None:

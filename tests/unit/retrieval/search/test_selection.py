@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 import pytest
 
-from retrieval.search import selection
+from retrieval.search import candidates, selection
 from retrieval.search.candidates import Candidates, CodeScan
 from retrieval.search.filters.masks import Mask
 from retrieval.search.filters.postings import complement_of, count_by_group, count_of
@@ -108,6 +108,7 @@ def test_of_a_mask_of_nearly_all_rows_the_first_by_their_codes_are_found(
     index: faiss.Index, monkeypatch: pytest.MonkeyPatch, left_out: str, nprobe: int
 ) -> None:
     """Where more than expected are left out, too: FAISS tests the rows then."""
+    monkeypatch.setattr(candidates, "_MIN_ROWS_TO_DROP", 0)
     monkeypatch.setattr(Selector, "spares_few", lambda *_: True)
     rows: np.ndarray = {
         "one row": np.array([np.argmax(UNITS @ USERS[0])]),
@@ -122,6 +123,26 @@ def test_of_a_mask_of_nearly_all_rows_the_first_by_their_codes_are_found(
     held = scores.copy()
     held[:, rows] = -np.inf
     np.testing.assert_array_equal(np.take_along_axis(scores, found, axis=1), -np.sort(-held, axis=1)[:, :30])
+
+
+@pytest.mark.parametrize(("nprobe", "tests_rows"), [(LISTS // 2 - 1, True), (LISTS // 2, False)])
+@pytest.mark.parametrize("index", KINDS[1:], indirect=True)
+def test_rows_are_tested_where_a_search_visits_few(
+    index: faiss.Index, monkeypatch: pytest.MonkeyPatch, nprobe: int, tests_rows: bool
+) -> None:
+    monkeypatch.setattr(candidates, "_MIN_ROWS_TO_DROP", COUNT / 2)
+    monkeypatch.setattr(Selector, "spares_few", lambda *_: True)
+    asked: list[int] = []
+    parameters = Selector.parameters
+
+    def noting(self: Selector, settings: SearchSettings, mask: Mask) -> faiss.SearchParametersIVF:
+        asked.append(settings.nprobe)
+        return parameters(self, settings, mask)
+
+    monkeypatch.setattr(Selector, "parameters", noting)
+    scan, mask = CodeScan(index), mask_over(GROUPS, np.delete(np.arange(COUNT), np.arange(0, COUNT, 100)))
+    scan.find(scan.transformed(USERS), 30, SearchSettings(30, nprobe=nprobe), 10, mask)
+    assert bool(asked) == tests_rows
 
 
 @pytest.mark.parametrize("index", KINDS[1:], indirect=True)

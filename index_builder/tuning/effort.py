@@ -38,18 +38,28 @@ def exact_effort(users: int) -> Effort:
     return Effort(SearchSettings(), summarise(np.ones(users), K), meets_target=True)
 
 
-def recall_curve(index: faiss.Index, panel: Panel, side: str, nprobe: int, most: float = CANDIDATES[-1]) -> Curve:
-    """Measure recall with each number of candidates, up to `most`, from this many lists."""
-    exact, _ = panel.exact[side]
-    scan, curve, scores = CodeScan(index), {}, None
-    queries = scan.transformed(panel.queries(side))
-    counts = [count for count in candidate_counts(index.ntotal) if count <= most] or [index.ntotal]
-    for count in reversed(counts):
-        if scores is None or scan.is_graph:  # A graph is walked differently for each count.
-            scores = panel.scores(side, scan.find(queries, count, SearchSettings(count, nprobe=nprobe), count))
-        highest = {k: exact[:, :k] for k in (K, LARGE_K)}
-        curve[count] = {k: recall_at_k(scores[:, :count], top[:, -1:], top.shape[1], k) for k, top in highest.items()}
-    return dict(sorted(curve.items()))
+class SideScan:
+    """The searches of a panel's users on one side of an index, which are prepared once."""
+
+    def __init__(self, index: faiss.Index, panel: Panel, side: str):
+        self._scan, self._panel, self._side = CodeScan(index), panel, side
+        self._queries = self._scan.transformed(panel.queries(side))
+        self._rows = index.ntotal
+
+    def curve(self, nprobe: int, most: float = CANDIDATES[-1]) -> Curve:
+        """Measure recall with each number of candidates, up to `most`, from this many lists."""
+        scan, panel, side = self._scan, self._panel, self._side
+        exact, _ = panel.exact[side]
+        highest, curve, scores = {k: exact[:, :k] for k in (K, LARGE_K)}, {}, None
+        counts = [count for count in candidate_counts(self._rows) if count <= most] or [self._rows]
+        for count in reversed(counts):
+            if scores is None or scan.is_graph:  # A graph is walked differently for each count.
+                found = scan.find(self._queries, count, SearchSettings(count, nprobe=nprobe), count)
+                scores = panel.scores(side, found)
+            curve[count] = {
+                k: recall_at_k(scores[:, :count], top[:, -1:], top.shape[1], k) for k, top in highest.items()
+            }
+        return dict(sorted(curve.items()))
 
 
 def least_effort(curve: Curve, nprobe: int, target: float, reserve: int) -> Effort:
@@ -75,7 +85,7 @@ def raised_effort(
     """
     most = max(fewest_for_scan(index.ntotal) - 1, settings.candidates)
     nprobe = min(math.ceil(settings.nprobe * _LEAST_RAISE), list_counts(index)[-1])
-    needed = least_effort(recall_curve(index, panel, side, nprobe), nprobe, target, reserve).settings
+    needed = least_effort(SideScan(index, panel, side).curve(nprobe), nprobe, target, reserve).settings
     return replace(
         needed,
         candidates=min(max(needed.candidates, math.ceil(settings.candidates * _LEAST_RAISE)), most),

@@ -22,10 +22,10 @@ from index_builder.tuning.effort import (
     CANDIDATES,
     Curve,
     Effort,
+    SideScan,
     exact_effort,
     least_effort,
     raised_effort,
-    recall_curve,
 )
 from index_builder.tuning.filtered import FilterGrid, recall_of_exact
 from index_builder.tuning.plan import Screening, plausible_kinds
@@ -209,9 +209,9 @@ class Tuner:
         if index.this == self.store.this:
             return [exact_effort(len(self.panel.users))]
         efforts: list[Effort] = []
-        most = float(CANDIDATES[-1])
+        scan, most = SideScan(index, self.panel, side), float(CANDIDATES[-1])
         for nprobe in reversed(list_counts(index)):
-            curve = self._curves[kind, side, nprobe] = recall_curve(index, self.panel, side, nprobe, most)
+            curve = self._curves[kind, side, nprobe] = scan.curve(nprobe, most)
             efforts.append(least_effort(curve, nprobe, self.target, _RESERVE))
             if not efforts[-1].meets_target:  # Fewer lists have fewer of the nearest rows.
                 break
@@ -251,7 +251,7 @@ class Tuner:
         """Return settings of a kind that reach the target for those users too whom earlier kinds failed."""
         if self._seen is self.panel or index.this == self.store.this:
             return settings
-        curve = recall_curve(index, self._seen, side, settings.nprobe)
+        curve = SideScan(index, self._seen, side).curve(settings.nprobe)
         return least_effort(curve, settings.nprobe, self.target, _RESERVE).settings
 
     def _users_from(self, panel: Panel, source: str) -> str:
@@ -270,7 +270,7 @@ class Tuner:
     def _efforts_around(self, kind: str, index: faiss.Index, side: str, settings: SearchSettings) -> list[Effort]:
         curve = self._curves.get((kind, side, settings.nprobe))
         if curve is None:  # Another number of lists was raised to.
-            curve = recall_curve(index, self.panel, side, settings.nprobe)
+            curve = SideScan(index, self.panel, side).curve(settings.nprobe)
         return [
             Effort(replace(settings, candidates=count), at_k[K], at_k[K].lower_bound >= self.target)
             for count, at_k in list(curve.items())[::_CURVE_STEP]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from index_builder.tuning.effort import CANDIDATES, Curve, least_effort, raised_effort, recall_curve
+from index_builder.tuning.effort import CANDIDATES, Curve, SideScan, least_effort, raised_effort
 from index_builder.tuning.recall import Panel, summarise
 from retrieval.artifact.manifest import RecallAtK
 from retrieval.search.candidates import Candidates
@@ -60,7 +60,7 @@ def test_a_curve_is_the_recall_that_numpy_finds(panel: Panel, side: str, storage
     """In whatever precision the index keeps the vectors."""
     index = faiss_index(UNITS, "Tiers8x1", storage)
     queries = USERS if side == "best" else -USERS
-    curve = recall_curve(index, panel, side, 1, most)
+    curve = SideScan(index, panel, side).curve(1, most)
     counts = [
         count for count in CANDIDATES if count <= most and 8 * count < len(UNITS)
     ]  # With more, a search scans all rows.
@@ -78,7 +78,7 @@ def test_a_side_that_misses_gets_what_the_users_who_missed_need(panel: Panel) ->
     started = SearchSettings(48, 1.0, 4)
     raised = raised_effort(index, panel, "best", started, 0.99, 0)
     assert raised.nprobe == 5
-    needed = least_effort(recall_curve(index, panel, "best", 5), 5, 0.99, 0)
+    needed = least_effort(SideScan(index, panel, "best").curve(5), 5, 0.99, 0)
     assert raised == needed.settings
     assert raised.candidates > 4 * started.candidates
 
@@ -91,7 +91,7 @@ def test_a_side_that_misses_by_bad_luck_gets_a_step_more(panel: Panel) -> None:
 
 def test_no_side_is_given_so_many_candidates_that_all_rows_would_be_scanned(panel: Panel) -> None:
     index = faiss_index(UNITS, "Tiers4x4")
-    assert not least_effort(recall_curve(index, panel, "best", 1), 1, 0.99, 0).meets_target
+    assert not least_effort(SideScan(index, panel, "best").curve(1), 1, 0.99, 0).meets_target
     raised = raised_effort(index, panel, "best", SearchSettings(450, 4.5, 1), 0.99, 5)
     assert raised == SearchSettings(499, 4.99, 1)
     depth = 10 + SPARE_NEIGHBOURS

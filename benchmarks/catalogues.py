@@ -58,7 +58,14 @@ def sources(products: int, parent: Path | None = None) -> Iterator[Path]:
     """Yield a temporary directory with so many `products.npz`, and `queries.npz` to tune their index with."""
     with tempfile.TemporaryDirectory(dir=parent) as name:
         directory = Path(name)
-        ids, names = (np.array([f"{kind}{i}" for i in range(n)]) for kind, n in (("p", products), ("u", _QUERIES)))
+        ids = np.array([f"p{i}" for i in range(products)])
         np.savez(directory / "products.npz", ids=ids, names=ids, vectors=mixtures(sample_products(), products, seed=1))
-        np.savez(directory / "queries.npz", names=names, vectors=draw_users(_QUERIES, seed=2))
+        write_queries(directory)
         yield directory
+
+
+def write_queries(directory: Path) -> Path:
+    """Write the users that indexes are tuned with; return the file."""
+    names, path = np.array([f"u{i}" for i in range(_QUERIES)]), directory / "queries.npz"
+    np.savez(path, names=names, vectors=draw_users(_QUERIES, seed=2))
+    return path

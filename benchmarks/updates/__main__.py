@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.catalogues import draw_users, sources
+from benchmarks.catalogues import draw_users, sources, write_queries
 from benchmarks.index.tables import update
 from benchmarks.processes import build, service
 from benchmarks.report import machine
@@ -128,7 +128,7 @@ def merge(bench: Bench) -> Table:
     """Folding the full delta into a new base."""
     with bench.root() as root:
         fill(bench, root, _FILLED[-1])
-        printed = finish(root, "--merge")
+        printed = finish(root, "--merge", "--queries", write_queries(bench.scratch))
         recall = open_current(root).manifest.recall
     seconds = figure(printed, r", built in ([\d.]+) s")
     found = [f"{side[0].mean:.4f} ({side[0].lower_bound:.4f})" for side in (recall.best, recall.worst)]

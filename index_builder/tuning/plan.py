@@ -73,7 +73,7 @@ class Screening:
         self._weights = np.repeat([1.0, share], [len(answers), len(others)])
         self._vectors, self._trainer, self._target = vectors, trainer, target
         self._needed: dict[TieredKind, int | None] = {}
-        self._visits = cache(self._fewest_visits)
+        self._visits = cache(self._min_visits)
 
     def contenders(self, kinds: Sequence[TieredKind]) -> list[TieredKind]:
         """Return the kinds to build whole, the most promising first: as they are, or with lists.
@@ -114,7 +114,7 @@ class Screening:
         scanned = sum(each.share for each in visits) * self._vectors.rows * len(kind.directions_of_codes) / 2
         return scanned + sum(each.lists for each in visits) * _VISIT_BYTES
 
-    def _fewest_visits(self, lists: int, side: str) -> _Visits:
+    def _min_visits(self, lists: int, side: str) -> _Visits:
         """Return to how many of the lists nearest to a query the answers of a side belong, but for a few."""
         if lists == 1:
             return _Visits(1, 1.0)

@@ -26,8 +26,7 @@ _MAX_CANDIDATES = 1_000_000  # of all queries searched at once, which bounds the
 _MAX_NUMBERS = 100_000
 _MAX_CACHED = 64
 _CODES_PER_BYTE = 2
-_DEVIATIONS = 4
-_MIN_ROWS_TO_DROP = 100_000  # Of fewer that a search visits, FAISS tests those it has to in less time.
+_DEVIATIONS = 4  # of the number that a mask holds of rows drawn at random
 _MAX_COUNT_RATIO = 2  # From there on, finding as many for one side as for the other takes more than one call spares.
 
 
@@ -86,10 +85,8 @@ class CodeScan:
         """Return `count` candidates for the `depth` nearest rows of each transformed query (n, d), nearest first."""
         if mask is None or self._selector is None:
             return self._search(transformed, count, self._parameters(settings, depth))
-        visited = self.row_count * settings.nprobe / max(1, self.list_count)
-        if visited < _MIN_ROWS_TO_DROP or not self._selector.spares_few(mask):
+        if not self._selector.may_drop(settings, mask):
             return self._search(transformed, count, self._selector.parameters(settings, mask))
-        # FAISS tests rows one by one, which takes longer than to find a few more, and drop those left out.
         found = self._search(
             transformed, _count_with_others(count, mask, self.row_count), self._parameters(settings, depth)
         )

@@ -11,7 +11,7 @@ from retrieval.search.filters.masks import Mask
 from retrieval.search.filters.postings import count_by_group, pack
 from retrieval.search.settings import MAX_UNEVENNESS, SearchSettings
 
-_MIN_SHARE_TO_DROP = 0.9
+_MIN_SHARE_TO_DROP, _MIN_ROWS_TO_DROP = 0.9, 100_000
 _MAX_CACHED_PARAMETERS = 4  # of a mask; each side has a number of lists, and a search may go deeper.
 
 
@@ -40,10 +40,15 @@ class Selector:
         """Return `unevenness_of` the rows of a mask; 0 where lists are not chosen by it."""
         return self._selection(mask).unevenness
 
-    def spares_few(self, mask: Mask) -> bool:
-        """Tell whether a mask leaves out few rows, here and there, so that a search meets few of them by the way."""
+    def may_drop(self, settings: SearchSettings, mask: Mask) -> bool:
+        """Tell whether a search under a mask takes less time without FAISS's test of each row, and drops some instead.
+
+        That is where it visits many rows and meets few by the way that the mask leaves out.
+        """
+        visited = self._index.ntotal * settings.nprobe / self._index.nlist
         return (
             self._may_choose_lists
+            and visited >= _MIN_ROWS_TO_DROP
             and mask.row_count >= _MIN_SHARE_TO_DROP * self._index.ntotal
             and self.unevenness(mask) <= MAX_UNEVENNESS
         )

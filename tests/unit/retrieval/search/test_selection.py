@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 import pytest
 
-from retrieval.search import candidates, selection
+from retrieval.search import selection
 from retrieval.search.candidates import Candidates, CodeScan
 from retrieval.search.filters.masks import Mask
 from retrieval.search.filters.postings import complement_of, count_by_group, count_of
@@ -108,8 +108,7 @@ def test_of_a_mask_of_nearly_all_rows_the_first_by_their_codes_are_found(
     index: faiss.Index, monkeypatch: pytest.MonkeyPatch, left_out: str, nprobe: int
 ) -> None:
     """Where more than expected are left out, too: FAISS tests the rows then."""
-    monkeypatch.setattr(candidates, "_MIN_ROWS_TO_DROP", 0)
-    monkeypatch.setattr(Selector, "spares_few", lambda *_: True)
+    monkeypatch.setattr(Selector, "may_drop", lambda *_: True)
     rows: np.ndarray = {
         "one row": np.array([np.argmax(UNITS @ USERS[0])]),
         "at random": np.random.default_rng(7).choice(COUNT, 100, replace=False),
@@ -130,8 +129,8 @@ def test_of_a_mask_of_nearly_all_rows_the_first_by_their_codes_are_found(
 def test_rows_are_tested_where_a_search_visits_few(
     index: faiss.Index, monkeypatch: pytest.MonkeyPatch, nprobe: int, tests_rows: bool
 ) -> None:
-    monkeypatch.setattr(candidates, "_MIN_ROWS_TO_DROP", COUNT / 2)
-    monkeypatch.setattr(Selector, "spares_few", lambda *_: True)
+    monkeypatch.setattr(selection, "_MIN_ROWS_TO_DROP", COUNT / 2)
+    monkeypatch.setattr(selection, "MAX_UNEVENNESS", 1.0)
     asked: list[int] = []
     parameters = Selector.parameters
 
@@ -146,12 +145,15 @@ def test_rows_are_tested_where_a_search_visits_few(
 
 
 @pytest.mark.parametrize("index", KINDS[1:], indirect=True)
-def test_few_are_spared_by_a_mask_of_nearly_all_rows_of_each_list(index: faiss.Index) -> None:
-    selector, of_row = Selector(scanned_index(index)), lists_of(index)
+def test_few_are_dropped_of_a_mask_of_nearly_all_rows_of_each_list(
+    index: faiss.Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "_MIN_ROWS_TO_DROP", 0)
+    selector, of_row, settings = Selector(scanned_index(index)), lists_of(index), SearchSettings(nprobe=LISTS)
     draw = np.random.default_rng(8)
-    assert selector.spares_few(mask_over(GROUPS, np.flatnonzero(draw.random(COUNT) < 0.95)))
-    assert not selector.spares_few(mask_over(GROUPS, np.flatnonzero(draw.random(COUNT) < 0.85)))
-    assert not selector.spares_few(mask_over(GROUPS, np.flatnonzero(of_row > 0)))
+    assert selector.may_drop(settings, mask_over(GROUPS, np.flatnonzero(draw.random(COUNT) < 0.95)))
+    assert not selector.may_drop(settings, mask_over(GROUPS, np.flatnonzero(draw.random(COUNT) < 0.85)))
+    assert not selector.may_drop(settings, mask_over(GROUPS, np.flatnonzero(of_row > 0)))
 
 
 def test_parameters_keep_what_faiss_reads_alive(index: faiss.Index) -> None:

@@ -5,7 +5,8 @@
 # once it is published, or, where it is at fault, to refused/ with the reason beside it; the products then stay as they
 # were. Where anything else is at fault, this ends with status 1, and goes on with the same file when it is started
 # again. What an update says to merge is merged; where it says so instead of publishing, the file is applied after that,
-# before the next one. ONCE=1 looks for files once, as a cron job does.
+# before the next one. ONCE=1 looks for files once, as a cron job does. QUERIES=FILE has the users that the base was
+# built with, and that merges are measured with.
 set -u
 changes=$1 artifacts=$2
 mkdir -p "$changes/applied" "$changes/refused" || exit 1
@@ -22,7 +23,7 @@ is_published() {
 }
 
 merge() {
-  python -m index_builder --merge --out "$artifacts" --keep 10
+  python -m index_builder --merge --out "$artifacts" --keep 10 ${QUERIES:+--queries "$QUERIES"}
 }
 
 refuse() {

@@ -329,6 +329,27 @@ def test_a_file_that_a_merge_makes_room_for_is_applied_before_the_next_one(tmp_p
     assert len([*(tmp_path / "changes" / "applied").iterdir()]) == 4
 
 
+@pytest.mark.parametrize("queries", [None, "the users.jsonl"])
+def test_merges_are_measured_with_the_users_that_are_named(tmp_path: Path, queries: str | None) -> None:
+    for name in ("changes", "artifacts/build", "bin"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "changes" / "1.jsonl").touch()
+    (tmp_path / "artifacts" / "CURRENT").write_text("build\n")
+    (tmp_path / "artifacts" / "build" / "manifest.json").touch()
+    stub = tmp_path / "bin" / "python"
+    stub.write_text("#!/bin/sh\nprintf '%s,' \"$@\" >> log\necho >> log\necho 'merge       due, as it is large'\n")
+    stub.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{stub.parent}:{os.environ['PATH']}", "ONCE": "1"}
+    command = ["sh", str(DEPLOY / "apply-changes.sh"), "changes", "artifacts"]
+    named = {"QUERIES": queries} if queries else {}
+    subprocess.run(command, cwd=tmp_path, env=environment | named, check=True)
+    merge_words = "-m,index_builder,--merge,--out,artifacts,--keep,10,"
+    assert (tmp_path / "log").read_text().splitlines() == [
+        "-m,index_builder,--update,changes/1.jsonl,--out,artifacts,--keep,10,",
+        f"{merge_words}--queries,{queries}," if queries else merge_words,
+    ]
+
+
 @pytest.mark.slow
 def test_changes_wait_where_the_artifacts_are_at_fault_and_a_merge_makes_room_for_more(inbox: Path) -> None:
     root = inbox.with_name("artifacts")
